@@ -34,10 +34,10 @@ from tests.chaos.traffic import Door, Rate, Traffic
 from yolopool.cli.svg_chart import lines_chart, stacked
 
 SAMPLE_S = 10.0
-# Models that come and go beside those that stay, which are pinned. A device has the context and room
-# for four of them, the tier beneath it for less: so they are switched, and evicted, all the time.
+# Models that come and go beside those that stay, which are pinned. There is room for some of them
+# on a device, and for less in the tier beneath: they are switched, and evicted, all the time.
 MANY = 12
-WORKER_FLAGS = ("--memory-budget=384MiB", "--pack-cache=32MiB")
+WORKER_FLAGS = ("--memory-budget=416MiB", "--pack-cache=40MiB")
 END_S = 30.0
 # What may be added in an hour: a share of the level, or at least so many units.
 BOUNDS: Mapping[str, Bound] = {
