@@ -4,6 +4,7 @@ run out. Loaded models are answered throughout, and what is refused says why.
 
 import asyncio
 import io
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -14,13 +15,14 @@ from tests.chaos.grounds.clocks import Clocks
 from tests.chaos.grounds.disk import Disk
 from tests.chaos.grounds.memory_limit import MemoryLimit
 from tests.chaos.setting import LOAD_S, MODELS, SPARE
+from tests.chaos.stores import connected
 from tests.chaos.trial import Scenario, Trial
 from yolopool.client.async_client import AsyncClient
 from yolopool.errors import Unavailable, YolopoolError
 
 HOUR_S, DAY_S = 3_600, 86_400
 JUMPS = (HOUR_S, -HOUR_S, DAY_S, -DAY_S)
-# Files read their offset anew after a second.
+# Long enough that every process has looked at its clock.
 CLOCK_READ_S = 1.5
 # A host that has so much left, and a picture that takes more to decode.
 SPARE_BYTES, HUGE = 4 * 2**20, (9_000, 9_000)
@@ -71,6 +73,11 @@ async def _jump(trial: Trial, names: Collection[str]) -> None:
     for offset_s in (*jumps, 0):
         clocks.put(offset_s, list(names))
         await asyncio.sleep(CLOCK_READ_S)
+        if "redis" in names:
+            async with connected(trial.pool.store.url) as redis:
+                told_s = (await redis.time())[0] - time.time()
+            went = abs(told_s - offset_s) < CALL_S
+            trial.check(f"the clock is {offset_s:+d} s off", went, f"{told_s:+.0f} s")
         await trial.expect_whole()
         door = trial.rng.choice(sorted(trial.pool.control_planes))
         await trial.expect_load(door, f"a load works at {offset_s:+d} s")
