@@ -82,7 +82,7 @@ async def lose_packets(trial: Trial) -> None:
 
 
 async def slow_a_cable(trial: Trial) -> None:
-    """A few hundred kbit/s to a worker: what is sent waits in the queue of the cable."""
+    """Some 100 kbit/s to a worker: what is sent waits in the queue of the cable."""
     hosts, name = _hosts(trial), await _a_holder(trial)
     trial.strike(lambda: hosts.slow(name))
     await asyncio.sleep(trial.pace.away_s)

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -54,7 +54,7 @@ GROUNDS: Mapping[str, type[Ground]] = {
 class Shape:
     """How many of what, on which store and ground; `supervised`: each worker's process has a
     supervisor, which is what is started and stopped here. `worker_flags`: of each worker, too.
-    `release`: the folder of another release's packages, from which all processes start but Redis'.
+    `releases`: by process, the folder of another release's packages, from which it starts.
     """
 
     device: DeviceKind = "sim"
@@ -64,7 +64,7 @@ class Shape:
     ground: str = "loopback"
     supervised: bool = False
     worker_flags: tuple[str, ...] = ()
-    release: Path | None = None
+    releases: Mapping[str, Path] = field(default_factory=dict)
 
 
 class Pool:
@@ -253,7 +253,7 @@ class Pool:
         environ = {**(environ or {}), **self.ground.environment(name)}
         line = self.ground.command(name, command)
         process = Process(name, line, self.folder / f"{name}.log", environ)
-        process.release = self.shape.release if name not in self.store.commands else None
+        process.release = self.shape.releases.get(name)
         self.processes[name] = process
         return process
 

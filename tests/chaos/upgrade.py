@@ -1,72 +1,67 @@
-"""From one release to another under load: each process ends and starts again as the other, one by
-one, and both releases share a store and callers meanwhile.
+"""Two releases in one pool: side by side on one store, and from one to the other under load, each
+process ended as an upgrade ends it and started again as the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.chaos import invariants
-from tests.chaos.faults import kill_the_reconciler
 from tests.chaos.trial import Scenario, Trial
 
-# Set for a process by `turn`; the folder of the release before, once it is unpacked.
-Release = Path | None
+PLANES, WORKERS = ("control-plane-0", "control-plane-1"), ("worker-0", "worker-1", "worker-2")
+ALL = (*PLANES, *WORKERS, "importer")
+# Every model is on two of the three workers, so that both releases serve it.
+HALF = ("control-plane-0", "worker-0", "worker-2")
 
 
-async def turn(trial: Trial, names: Sequence[str], release: Release) -> None:
-    """Each of them is told to end, as an upgrade does, and starts as another release (None: this
-    one); the pool is whole, and loads, before the next.
-    """
-    for name in names:
-        process = trial.pool.processes[name]
-        await process.stop()
-        process.release = release
-        process.start()
-        await trial.expect(f"the pool is whole after {name}", trial.pool.incomplete)
+def of(release: Path, names: Sequence[str]) -> Mapping[str, Path]:
+    """For a pool's shape."""
+    return dict.fromkeys(names, release)
 
 
-def order(trial: Trial, leader: str) -> list[str]:
-    """Of an upgrade: followers, the leader, workers, the importer."""
-    planes = sorted(trial.pool.control_planes, key=lambda name: name == leader)
-    return [*planes, *trial.pool.workers, "importer"]
-
-
-async def upgrade(trial: Trial) -> None:
-    """All processes become those of this release."""
-    trial.strike()
-    await turn(trial, order(trial, await trial.pool.reconciler()), None)
-    for name in trial.pool.control_planes:
-        await trial.expect_load(name, f"a load works by {name}")
-
-
-async def upgrade_a_part(trial: Trial) -> None:
-    """One control plane and one worker become those of this release; either control plane loads on
-    workers of either, reads what the other wrote, and leads.
+async def share(trial: Trial) -> None:
+    """Either control plane loads on workers of either, and lists what the other wrote; then the one
+    that leads ends, and the other release leads.
     """
     pool = trial.pool
     trial.strike()
-    await turn(trial, ["control-plane-1", "worker-1"], None)
     for name in pool.control_planes:
         await trial.expect_load(name, f"a load works by {name}")
-    await trial.expect(
-        "both list the same", lambda: invariants.registry_differs(pool, trial.before)
-    )
-    # The lead goes to the other release, and back.
-    for _ in range(2):
-        await kill_the_reconciler(trial)
+    same = "both list the same"
+    await trial.expect(same, lambda: invariants.registry_differs(pool, trial.before))
+    leader = await pool.reconciler()
+    (other,) = (name for name in pool.control_planes if name != leader)
+    await pool.processes[leader].stop()
+
+    async def leads() -> str:
+        return "" if await pool.decides(other) else "it does not"
+
+    if await trial.expect("the other release leads", leads):
+        trial.seconds["takeover_s"] = trial.now() - trial.struck_s
+    await trial.expect_load(other, "and loads")
+    pool.processes[leader].start()
+    await trial.expect_whole()
 
 
-def downgrade_to(release: Path) -> Scenario:
-    """All processes become those of the release before again."""
+def turn_to(release: Path | None, name: str) -> Scenario:
+    """All processes become those of a release (None: this one): followers, the leader, workers,
+    the importer. The pool is whole, and loads, after each.
+    """
 
-    async def downgrade(trial: Trial) -> None:
+    async def turn(trial: Trial) -> None:
+        pool = trial.pool
         trial.strike()
-        await turn(trial, order(trial, await trial.pool.reconciler()), release)
-        for name in trial.pool.control_planes:
-            await trial.expect_load(name, f"a load works by {name}")
+        leader = await pool.reconciler()
+        planes = sorted(pool.control_planes, key=lambda plane: plane == leader)
+        for one in (*planes, *WORKERS, "importer"):
+            process = pool.processes[one]
+            await process.stop()
+            process.release = release
+            process.start()
+            await trial.expect(f"the pool is whole after {one}", pool.incomplete)
+            await trial.expect_load(planes[0])
 
-    return Scenario("a rolling downgrade", downgrade)
+    return Scenario(name, turn)
 
 
-PART = Scenario("two releases side by side", upgrade_a_part)
-ALL = Scenario("a rolling upgrade", upgrade)
+SHARED = Scenario("two releases side by side", share)

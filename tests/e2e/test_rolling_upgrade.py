@@ -2,11 +2,13 @@
 clients of either, and all of it upgraded and downgraded one by one under load.
 """
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,13 +17,12 @@ from tests.chaos import invariants, setting, trial, upgrade
 from tests.chaos.pool import Pool, Shape
 from tests.chaos.traffic import Rate
 from tests.chaos.trial import Pace, Scenario
-from tests.matrix import is_full
 from tests.previous_release import unpacked
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 SEED = 1
 PACE = Pace(calm_s=0.4, quiet_s=1.0)
-# A caller of the one release at a control plane of the other, in a process of its own.
+# A caller of one release, in a process of its own.
 CALLER = """
 import json, sys
 import yolopool
@@ -35,7 +36,7 @@ with Client(sys.argv[1]) as client:
         "streamed": streamed,
         "models": sorted(one.name for model in client.models() for one in model.versions),
         "workers": sorted(one.id for one in client.workers()),
-        "fleet": client.fleet().registry_available,
+        "registry": client.fleet().registry_available,
         "events": len(list(client.events(last=5))),
     }))
 """
@@ -46,15 +47,18 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return unpacked(tmp_path_factory.mktemp("release"))
 
 
-def scenarios(previous: Path) -> tuple[Scenario, ...]:
-    """The quick ones, or all there is."""
-    if not is_full():
-        return (upgrade.PART,)
-    return (upgrade.PART, upgrade.ALL, upgrade.downgrade_to(previous))
+async def play(
+    pool: Pool, scenarios: Sequence[Scenario], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for scenario in scenarios:
+        report = await trial.run(pool, scenario, PACE, Rate(), SEED)
+        with capsys.disabled():
+            print(f"\n{report.text()}")  # noqa: T201 - what the run was for
+        assert not report.failed, f"{report.text()}\n{pool.last_words()}"
 
 
-def calls(release: Path | None, address: str, picture: Path) -> dict[str, object]:
-    """What a client of a release gets of a control plane."""
+def told(release: Path | None, address: str, picture: Path) -> dict[str, object]:
+    """What a client of a release (None: this one) gets of a control plane."""
     environ = dict(os.environ)
     if release is not None:
         environ["PYTHONPATH"] = str(release)
@@ -63,34 +67,45 @@ def calls(release: Path | None, address: str, picture: Path) -> dict[str, object
         command, env=environ, cwd=release, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    told: dict[str, object] = json.loads(done.stdout)
-    return told
+    answer: dict[str, object] = json.loads(done.stdout)
+    assert (str(release) in str(answer.pop("from"))) == (release is not None)
+    return answer
 
 
 async def test_two_releases_share_a_pool(
     previous: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture = tmp_path / "grey.png"
+    shape = Shape(releases=upgrade.of(previous, upgrade.HALF))
     # Not pytest's folder: the path of a socket must be short.
     with tempfile.TemporaryDirectory(prefix="yp-") as folder:
-        async with Pool(Shape(release=previous), Path(folder)) as pool:
+        async with Pool(shape, Path(folder)) as pool:
             await setting.prepare(pool)
+            await play(pool, [upgrade.SHARED], capsys)
+            picture = tmp_path / "grey.png"
             picture.write_bytes((await setting.pictures(pool))[0].encoded)
-            for scenario in scenarios(previous):
-                report = await trial.run(pool, scenario, PACE, Rate(), SEED)
-                with capsys.disabled():
-                    print(f"\n{report.text()}")  # noqa: T201 - what the run was for
-                assert not report.failed, f"{report.text()}\n{pool.last_words()}"
-            # Clients of either release, at a control plane of either.
-            told = [
-                calls(release, door.client.address, picture)
-                for release in (previous, None)
-                for door in pool.control_planes.values()
-            ]
+            answers: list[Mapping[str, object]] = await asyncio.gather(
+                *(
+                    asyncio.to_thread(told, release, door.client.address, picture)
+                    for release in (previous, None)
+                    for door in pool.control_planes.values()
+                )
+            )
             listed = await invariants.listing(pool, "control-plane-0")
-            assert str(previous) in str(told[0].pop("from"))
-            assert str(previous) not in str(told[-1].pop("from"))
-            for one in told[1:-1]:
-                one.pop("from")
-            assert told[0]["models"] == sorted(listed)
-            assert all(one == told[0] for one in told)
+    assert answers[0]["models"] == sorted(listed)
+    assert answers[0]["workers"] == sorted(upgrade.WORKERS)
+    assert all(answer == answers[0] for answer in answers)
+
+
+@pytest.mark.matrix(sample=0)
+async def test_a_pool_is_upgraded_one_by_one_and_back(
+    previous: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = Shape(releases=upgrade.of(previous, upgrade.ALL))
+    scenarios = (
+        upgrade.turn_to(None, "a rolling upgrade"),
+        upgrade.turn_to(previous, "a rolling downgrade"),
+    )
+    with tempfile.TemporaryDirectory(prefix="yp-") as folder:
+        async with Pool(shape, Path(folder)) as pool:
+            await setting.prepare(pool)
+            await play(pool, scenarios, capsys)

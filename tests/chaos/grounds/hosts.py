@@ -15,8 +15,8 @@ from pathlib import Path
 from tests.chaos.grounds.ground import Ground
 
 PROGRAMS = {"ip": "iproute2", "tc": "iproute2", "iptables": "iptables"}
-# Of a slow cable, each way: a heartbeat takes some tenths of a second in the queue.
-RATE, BURST, LATENCY = "400kbit", "4kb", "2s"
+# Of a slow cable, each way: less than the callers of a worker send; the rest waits up to a second.
+RATE, BURST, LATENCY = "160kbit", "4kb", "1s"
 LOST_SHARE = 0.1
 
 
@@ -109,7 +109,7 @@ class Hosts(Ground):
         self._filter(name, "-F")
 
     def slow(self, name: str) -> None:
-        """A cable of a few hundred kbit/s each way: what is sent waits for its turn."""
+        """A cable of little more than 100 kbit/s each way: what is sent waits for its turn."""
         shape = ("root", "tbf", "rate", RATE, "burst", BURST, "latency", LATENCY)
         _run("tc", "-n", self._space(name), "qdisc", "add", "dev", "eth0", *shape)
         port = f"p{self._numbers[name]}"
