@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from benchmarks.harness import dataset
 from tests.chaos.grounds.certified import Certified
 from tests.chaos.grounds.clocks import Clocks
 from tests.chaos.grounds.disk import Disk
@@ -29,6 +30,7 @@ SPARE_BYTES, HUGE = 4 * 2**20, (9_000, 9_000)
 # Until every process has looked at its new certificate and connected anew with it.
 TAKEN_S = 5.0
 CALL_S = 5.0
+OTHER_WEIGHTS = dataset.DEMO_WEIGHTS.with_name("shapes-26.pt")
 
 
 async def fill_the_disk(trial: Trial) -> None:
@@ -39,16 +41,20 @@ async def fill_the_disk(trial: Trial) -> None:
     trial.check("the disk is full", disk.free_bytes == 0, f"{disk.free_bytes} bytes are free")
     until = trial.now() + trial.pace.store_away_s
     said = await _said(trial, "control-plane-0")
-    trial.check("a load says why it fails, or works", said in FULL_DISK, said)
+    trial.check("a load says why it fails, or works", said in (*FULL_DISK, "OK"), said)
+    said = await _upload(trial, "chaos/another")
+    trial.check("an upload says why it fails", said in FULL_DISK, said)
     await asyncio.sleep(max(0.0, until - trial.now()))
     disk.free()
     await trial.expect_whole()
+    said = await _upload(trial, "chaos/another")
+    trial.check("it goes on once there is room", said == "OK", said)
     for name in pool.control_planes:
         await trial.expect_load(name, f"a load works by {name}")
 
 
-# Of a disk that has no room for the next bytes of Redis' file, or does still.
-FULL_DISK = ("OK", "REGISTRY_UNAVAILABLE", "REGISTRY_REFUSES_WRITES", "DISK_FULL")
+# Of a disk that has no room for an upload, or for the next bytes of Redis' file.
+FULL_DISK = ("REGISTRY_UNAVAILABLE", "REGISTRY_REFUSES_WRITES", "DISK_FULL")
 
 
 async def set_all_clocks(trial: Trial) -> None:
@@ -165,6 +171,17 @@ async def _said(trial: Trial, name: str) -> str:
     try:
         await client.load(SPARE, timeout_s=LOAD_S)
         await client.unload(SPARE, timeout_s=LOAD_S)
+    except YolopoolError as error:
+        return error.reason
+    return "OK"
+
+
+async def _upload(trial: Trial, name: str) -> str:
+    """Registers another file, without its import, and takes it back."""
+    client = trial.pool.control_planes["control-plane-0"].client
+    try:
+        await client.register(name, OTHER_WEIGHTS, wait=False)
+        await client.delete(name)
     except YolopoolError as error:
         return error.reason
     return "OK"
