@@ -59,6 +59,7 @@ from yolopool.server.open_calls import OpenCalls
 from yolopool.server.parent_death import die_with_parent
 from yolopool.server.process import announce, settle, until_signal
 from yolopool.tls.certificates import follow
+from yolopool.vocabulary import MAX_REJOIN_S
 
 log = structlog.get_logger()
 
@@ -126,14 +127,19 @@ class ControlPlane:
             view,
             clock,
             settings.reconciler_lease_s,
-            settings.lease_s,
+            settings.lease_s + MAX_REJOIN_S,
             self._refused,
         )
         self._reconciler = Reconciler(
             self._election, registry, view, refresh, self._executor, clock, ReconcilerTimings()
         )
         self._observer = FleetObserver(
-            registry, view, recorder, lambda: self._election.token, clock, settings.lease_s
+            registry,
+            view,
+            recorder,
+            lambda: self._election.token,
+            clock,
+            settings.lease_s + MAX_REJOIN_S,
         )
         self._drainer = Drainer(
             view, self._worker_client, recorder, clock, lambda: self._election.acting_token
@@ -296,12 +302,7 @@ class ControlPlane:
         """Serves as soon as the view is loaded; then runs the reconciler."""
         while not self.view.is_loaded:
             await self.view.waiters.after(self.view.waiters.changes, LOAD_TICK_S)
-        try:
-            recorded = await self._registry.workers()
-            if self.view.expected is not None:
-                self.view.expected = frozenset(worker.id for worker in recorded)
-        except RegistryUnavailable:
-            log.info("the recorded workers can't be read: they will join by themselves")
+        await self._election.expect_workers()
         await self._guard.open()
         await self._server.set_serving(True)
         log.info("serving", models=len(self.view.catalogue.models))

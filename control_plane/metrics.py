@@ -4,7 +4,7 @@ The model is no label, since there may be thousands of models: the request log n
 """
 
 from collections import Counter as Tally
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -114,6 +114,15 @@ class Metrics:
         self.loads_total = 0
         self.releases_total = 0
         self._stages = [(f"{stage}_ms", self.stage_seconds.labels(stage=stage)) for stage in STAGES]
+
+    def watch_certificate(self, expires_unix_s: Callable[[], float]) -> None:
+        """For a process with a certificate; asked at each scrape."""
+        gauge = Gauge(
+            "yolopool_certificate_expires_timestamp_seconds",
+            "When this process's certificate runs out, Unix time; 0: its file can't be read",
+            registry=self._registry,
+        )
+        gauge.set_function(expires_unix_s)
 
     def request_ended(self, outcome: str) -> None:
         self.outcomes[outcome] += 1

@@ -71,6 +71,10 @@ class Priority(StrEnum):
     BULK = "bulk"
 
 
+# The longest that a worker waits between two calls to a control plane that does not answer.
+MAX_REJOIN_S = 3.0
+
+
 class ShapePolicy(StrEnum):
     RECT = "rect"  # smallest rectangle of whole strides
     SQUARE = "square"  # always the full square

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 from control_plane.gateway.admin.event_stream import event_routes
 from control_plane.gateway.admin.routes import admin_routes
@@ -24,6 +25,8 @@ from control_plane.metrics import Metrics
 from control_plane.settings import Settings
 from control_plane.types.access.api_key import is_granted
 from control_plane.view.view import View
+from yolopool.errors import InvalidOption
+from yolopool.tls.authority import shown
 from yolopool.tls.certificates import Certificates
 from yolopool.transport import is_loopback
 from yolopool.vocabulary import MAX_MESSAGE_BYTES
@@ -73,6 +76,8 @@ class HttpDoors:
         origins = Origins(settings.http_cors_origins, is_loopback(settings.http_host))
         envelope = Envelope(self.application, bodies, budget, origins)
         self._server = HttpServer(envelope, limits, certificates)
+        if certificates is not None and certificates.files.certificate is not None:
+            metrics.watch_certificate(partial(_expiry, certificates.files.certificate))
 
     def bind(self, host: str, port: int) -> int:
         """Returns the port (0: any free one); OSError if it is taken."""
@@ -95,6 +100,14 @@ class HttpDoors:
 
     def stop(self) -> None:
         self._server.stop()
+
+
+def _expiry(certificate: Path) -> float:
+    """When it runs out, Unix time; 0: its file can't be read."""
+    try:
+        return shown(certificate).until_unix_s
+    except (OSError, InvalidOption):
+        return 0.0
 
 
 async def _names(guard: Guard, view: View, caller: Caller) -> Sequence[str]:

@@ -11,6 +11,9 @@ from control_plane.types.policy import ResidencyMode
 from control_plane.types.version import VersionKey
 from yolopool.vocabulary import ReplicaState
 
+# What was asked for within so many seconds is in use.
+IN_USE_S = 60.0
+
 
 def unpin(context: PlanContext, workers: Iterable[ProposedWorker]) -> Iterable[Assign]:
     """Unpins what is not wanted pinned any more, first: others may need that device memory."""
@@ -94,14 +97,19 @@ def scale_down(
 
 def _surplus_order(
     context: PlanContext, want: Want, worker: ProposedWorker
-) -> tuple[bool, bool, bool, float, float, str]:
-    """Sort key of surplus copies: the first leaves first."""
+) -> tuple[bool, bool, float, int, float, str]:
+    """Sort key of surplus copies: the first leaves first. Of copies that are all in use it is the
+    one that was asked least: a copy made while a worker was away leaves, and not the one of the
+    worker that came back, where callers know it.
+    """
     replica = worker.replicas[want.key]
+    in_use = context.snapshot.unix_s - IN_USE_S
+    idle = not worker.outstanding(replica) and worker.last_used(replica) < in_use
     return (
         want.pinned and replica.pinned,
-        worker.outstanding(replica) > 0,
         replica.state is ReplicaState.HOT,
-        worker.last_used(replica),
+        worker.last_used(replica) if idle else in_use,
+        replica.requests_total,
         -worker.crowding,
         worker.id,
     )

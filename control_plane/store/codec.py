@@ -1,7 +1,7 @@
 """Encodes what the registry keeps as JSON, readable with redis-cli, and decodes it. Pure.
 
-Unknown fields are ignored and missing ones take their defaults, so that two releases can share a
-store.
+Missing fields take their defaults, and unknown ones are ignored and kept (`keeping`), so that two
+releases can share a store.
 """
 
 import json
@@ -32,6 +32,35 @@ from yolopool.vocabulary import HeadMode, OutputLayout, Priority, ReplicaState, 
 
 Record = TypeVar("Record")
 Key = TypeVar("Key")
+
+# Records within records, which are changed in place. A pack is replaced by another as a whole.
+PARTS: Mapping[type[Any], Mapping[str, type[Any]]] = {
+    ModelVersion: {"settings": VersionSettings, "asked": VersionSettings, "given": ServingSpec},
+    ServingSpec: {"residency": Residency, "placement": Placement},
+    Schedule: {"change": Changeover},
+}
+
+
+def keeping(kind: type[Any], text: str, before: str) -> str:
+    """A record that is written, with what another release had written into it and this one does
+    not know of.
+    """
+    new, old = json.loads(text), json.loads(before)
+    merged = _with_unknown(kind, new, old)
+    return text if merged == new else _dump(merged)
+
+
+def _with_unknown(
+    kind: type[Any], new: Mapping[str, Any], old: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    known, parts = {field.name for field in fields(kind)}, PARTS.get(kind, {})
+    inner = {
+        name: _with_unknown(part, new[name], old[name])
+        for name, part in parts.items()
+        if isinstance(new.get(name), dict) and isinstance(old.get(name), dict)
+    }
+    unknown = {name: value for name, value in old.items() if name not in known}
+    return {**new, **inner, **unknown}
 
 
 def decode_key(text: str) -> VersionKey:

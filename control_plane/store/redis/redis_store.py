@@ -222,7 +222,7 @@ class RedisStore:
         self, transaction: RedisTransaction, token: FencingToken | None
     ) -> int:
         """As the script COMMIT."""
-        commands = commands_of(transaction.writes)
+        commands = commands_of(transaction.writes, transaction.replies)
         # The fields of desired state that the commands write.
         touched = [command[1:3] for command in commands if command[1] in LOGGED]
         arguments: list[str | int] = [

@@ -40,7 +40,7 @@ class RedisTransaction(Transaction):
     def __init__(self, stand: Stand, replies: Mapping[Read, Any]) -> None:
         super().__init__()
         self.stand = stand
-        self._replies = replies
+        self.replies = replies
 
     @property
     def revision(self) -> int:
@@ -99,10 +99,10 @@ class RedisTransaction(Transaction):
 
     def _reply(self, read: Read) -> Any:
         self._need([read])
-        return self._replies[read]
+        return self.replies[read]
 
     def _need(self, reads: Sequence[Read]) -> None:
-        missing = list(dict.fromkeys(read for read in reads if read not in self._replies))
+        missing = list(dict.fromkeys(read for read in reads if read not in self.replies))
         if missing or self.stand is UNREAD:
             raise NotRead(missing)
 
@@ -115,16 +115,29 @@ def _request(request_id: str) -> Read:
     return ("GET", REQUEST + request_id)
 
 
-def commands_of(writes: Writes) -> list[Command]:
-    """What makes these writes."""
+def commands_of(writes: Writes, replies: Mapping[Read, Any] | None = None) -> list[Command]:
+    """What makes these writes; `replies`: what the verb read, which may be of another release."""
     kept = str(int(REQUEST_ID_KEPT_S))
+
+    def records(
+        key: str,
+        kind: type[Record],
+        values: Mapping[Any, Record | None],
+        encode: Callable[[Record], str],
+    ) -> Iterator[Command]:
+        for command in _fields(key, values, encode):
+            before = replies.get(_field(key, command[2])) if replies else None
+            if command[0] == "HSET" and before is not None:
+                command[3] = codec.keeping(kind, command[3], before)
+            yield command
+
     return [
-        *_fields(VERSIONS, writes.versions, codec.encode_version),
-        *_fields(WANTS, writes.wants, codec.encode_want),
+        *records(VERSIONS, ModelVersion, writes.versions, codec.encode_version),
+        *records(WANTS, Want, writes.wants, codec.encode_want),
         *_fields(CORDONS, writes.cordons, str),
-        *_fields(SCHEDULES, writes.schedules, codec.encode_schedule),
+        *records(SCHEDULES, Schedule, writes.schedules, codec.encode_schedule),
         *_fields(NUMBERS, writes.numbers, str),
-        *_fields(API_KEYS, writes.api_keys, codec.encode_api_key),
+        *records(API_KEYS, ApiKey, writes.api_keys, codec.encode_api_key),
         *_fields(IMPORTS, writes.jobs, codec.encode_job),
         *(
             ["SET", REQUEST + request_id, str(key), "EX", kept]

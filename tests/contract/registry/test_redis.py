@@ -3,6 +3,7 @@ embedded server.
 """
 
 import asyncio
+import json
 import shutil
 import signal
 import subprocess
@@ -19,11 +20,12 @@ import structlog
 from redis.asyncio.connection import AbstractConnection
 
 from control_plane.store.redis.redis_client import connect
-from control_plane.store.redis.redis_keys import FOOTPRINTS
+from control_plane.store.redis.redis_keys import FOOTPRINTS, VERSIONS
 from control_plane.store.redis.redis_registry import RedisRegistry
 from control_plane.store.transaction import Transaction
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.footprint import Footprint, FootprintKey
+from control_plane.types.policy import Residency, ResidencyMode
 from control_plane.types.version import VersionKey, VersionSettings
 from tests.contract.redis_servers import DEBIAN, WHEEL, any_kind, find, free_port, server, watched
 from tests.waiting import until
@@ -329,4 +331,20 @@ async def test_a_footprint_whose_key_a_newer_release_wrote_is_skipped(folder: Pa
             for _ in range(2):
                 assert await registry.footprints() == known
         assert [line["event"] for line in said] == ["footprints skipped"]
+    await registry.close()
+
+
+async def test_what_a_newer_release_wrote_into_a_record_outlives_a_write(folder: Path) -> None:
+    registry = RedisRegistry(f"unix://{folder}/redis.sock")
+    with server(any_kind(), folder):
+        await answering(registry)
+        key = await add(registry)
+        raw = json.loads(await registry._redis.hget(VERSIONS, str(key)))
+        raw["colour"] = raw["given"]["colour"] = "blue"
+        await registry._redis.hset(VERSIONS, str(key), json.dumps(raw))
+        changed = await registry.set_residency(key, Residency(ResidencyMode.ON_DEMAND))
+        assert changed is not None
+        kept = json.loads(await registry._redis.hget(VERSIONS, str(key)))
+        assert (kept["colour"], kept["given"]["colour"]) == ("blue", "blue")
+        assert kept["given"]["residency"]["mode"] == ResidencyMode.ON_DEMAND
     await registry.close()
