@@ -3,8 +3,9 @@
     python -m benchmarks.fuzz --seconds 600
     python -m benchmarks.fuzz --only http,calls --runs 100000
 
-A process a target, with coverage (atheris) where that is installed. Inputs that reach more code
-are kept in the folder, and the next run goes on from there. A process that dies leaves the input
+A process a target. A part of the executions is watched for coverage, where atheris is installed:
+inputs that reach more code are kept in the folder, and the next run goes on from there. The rest
+changes these inputs without looking, at several times the speed. A process that dies leaves the input
 that it was at, which is a finding, and another goes on. Then the inputs that were kept are run
 again and again without the instruments: for the time and the memory that they take by themselves.
 """
@@ -17,8 +18,9 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,97 +35,156 @@ HANG_S = 30.0
 GROWTH_BYTES = 24 * 1024**2
 # A target whose process dies more often is given up.
 MOST_DEATHS = 20
+NO_END = 1e9
 REPLAY_SHARE, MOST_REPLAYS = 0.1, 20_000
-_SLOWEST = 5
+_SLOWEST, _OUTCOMES = 5, 8
 
 
 def flags() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="benchmarks.fuzz", description=__doc__)
     results.add_flags(parser)
-    parser.add_argument("--runs", type=int, default=0, help="executions of all; 0: by time alone")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=0,
+        help="executions in all, with those of earlier runs of the folder; 0: by time alone",
+    )
     parser.add_argument("--seconds", type=float, default=0, help="of all; 0: by executions alone")
     parser.add_argument("--only", default="", help="targets, with commas; all if empty")
     parser.add_argument("--workers", type=int, default=2, help="targets at a time")
     parser.add_argument("--folder", type=Path, default=Path(".fuzz"), help="of corpora, findings")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the changes")
-    parser.add_argument("--engine", default="", help="atheris or mutation; the first that is there")
+    parser.add_argument(
+        "--watched", type=float, default=0.3, help="share of the executions with coverage (atheris)"
+    )
     return parser
 
 
 @dataclass(slots=True)
-class Fuzzed:
-    """What came of one target, over all its processes."""
+class Tally:
+    """What came of a target's processes since its folder was made."""
 
-    target: Target
-    folder: Path
-    engine: str
-    runs: int
-    seconds: float
     executions: int = 0
     took_s: float = 0.0
     deaths: int = 0
-    last: dict[str, Any] = field(default_factory=dict)
-    replay: dict[str, Any] = field(default_factory=dict)
-    findings: list[dict[str, Any]] = field(default_factory=list)
+    corpus: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+
+    def note(self, told: Mapping[str, Any]) -> None:
+        """What a process told at its end."""
+        self.executions += told["executions"]
+        self.took_s += told["seconds"]
+        self.corpus = told["corpus"]
+        self.outcomes = dict(Counter(self.outcomes) + Counter(told["outcomes"]))
+
+
+class Fuzzed:
+    """A target and its folder, where everything is kept: an interrupted run goes on from there."""
+
+    def __init__(self, target: Target, folder: Path) -> None:
+        self.target, self.folder = target, folder
+        self.tally = Tally()
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):
+            self.tally = Tally(**json.loads((folder / "tally.json").read_text()))
+        self._retry()
+
+    def _retry(self) -> None:
+        """Findings may have been mended since: they are tried again, but for those that end the
+        process.
+        """
+        place = self.folder / "retry"
+        place.mkdir(exist_ok=True)
+        for file in (self.folder / "findings").glob("[els]*.bin"):  # exception, log, slow
+            file.rename(place / file.name)
+            file.with_suffix(".json").unlink(missing_ok=True)
+
+    def note(self, told: Mapping[str, Any]) -> None:
+        self.tally.note(told)
+        (self.folder / "tally.json").write_text(json.dumps(asdict(self.tally)))
+
+    @property
+    def findings(self) -> list[dict[str, Any]]:
+        files = sorted((self.folder / "findings").glob("*.json"))
+        return [json.loads(file.read_text()) for file in files]
+
+    @property
+    def replay(self) -> dict[str, Any]:
+        """What the last replay told."""
+        return told_in(self.folder / "replay.json")
 
     @property
     def growth_bytes(self) -> int:
         return int(self.replay["rss_last_bytes"]) - int(self.replay["rss_first_bytes"])
 
     def row(self) -> Row:
-        outcomes = self.last.get("outcomes", {})
+        tally, replay = self.tally, self.replay
         return {
             "target": self.target.name,
-            "executions": self.executions,
-            "executions_per_s": self.executions / max(self.took_s, 1e-9),
-            "corpus": self.last.get("corpus", 0),
-            "outcomes": len(outcomes),
+            "executions": tally.executions,
+            "executions_per_s": tally.executions / max(tally.took_s, 1e-9),
+            "corpus": tally.corpus,
+            "outcomes": len(tally.outcomes),
             "findings": len(self.findings),
-            "slowest_ms": 1000 * max((one["seconds"] for one in self.replay["slowest"]), default=0),
-            "replayed": self.replay["executions"],
-            "rss_before_mib": self.replay["rss_first_bytes"] / 2**20,
-            "rss_after_mib": self.replay["rss_last_bytes"] / 2**20,
+            "slowest_ms": 1000 * max((one["seconds"] for one in replay["slowest"]), default=0),
+            "replayed": replay["executions"],
+            "rss_before_mib": replay["rss_first_bytes"] / 2**20,
+            "rss_after_mib": replay["rss_last_bytes"] / 2**20,
         }
 
 
-async def fuzz(fuzzed: Fuzzed, seed: int) -> None:
-    """All executions of a target; then the replay."""
-    while fuzzed.executions < fuzzed.runs and fuzzed.took_s < fuzzed.seconds:
-        left = fuzzed.runs - fuzzed.executions, fuzzed.seconds - fuzzed.took_s
-        told = await _child(fuzzed, "fuzz", *left, seed + fuzzed.deaths)
-        fuzzed.executions += told["executions"]
-        fuzzed.took_s += told["seconds"]
-        fuzzed.last = told
-        if told["finished"]:
-            break
-        fuzzed.deaths += 1
-        if fuzzed.deaths > MOST_DEATHS:
-            break
-    count = min(MOST_REPLAYS, max(200, round(REPLAY_SHARE * fuzzed.executions)))
-    fuzzed.replay = await _child(fuzzed, "replay", count, max(10.0, fuzzed.took_s / 4), seed)
-    files = sorted((fuzzed.folder / "findings").glob("*.json"))
-    fuzzed.findings = [json.loads(file.read_text()) for file in files]
+def told_in(path: Path) -> dict[str, Any]:
+    """What a process told, or nothing."""
+    told: dict[str, Any] = {
+        "executions": 0, "seconds": 0.0, "corpus": 0, "outcomes": {}, "slowest": [],
+        "rss_first_bytes": 0, "rss_last_bytes": 0, "finished": False,
+    }  # fmt: skip
+    with contextlib.suppress(OSError):
+        told |= json.loads(path.read_text())
+    return told
+
+
+async def fuzz(fuzzed: Fuzzed, runs: int, seconds: float, watched: float, seed: int) -> None:
+    """So many executions of a target in all, and so many seconds now; then the replay."""
+    until_s = fuzzed.tally.took_s + seconds
+    for engine, share in (("atheris", watched), ("mutation", 1.0)):
+        end_s = until_s - (1 - share) * seconds
+        deaths = 0
+        while fuzzed.tally.executions < share * runs and fuzzed.tally.took_s < end_s:
+            left = round(share * runs) - fuzzed.tally.executions, end_s - fuzzed.tally.took_s
+            told = await _child(fuzzed, "fuzz", engine, *left, seed + fuzzed.tally.executions)
+            fuzzed.note(told)
+            deaths += not told["finished"]
+            if told["finished"] or deaths > MOST_DEATHS:
+                break
+        fuzzed.tally.deaths += deaths
+    count = min(MOST_REPLAYS, max(200, round(REPLAY_SHARE * fuzzed.tally.executions)))
+    await _child(fuzzed, "replay", "mutation", count, max(10.0, fuzzed.tally.took_s / 4), seed)
 
 
 async def _child(
-    fuzzed: Fuzzed, mode: str, runs: int, seconds: float, seed: int
+    fuzzed: Fuzzed, mode: str, engine: str, runs: int, seconds: float, seed: int
 ) -> dict[str, Any]:
     """Runs one process to its end; what it told at last."""
     folder = fuzzed.folder
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{mode}.json").unlink(missing_ok=True)
     with (folder / f"{mode}.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.fuzz.child", fuzzed.target.name, f"--folder={folder}",
-            f"--mode={mode}", f"--engine={fuzzed.engine}", f"--runs={runs}",
+            f"--mode={mode}", f"--engine={engine}", f"--runs={runs}",
             f"--seconds={seconds}", f"--seed={seed % 2**31 + 1}", stdout=log, stderr=log,
+            start_new_session=True,
         )  # fmt: skip
-        hung = await _ended(process, folder / "current")
-    told: dict[str, Any] = {"executions": 0, "seconds": 0.0, "finished": False, "slowest": [],
-                            "rss_first_bytes": 0, "rss_last_bytes": 0}  # fmt: skip
-    with contextlib.suppress(OSError):
-        told |= json.loads((folder / f"{mode}.json").read_text())
+        try:
+            hung = await _ended(process, folder / "current")
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            if mode == "fuzz":
+                fuzzed.note(told_in(folder / "fuzz.json"))
+            raise
+    told = told_in(folder / f"{mode}.json")
     if not told["finished"]:
         _died(fuzzed, mode, hung, process.returncode)
     return told
@@ -154,41 +215,38 @@ def _died(fuzzed: Fuzzed, mode: str, hung: bool, status: int | None) -> None:
 
 
 async def run(options: argparse.Namespace) -> Result:
-    """Every target, some at a time."""
+    """Every target, some at a time. Interrupted, it tells what there is."""
     machine, started_at = hardware.describe(), results.now()
     names = [name for name in options.only.split(",") if name] or list(MODULES)
-    engine = options.engine or ("atheris" if importlib.util.find_spec("atheris") else "mutation")
-    targets = [target(name) for name in names]
-    shares = sum(one.share for one in targets)
-    seconds = options.seconds * options.workers or 1e9
-    every = [
-        Fuzzed(
-            one,
-            options.folder / one.name,
-            engine,
-            round(options.runs * one.share / shares) if options.runs else 10**9,
-            # By time alone all get the same.
-            seconds / len(targets) if not options.runs else seconds,
-        )
-        for one in targets
-    ]
+    watched = options.watched if importlib.util.find_spec("atheris") else 0.0
+    every = [Fuzzed(target(name), options.folder / name) for name in names]
+    shares = sum(one.target.share for one in every)
+    # By time alone all get the same.
+    seconds = options.seconds * options.workers / len(every) or NO_END
     places = asyncio.Semaphore(options.workers)
 
-    async def one_of(fuzzed: Fuzzed) -> None:
+    async def one_of(one: Fuzzed) -> None:
+        runs = round(options.runs * one.target.share / shares) or int(NO_END)
         async with places:
-            await fuzz(fuzzed, options.seed)
-            print(f"{fuzzed.target.name}: {fuzzed.executions} executions, "
-                  f"{len(fuzzed.findings)} findings", flush=True)  # fmt: skip
+            await fuzz(one, runs, seconds, watched, options.seed)
+            told = f"{one.tally.executions} executions, {len(one.findings)} findings"
+            print(f"{one.target.name}: {told}", flush=True)
 
-    await asyncio.gather(*map(one_of, every))
+    work = asyncio.gather(*map(one_of, every))
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, work.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
     return Result(
         scenario="fuzz",
         started_at=started_at,
-        settings={**results.settings_of(options), "engine": engine},
+        settings={**results.settings_of(options), "watched": watched},
         hardware=machine,
         tables={
             "targets": tuple(one.row() for one in every),
             "slowest inputs": tuple(_slowest(every)),
+            "outcomes": tuple(_outcomes(every)),
             "findings": tuple(_findings(every)),
         },
         checks=tuple(checks(every)),
@@ -211,6 +269,15 @@ def _slowest(every: Sequence[Fuzzed]) -> list[Row]:
     return sorted(rows, key=lambda row: -row["ms"])
 
 
+def _outcomes(every: Sequence[Fuzzed]) -> list[Row]:
+    """How deep inputs got."""
+    return [
+        {"target": one.target.name, "outcome": outcome, "executions": count}
+        for one in every
+        for outcome, count in Counter(one.tally.outcomes).most_common(_OUTCOMES)
+    ]
+
+
 def _findings(every: Sequence[Fuzzed]) -> list[Row]:
     return [
         {name: finding[name] for name in ("target", "kind", "cause", "size_bytes")}
@@ -224,7 +291,7 @@ def checks(every: Sequence[Fuzzed]) -> list[Check]:
     found = [f"{one['target']}: {one['cause']}" for each in every for one in each.findings]
     slowest = max((s["seconds"] for one in every for s in one.replay["slowest"]), default=0.0)
     grown = [one for one in every if one.growth_bytes > GROWTH_BYTES]
-    total = sum(one.executions for one in every)
+    total = sum(one.tally.executions for one in every)
     words = ", ".join(f"{one.target.name} {one.growth_bytes / 2**20:.0f} MiB" for one in grown)
     return [
         Check("nothing but documented answers", not found, "; ".join(found)[:500] or f"{total}"),

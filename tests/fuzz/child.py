@@ -28,7 +28,7 @@ from tests.fuzz.watch import Alarms, Watch, rss_bytes
 
 TELL_S = 1.0
 # One in so many inputs of a target of its own mutator is left to the changes of bytes.
-_PLAIN = 5
+_PLAIN = 12
 # Memory is looked at so often in a replay.
 _SAMPLED = 200
 # Of the first replays caches fill.
@@ -56,10 +56,13 @@ class Session:
 
     def __init__(self, of: Target, folder: Path, mode: str, runs: int, seconds: float) -> None:
         self.target = of
+        # Which may take long to make, once. Findings of an earlier run are among them.
+        retried = sorted((folder / "retry").glob("*.bin"))
+        self.seeds = [*seeds_of(of), *(file.read_bytes() for file in retried)]
         self.folder = folder
         self._runs, self._until = runs, time.monotonic() + seconds
         self._began = self._told = time.monotonic()
-        self._alarms = Alarms()
+        self._alarms = Alarms(of.says)
         self._alarms.__enter__()  # to the end of the process
         self._scratch = Path(tempfile.mkdtemp(prefix="yolopool-fuzz-", dir=_memory()))
         self._opened = 0
@@ -137,9 +140,11 @@ def seeds_of(of: Target) -> list[bytes]:
 
 def by_mutation(session: Session, seed: int) -> None:
     """Without coverage: changes what there is, and keeps an input that had another outcome."""
-    of, rng = session.target, Random(seed)
-    seeds = seeds_of(of)
-    corpus = [*seeds, *(file.read_bytes() for file in sorted((session.folder / "corpus").iterdir()))]
+    of, rng, seeds = session.target, Random(seed), session.seeds
+    corpus = [
+        *seeds,
+        *(file.read_bytes() for file in sorted((session.folder / "corpus").iterdir())),
+    ]
     known: set[str] = set()
     for data in corpus:
         known.add(session.run(data))
@@ -156,8 +161,7 @@ def by_coverage(session: Session, seed: int) -> None:
     """With libFuzzer, by atheris: inputs that reach other code are changed further."""
     import atheris
 
-    of, corpus = session.target, session.folder / "corpus"
-    seeds = seeds_of(of)
+    of, corpus, seeds = session.target, session.folder / "corpus", session.seeds
     for number, data in enumerate(seeds):
         (corpus / f"seed-{number:04}").write_bytes(data)
     words = session.folder / "words"
@@ -188,7 +192,7 @@ def replay(session: Session) -> None:
     """The corpus and the slowest inputs, round after round."""
     folders = ("corpus", "slow")
     files = [file for name in folders for file in sorted((session.folder / name).glob("*"))]
-    inputs = [*seeds_of(session.target), *(file.read_bytes() for file in files)]
+    inputs = [*session.seeds, *(file.read_bytes() for file in files)]
     while not session.is_over:
         for data in inputs:
             session.run(data)
@@ -221,6 +225,17 @@ def loaded(name: str, engine: str) -> Target:
     return target(name)
 
 
+def prepare() -> None:
+    """What libraries look for when they are imported, as an importer's child and a worker have it."""
+    own = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "false", "ULTRALYTICS_SAFE_LOAD": "1",
+           "YOLO_VERBOSE": "false", "OMP_NUM_THREADS": "1", "NNCF_CI": "1",
+           "OPENCV_IO_MAX_IMAGE_PIXELS": "100000000"}  # fmt: skip
+    os.environ |= own
+    os.environ.setdefault(
+        "YOLO_CONFIG_DIR", tempfile.mkdtemp(prefix="yolopool-fuzz-", dir=_memory())
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.fuzz.child", description=__doc__)
     parser.add_argument("target", choices=MODULES)
@@ -232,6 +247,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     (options.folder / "corpus").mkdir(parents=True, exist_ok=True)
+    prepare()
     engine = "mutation" if options.mode == "replay" else options.engine
     of = loaded(options.target, engine)
     session = Session(of, options.folder, options.mode, options.runs, options.seconds)

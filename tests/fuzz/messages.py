@@ -133,7 +133,7 @@ def _set(
 
 def _scalar(field: Any, rng: Random, words: Sequence[str], data: Sequence[bytes]) -> Any:
     kind = field.cpp_type
-    if kind == FieldDescriptor.CPPTYPE_ENUM and rng.random() < 0.8:
+    if kind == FieldDescriptor.CPPTYPE_ENUM and (field.enum_type.is_closed or rng.random() < 0.8):
         return rng.choice(field.enum_type.values).number
     if kind in _INTEGERS:
         least, most = _INTEGERS[kind]

@@ -61,7 +61,9 @@ def _flip(data: bytearray, rng: Random, *_: Any) -> None:
 
 def _set(data: bytearray, rng: Random, *_: Any) -> None:
     if data:
-        data[rng.randrange(len(data))] = rng.choice((0, 1, 0x7F, 0x80, 0xFE, 0xFF, 0x0A, 0x20, 0x22))
+        data[rng.randrange(len(data))] = rng.choice(
+            (0, 1, 0x7F, 0x80, 0xFE, 0xFF, 0x0A, 0x20, 0x22)
+        )
 
 
 def _insert(data: bytearray, rng: Random, *_: Any) -> None:
@@ -187,7 +189,9 @@ def any_value(rng: Random, words: Sequence[str], depth: int) -> Any:
         return [any_value(rng, words, depth + 1) for _ in range(rng.randrange(4))]
     if kind == 10:
         names = words or TEXTS
-        return {rng.choice(names): any_value(rng, words, depth + 1) for _ in range(rng.randrange(4))}
+        return {
+            rng.choice(names): any_value(rng, words, depth + 1) for _ in range(rng.randrange(4))
+        }
     deep: Any = 0
     for _ in range(1 << rng.randrange(8)):
         deep = [deep]

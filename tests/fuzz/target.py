@@ -4,9 +4,11 @@ A door runs the real code. It answers a word for what came of the input, such as
 documented error; whatever else it raises is a finding.
 """
 
+import asyncio
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol
@@ -29,7 +31,7 @@ class Target:
     """`share`: of the executions of a run, relative to the other targets'. `mutate` None: as bytes.
     `words`: what such inputs are made of. `reopen_after`: the executions after which the door is
     opened anew, since what it is asked to keep must not pile up; 0: never. `examples`: of a run of
-    the test suite.
+    the test suite. `says`: how the causes of errors begin that it logs and that are meant to be.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Target:
     max_bytes: int = 64 * 1024
     reopen_after: int = 0
     examples: int = 200
+    says: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -58,6 +61,18 @@ class Pure:
         except self.documented as error:
             return reason_of(error)
         return answer if isinstance(answer, str) else "ok"
+
+
+def own_loop() -> asyncio.AbstractEventLoop:
+    """The loop of this process's doors; gRPC has one alone at a time."""
+    loop = _loop()
+    asyncio.set_event_loop(loop)
+    return loop
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.new_event_loop()
 
 
 def reason_of(error: Exception) -> str:

@@ -32,14 +32,19 @@ class Opened:
 
     def run(self, data: bytes) -> None:
         if self._watch.run(data) == "finding":
-            (last, *_) = sorted(self._findings.glob("*.json"), key=lambda file: -file.stat().st_mtime)
+            (last, *_) = sorted(
+                self._findings.glob("*.json"), key=lambda file: -file.stat().st_mtime
+            )
             pytest.fail(f"{self.target.name}: {data!r}\n{last.read_text()}")
 
 
 @pytest.fixture(scope="module", params=MODULES)
-def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
-    with Alarms() as alarms:
-        found = Opened(target(request.param), tmp_path_factory.mktemp(request.param), alarms)
+def opened(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Opened]:
+    of = target(request.param)
+    with Alarms(of.says) as alarms:
+        found = Opened(of, tmp_path_factory.mktemp(request.param), alarms)
         yield found
         found.door.close()
 

@@ -57,8 +57,9 @@ class Alarms(logging.Handler):
     everything else that is logged is thrown away.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, meant: tuple[str, ...] = ()) -> None:
         super().__init__(logging.ERROR)
+        self._meant = meant
         self.heard: list[tuple[str, str]] = []  # cause, message
         self._before: list[logging.Handler] = []
 
@@ -78,21 +79,25 @@ class Alarms(logging.Handler):
             if error is True:
                 error = sys.exc_info()[1]
             if isinstance(error, BaseException):
-                self.heard.append((cause_of(error), _text(error)))
+                self._hear(cause_of(error), _text(error))
             else:
-                self.heard.append((f"log: {event.get('event')}", repr(dict(event))))
+                self._hear(f"log: {event.get('event')}", repr(dict(event)))
         raise structlog.DropEvent
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         cause = cause_of(error) if error is not None else f"log: {record.name}: {record.msg}"
-        self.heard.append((cause, record.getMessage() + (_text(error) if error else "")))
+        self._hear(cause, record.getMessage() + (_text(error) if error else ""))
+
+    def _hear(self, cause: str, message: str) -> None:
+        if not cause.startswith(self._meant or "\0"):
+            self.heard.append((cause, message))
 
     def of_loop(self, _: Any, context: dict[str, Any]) -> None:
         """For `loop.set_exception_handler`."""
         error = context.get("exception")
         cause = cause_of(error) if error is not None else f"loop: {context['message']}"
-        self.heard.append((cause, context["message"] + (_text(error) if error else "")))
+        self._hear(cause, context["message"] + (_text(error) if error else ""))
 
     def taken(self) -> Iterator[tuple[str, str]]:
         """What was heard since; once."""

@@ -34,7 +34,7 @@ class Calls:
         request: Any = pool.stream_of(sent) if method.client_streaming else sent[0]  # type: ignore[arg-type]
         ask = self._stream if method.server_streaming else self._unary
         outcome: str = self.loop.run_until_complete(ask(name, request))
-        self._pool.forget()
+        self._pool.after()
         return f"{method.name} {outcome}"
 
     async def _unary(self, name: str, request: Any) -> str:
@@ -84,10 +84,11 @@ TARGETS = {
         about="every rpc of a control plane, by its services",
         open=Calls,
         seeds=_seeds,
-        share=8.0,
+        share=60,
         mutate=pool.changed(pool.control_plane_methods(), WORDS),
         max_bytes=32 * 1024,
         reopen_after=2000,
+        says=pool.SAYS,
         examples=120,
     )
 }

@@ -35,7 +35,15 @@ _WORDS = (
     "NonMaxSuppression", "ConstantOfShape", "Expand", "Tile", "Gather", "RandomNormal", "Range",
     "Einsum", "MatMul", "Squeeze", "Unsqueeze", "Transpose", "Split", "Pad", "Where", "TopK",
 )  # fmt: skip
-_DATA = (b"", bytes(4), bytes(8), b"\xff" * 8, b"\xff" * 64, (2**31).to_bytes(8, "little"), bytes(64))
+_DATA = (
+    b"",
+    bytes(4),
+    bytes(8),
+    b"\xff" * 8,
+    b"\xff" * 64,
+    (2**31).to_bytes(8, "little"),
+    bytes(64),
+)
 
 
 def _order(folder: Path, artifact: Path) -> dict[str, Any]:
@@ -168,7 +176,7 @@ TARGETS = {
             about="ONNX files, up to the runtime",
             open=Graphs,
             seeds=_seeds,
-            share=3.0,
+            share=60,
             mutate=_changed,
             max_bytes=64 * 1024,
             examples=60,
@@ -178,7 +186,7 @@ TARGETS = {
             about="ONNX files, imported whole: the runtime tries what they declare",
             open=GraphRuns,
             seeds=_true,
-            share=0.2,
+            share=0.3,
             mutate=_changed,
             max_bytes=64 * 1024,
             examples=0,
@@ -188,8 +196,15 @@ TARGETS = {
             about="zips of images for int8",
             open=Calibration,
             seeds=_zips,
-            share=3.0,
-            words=(b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x06", b"\xff\xd8", b"IDAT"),
+            share=90,
+            words=(
+                b"PK\x03\x04",
+                b"PK\x01\x02",
+                b"PK\x05\x06",
+                b"PK\x06\x06",
+                b"\xff\xd8",
+                b"IDAT",
+            ),
             max_bytes=32 * 1024,
         ),
     )

@@ -74,7 +74,7 @@ class Http:
 
     def run(self, data: bytes) -> str:
         outcome = self.loop.run_until_complete(self._converse(data))
-        self._pool.forget()
+        self._pool.after()
         return outcome
 
     async def _converse(self, data: bytes) -> str:
@@ -142,9 +142,7 @@ def _outcome(answer: bytes) -> str:
 # --- seeds ------------------------------------------------------------------------------------------
 
 
-def _request(
-    method: str, target: str, body: bytes = b"", *fields: str, how: int = 0
-) -> bytes:
+def _request(method: str, target: str, body: bytes = b"", *fields: str, how: int = 0) -> bytes:
     head = "\n".join((f"{method} {target}", *fields)).encode()
     return bytes([how]) + head + b"\n\n" + body
 
@@ -186,7 +184,9 @@ def _seeds() -> list[bytes]:
     pictures = _form(('name="image"; filename="a.jpg"', JPEG), ('name="min_confidence"', b"0,4"))
     detect = _form(('name="image"; filename="a.jpg"', JPEG), ('name="model"', b"a"))
     base64 = b'{"model": "a", "image": "/9j/4AAQ", "confidence": 0.5, "classes": [0]}'
-    tensors = b'{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1, 1], "data": ["aGk="]}]}'
+    tensors = (
+        b'{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1, 1], "data": ["aGk="]}]}'
+    )
     sized = (
         b'{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1, 1], '
         b'"parameters": {"binary_data_size": 9}}]}'
@@ -260,7 +260,9 @@ def _changed(data: bytes, rng: Random, seeds: Sequence[bytes]) -> bytes:
             target = mutation.of_bytes(target, rng, (), _TEXTS, 4096).replace(b" ", b"%20")
         case 2:
             parts = re.split(rb"(?<=[/?&=])", target)
-            parts[rng.randrange(len(parts))] = _quoted(rng.choice(_TEXTS)) + rng.choice((b"", b"/", b"&"))
+            parts[rng.randrange(len(parts))] = _quoted(rng.choice(_TEXTS)) + rng.choice(
+                (b"", b"/", b"&")
+            )
             target = b"".join(parts)
         case 3:
             lines.append(rng.choice(_FIELDS) + _line(rng.choice(_TEXTS)))
@@ -293,10 +295,11 @@ TARGETS = {
         about="the HTTP port: REST, KServe v2, cameras, admin routes, events",
         open=Http,
         seeds=_seeds,
-        share=8.0,
+        share=45,
         mutate=_changed,
         max_bytes=32 * 1024,
         reopen_after=2000,
+        says=pool.SAYS,
         examples=150,
     )
 }

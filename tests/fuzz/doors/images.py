@@ -1,10 +1,9 @@
 """Image files, as a worker prepares them: every format, whole, cropped, in tiles, grey, damaged."""
 
-import asyncio
 import time
 from pathlib import Path
 
-from tests.fuzz.target import Target, reason_of
+from tests.fuzz.target import Target, own_loop, reason_of
 from tests.unit.worker.preprocess.encoded_images import ALL
 from worker.preprocess import arena
 from worker.preprocess.arena import Arena
@@ -25,7 +24,7 @@ class Decoding:
     """The first byte says what is wanted of the image that the others are."""
 
     def __init__(self, folder: Path) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = own_loop()
         memory = Arena(arena.private(_ARENA_BYTES))
         self._preprocessor = Preprocessor(1, 4, LIMITS, memory, time.monotonic)
         self._preprocessor.start()
@@ -53,7 +52,6 @@ class Decoding:
 
     def close(self) -> None:
         self._preprocessor.close()
-        self.loop.close()
 
 
 def _seeds() -> list[bytes]:
@@ -68,7 +66,7 @@ TARGETS = {
         about="image files of every format, decoded, cropped, tiled and letterboxed",
         open=Decoding,
         seeds=_seeds,
-        share=10.0,
+        share=130,
         words=(
             b"\xff\xd8", b"\xff\xd9", b"\xff\xc0", b"\xff\xc2", b"\xff\xc4", b"\xff\xda",
             b"\xff\xdb", b"\xff\xdd", b"\xff\xe1", b"Exif\0\0", b"IHDR", b"IDAT", b"PLTE", b"tRNS",

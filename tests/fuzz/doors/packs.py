@@ -64,8 +64,12 @@ def manifest(task: str = "detect", backend: str = "") -> PackManifest:
             )
         )  # fmt: skip
     else:
-        entry = TensorEntry(name="model.0.conv.weight", dtype="float32", shape=[4, 3], strides=[3, 1])
-        made.tensors.extend([entry, TensorEntry(name="b", dtype="bool", shape=[7], strides=[1], offset=256)])
+        entry = TensorEntry(
+            name="model.0.conv.weight", dtype="float32", shape=[4, 3], strides=[3, 1]
+        )
+        made.tensors.extend(
+            [entry, TensorEntry(name="b", dtype="bool", shape=[7], strides=[1], offset=256)]
+        )
     return made
 
 
@@ -126,7 +130,7 @@ TARGETS = {
         about="packs: a manifest of any text, with the right digest",
         open=Packs,
         seeds=_seeds,
-        share=6.0,
+        share=110,
         mutate=_changed,
         words=tuple(word.encode() for word in _WORDS),
         max_bytes=16 * 1024,

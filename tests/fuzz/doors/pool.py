@@ -5,11 +5,13 @@ messages to ask it.
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import grpc
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
@@ -17,7 +19,9 @@ from google.protobuf.message import Message
 from control_plane.services.register import SERVICES
 from tests.contract.control_plane_rig import Rig, ScriptedWorker
 from tests.fuzz import messages, mutation
+from tests.fuzz.target import own_loop
 from tests.unit.worker.preprocess.encoded_images import ALL
+from yolopool.errors import YolopoolError
 from yolopool.v1 import types_pb2
 
 KSERVE = "inference.GRPCInferenceService"
@@ -35,19 +39,30 @@ WORDS = (
 )  # fmt: skip
 DATA = (JPEG, b"jpeg", b"", b"a", b"weights", bytes(12), JPEG[:100], b"\1\0\0\0x", ALL["png 1 bit"])
 # How long one call may take; what it began goes on.
-CALL_S = 0.15
+CALL_S = 0.05
 MODELS = ("a", "team/b", "c")
+# An operator is told of these, whoever reports them.
+SAYS = ("log: worker process ended", "log: I/O process ended")
+# Bytes that are no message: gRPC itself refuses them, with a line in the log.
+NO_MESSAGE = "DecodeError at"
+# Inputs delete models and send workers away: so often all are there again.
+_MENDED_EVERY = 40
 
 
 class Pool:
     """A running pool, in a loop of its own that stands still between calls."""
 
     def __init__(self, folder: Path, **changes: Any) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = own_loop()
         self.rig = Rig(
-            folder, default_deadline_s=CALL_S, drain_grace_s=0.0, max_artifact_bytes=2**20, **changes
+            folder,
+            default_deadline_s=CALL_S,
+            drain_grace_s=0.0,
+            max_artifact_bytes=2**20,
+            **changes,
         )
         self.workers: list[ScriptedWorker] = []
+        self._runs = 0
         self.loop.run_until_complete(self._start())
 
     async def _start(self) -> None:
@@ -56,8 +71,27 @@ class Pool:
             self.workers.append(await self.rig.worker(name, models=3))
         await self.rig.ready(*MODELS)
 
-    def forget(self) -> None:
-        """What the scripted workers noted; it is no part of what is tested."""
+    async def _mend(self) -> None:
+        view = self.rig.plane.view
+        for worker in self.workers:
+            if worker.name not in view.workers:
+                await worker.fall_silent()
+                await worker.join(self.rig.addresses.grpc)
+        there = view.catalogue.ready_names()
+        for name in MODELS:
+            if name not in there:
+                await self.rig.register(name, name.encode())
+                await self.rig.import_next()
+
+    def after(self) -> None:
+        """An input was run: forgets what the scripted workers noted, which is no part of what is
+        tested, and now and then puts back what inputs took away.
+        """
+        self._runs += 1
+        if self._runs % _MENDED_EVERY == 0:
+            # What an input left in the way of that is no fault: all is opened anew some time.
+            with suppress(YolopoolError, grpc.RpcError, TimeoutError, AssertionError):
+                self.loop.run_until_complete(asyncio.wait_for(self._mend(), 1.0))
         for worker in self.workers:
             for noted in (worker.inferred, worker.assigned, worker.released, worker.footprints):
                 noted.clear()
@@ -70,8 +104,6 @@ class Pool:
         for task in left:
             task.cancel()
         self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-        self.loop.close()
 
 
 # --- messages ---------------------------------------------------------------------------------------

@@ -235,8 +235,6 @@ def _pure(function: Callable[[bytes], str], *documented: type[Exception]) -> Cal
     return lambda folder: Pure(function, documented)
 
 
-
-
 TARGETS = {
     one.name: one
     for one in (
@@ -245,7 +243,7 @@ TARGETS = {
             about="names, references, patterns, keys, labels, trace headers",
             open=_pure(_read, YolopoolError, ValueError, KeyError, TypeError),
             seeds=_written,
-            share=8.0,
+            share=110,
             words=(b"@", b":", b"/", b"+", b"yp_", b"=", b",", b"00-"),
             max_bytes=4096,
         ),
@@ -254,7 +252,7 @@ TARGETS = {
             about="cron lines, time zones, moments",
             open=_pure(_schedule, YolopoolError),
             seeds=_schedules,
-            share=5.0,
+            share=90,
             words=(b"*/", b"L", b"#", b"W", b"sun", b"jan", b"-", b","),
             max_bytes=512,
         ),
@@ -263,7 +261,7 @@ TARGETS = {
             about="options of REST, in a query and in JSON",
             open=_pure(_option, YolopoolError),
             seeds=lambda: list(_QUERIES),
-            share=8.0,
+            share=110,
             mutate=_option_changed,
             max_bytes=8192,
         ),
@@ -272,7 +270,7 @@ TARGETS = {
             about="bodies of KServe v2 by HTTP",
             open=_pure(_tensors, YolopoolError),
             seeds=_tensor_seeds,
-            share=8.0,
+            share=110,
             mutate=_tensors_changed,
             max_bytes=16384,
         ),
@@ -281,7 +279,7 @@ TARGETS = {
             about="a Triton server's config.pbtxt",
             open=_Repository,
             seeds=lambda: list(_PBTXT),
-            share=4.0,
+            share=80,
             words=(b"{", b"}", b"[", b"]", b"<", b">", b":", b"dims", b"TYPE_FP16", b"KIND_MODEL"),
             max_bytes=8192,
         ),

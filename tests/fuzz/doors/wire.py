@@ -19,6 +19,7 @@ from yolopool.status import DETAILS_KEY, error_from_rpc
 _ANSWERS = 3
 # Of gRPC itself, on this side: nobody answered in time, or the call was given up.
 _OWN = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+_ENDED = "Internal error from Core"  # of grpc.aio: see yolopool.status
 _WRONG = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE)
 
 
@@ -69,11 +70,13 @@ class Connection:
 def _reason(error: grpc.aio.AioRpcError, is_protobuf: bool) -> str:
     typed = error_from_rpc(error)
     has_details = any(key == DETAILS_KEY for key, _ in error.trailing_metadata() or ())
+    if error.details() == _ENDED:
+        return "ended while a message was being sent"
     if error.code() in _OWN and not has_details:
         return error.code().name
     if not is_protobuf:
         return f"no protobuf: {error.code().name}"
-    if not has_details or error.code() in _WRONG and typed.reason == error.code().name:
+    if not has_details or (error.code() in _WRONG and typed.reason == error.code().name):
         raise Undocumented(f"{error.code().name}: {error.details()}")
     return typed.reason
 
@@ -89,7 +92,7 @@ class Wire:
 
     def run(self, data: bytes) -> str:
         outcome = self.loop.run_until_complete(self._connection.call(data))
-        self._pool.forget()
+        self._pool.after()
         return outcome
 
     def close(self) -> None:
@@ -111,10 +114,11 @@ TARGETS = {
         about="every rpc of a control plane's gRPC port, KServe v2 too",
         open=Wire,
         seeds=_seeds,
-        share=4.0,
+        share=25,
         mutate=pool.changed(_methods(), WORDS),
         max_bytes=32 * 1024,
         reopen_after=2000,
+        says=(*pool.SAYS, pool.NO_MESSAGE),
         examples=80,
     )
 }

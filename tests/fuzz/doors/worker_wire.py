@@ -9,7 +9,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from tests.fuzz.doors import packs, pool
 from tests.fuzz.doors.pool import WORDS
 from tests.fuzz.doors.wire import Connection
-from tests.fuzz.target import Target
+from tests.fuzz.target import Target, own_loop
 from tests.unit.worker.preprocess.encoded_images import ALL
 from worker.app import App
 from worker.backends.simulated import SimulatedBackend, TimeCurve
@@ -17,17 +17,20 @@ from worker.settings import read_settings
 from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
 
 _PATH = f"/{pool.WORKER}/"
+_DRAIN = f"{_PATH}Drain\n".encode()
 # Inputs release the model, or fence out whoever would assign it.
-_ASSIGNED_EVERY = 20
+_ASSIGNED_EVERY, _DRAINED_EVERY = 20, 100
 _FAST = TimeCurve(fixed_s=0.0, per_image_s=0.0, load_fixed_s=0.0)
 
 
 class Worker:
-    """Holds the model a@1. One that was drained is started anew."""
+    """Holds the model a@1. One that was drained is started anew, which takes the time of many
+    executions: so that not every input that drains does.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._folder, self._runs = folder, 0
+        self.loop = own_loop()
+        self._folder, self._runs, self._started = folder, 0, 0
         text = json_format.MessageToJson(packs.manifest()).encode()
         self._order = _assign(packs.write_pack(folder / "pack", text))
         self.loop.run_until_complete(self._start())
@@ -46,12 +49,14 @@ class Worker:
     async def _assign(self) -> None:
         """As the leader would: after what it was told to release, and whatever token it obeys."""
         self._app.rpc.fence.highest = types_pb2.FencingToken()
-        await self._connection.call(
-            pool.joined(f"{_PATH}Assign", self._order.SerializeToString())
-        )
+        await self._connection.call(pool.joined(f"{_PATH}Assign", self._order.SerializeToString()))
 
     def run(self, data: bytes) -> str:
         self._runs += 1
+        if data.startswith(_DRAIN):
+            if self._runs - self._started < _DRAINED_EVERY:
+                return "left out: Drain"
+            self._started = self._runs
         if self._app.rpc.told_to_end.is_set():
             self.loop.run_until_complete(self._stop())
             self.loop.run_until_complete(self._start())
@@ -69,7 +74,6 @@ class Worker:
         for task in left:
             task.cancel()
         self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        self.loop.close()
 
 
 def _methods() -> dict[str, MethodDescriptor]:
@@ -111,10 +115,11 @@ TARGETS = {
         about="every rpc of a worker's port",
         open=Worker,
         seeds=_seeds,
-        share=4.0,
+        share=25,
         mutate=pool.changed(_methods(), WORDS),
         max_bytes=32 * 1024,
         reopen_after=1000,
+        says=(pool.NO_MESSAGE,),
         examples=60,
     )
 }
