@@ -5,9 +5,9 @@
 
 A process a target. A part of the executions is watched for coverage, where atheris is installed:
 inputs that reach more code are kept in the folder, and the next run goes on from there. The rest
-changes these inputs without looking, at several times the speed. A process that dies leaves the input
-that it was at, which is a finding, and another goes on. Then the inputs that were kept are run
-again and again without the instruments: for the time and the memory that they take by themselves.
+changes these inputs without looking, at several times the speed. A process that dies leaves the
+input that it was at, which is a finding, and another goes on. Then the inputs that were kept are
+run again and again without the instruments: for the time and the memory that they take.
 """
 
 import argparse
@@ -254,7 +254,7 @@ async def run(options: argparse.Namespace) -> Result:
 
 
 def _slowest(every: Sequence[Fuzzed]) -> list[Row]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for one in every:
         for slow in one.replay["slowest"][:_SLOWEST]:
             rows.append(

@@ -19,10 +19,8 @@ U8 = npt.NDArray[np.uint8]
 _MAX_IMAGES, _MAX_IMAGE_BYTES, _MAX_BYTES = 1_000, 64 * 1024**2, 2 * 1024**3
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 # What a damaged archive makes the library raise: OSError where a place in it is before its
-# beginning, RuntimeError where a member says that it is encrypted.
-_DAMAGE = (
-    zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, NotImplementedError, struct.error,
-)  # fmt: skip
+# beginning, RuntimeError where a member is encrypted, or packed as is not known here.
+_DAMAGE = (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, struct.error)
 _PROGRESS_REPORTS = 20  # in one iteration
 _GREY = 114  # the border, as in workers
 

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import gc
 import importlib
+import itertools
 import json
 import os
 import shutil
@@ -193,11 +194,10 @@ def replay(session: Session) -> None:
     folders = ("corpus", "slow")
     files = [file for name in folders for file in sorted((session.folder / name).glob("*"))]
     inputs = [*session.seeds, *(file.read_bytes() for file in files)]
-    while not session.is_over:
-        for data in inputs:
-            session.run(data)
-            if session.is_over:
-                return
+    for data in itertools.cycle(inputs):
+        if session.is_over:
+            return
+        session.run(data)
 
 
 def _quoted(word: bytes) -> str:
@@ -226,7 +226,7 @@ def loaded(name: str, engine: str) -> Target:
 
 
 def prepare() -> None:
-    """What libraries look for when they are imported, as an importer's child and a worker have it."""
+    """What libraries look for at their import, as an importer's child and a worker have it."""
     own = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "false", "ULTRALYTICS_SAFE_LOAD": "1",
            "YOLO_VERBOSE": "false", "OMP_NUM_THREADS": "1", "NNCF_CI": "1",
            "OPENCV_IO_MAX_IMAGE_PIXELS": "100000000"}  # fmt: skip

@@ -102,7 +102,8 @@ def _add(
 ) -> None:
     values = getattr(message, field.name)
     if _is_map(field):
-        key_kind, kind = (field.message_type.fields_by_name[name] for name in ("key", "value"))
+        entry: Any = field.message_type
+        key_kind, kind = (entry.fields_by_name[name] for name in ("key", "value"))
         key = _scalar(key_kind, rng, words, data)
         if kind.message_type is None:
             values[key] = _scalar(kind, rng, words, data)

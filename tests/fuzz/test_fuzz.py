@@ -62,8 +62,9 @@ def test_any_input_has_a_documented_answer(opened: Opened) -> None:
     for data in seeds[: of.examples]:
         opened.run(data)
 
-    @settings(suppress_health_check=[HealthCheck.too_slow])
-    @examples(5 * of.examples, sample=of.examples)
+    count = examples(5 * of.examples, sample=of.examples)
+
+    @settings(count, suppress_health_check=[HealthCheck.too_slow])
     @given(number=st.integers(0, 2**32 - 1))
     def holds(number: int) -> None:
         rng = Random(number)

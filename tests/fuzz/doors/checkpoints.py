@@ -10,7 +10,6 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -89,7 +88,7 @@ def _seeds() -> tuple[bytes, ...]:
     state = OrderedDict(list(model.state_dict().items())[:4])
     arguments = {"imgsz": 320, "task": "detect", "data": "a.yaml", "epochs": 3}
     whole = {
-        "model": model, "ema": None, "train_args": arguments, "date": datetime(2026, 1, 1).isoformat(),  # noqa: DTZ001
+        "model": model, "ema": None, "train_args": arguments, "date": "2026-01-01T00:00:00",
         "epoch": -1, "optimizer": None, "best_fitness": 0.5,
     }  # fmt: skip
     small: tuple[Any, ...] = (

@@ -31,7 +31,8 @@ _WORDS = (
     "images", "output0", "names", "task", "stride", "imgsz", "args", "end2end", "head", "detect",
     "[320, 320]", "32", "{0: 'a'}", "['a', 'b']", "{'nms': True}", "ai.onnx", "com.microsoft",
     "t1", "t2", "t10", "batch", "height", "to", "axis", "axes", "value", "kernel_shape", "perm",
-    "Conv", "Concat", "Reshape", "Slice", "Shape", "Loop", "If", "Scan", "Cast", "Resize", "Constant",
+    "Conv", "Concat", "Reshape", "Slice", "Shape", "Loop", "If", "Scan", "Cast", "Resize",
+    "Constant",
     "NonMaxSuppression", "ConstantOfShape", "Expand", "Tile", "Gather", "RandomNormal", "Range",
     "Einsum", "MatMul", "Squeeze", "Unsqueeze", "Transpose", "Split", "Pad", "Where", "TopK",
 )  # fmt: skip

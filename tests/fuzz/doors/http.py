@@ -1,5 +1,5 @@
 """The HTTP port: bytes of a connection, through parser, limits, routes and services, without a
-socket. REST, KServe v2, the contract of cameras, admin routes, events, health and the documentation.
+socket. REST, KServe v2, the contract of cameras, admin routes, events, health, documentation.
 """
 
 import asyncio
@@ -139,7 +139,7 @@ def _outcome(answer: bytes) -> str:
     return found[1].decode()
 
 
-# --- seeds ------------------------------------------------------------------------------------------
+# --- seeds ----------------------------------------------------------------------------------------
 
 
 def _request(method: str, target: str, body: bytes = b"", *fields: str, how: int = 0) -> bytes:
@@ -159,7 +159,7 @@ def _admin_seeds() -> list[bytes]:
             made.append(_request(route.verb, f"{path}?timeout=1"))
             continue
         asked = method_of(route).input_type
-        of = asked.fields_by_name[route.body].message_type if route.body else asked
+        of: Any = asked.fields_by_name[route.body].message_type if route.body else asked
         for filled in (False, True):
             message = message_factory.GetMessageClass(of)()
             if filled:
@@ -202,7 +202,8 @@ def _seeds() -> list[bytes]:
         _request("POST", "/v1/vision/custom/a", pictures, form),
         _request("POST", "/v1/vision/custom/list"), _request("GET", "/v1/vision/list"),
         _request("POST", "/v1/vision/face", pictures, form), _request("GET", "/v1/status/ping"),
-        _request("GET", "/v2"), _request("GET", "/v2/health/ready"), _request("GET", "/v2/models/a"),
+        _request("GET", "/v2"), _request("GET", "/v2/health/ready"),
+        _request("GET", "/v2/models/a"),
         _request("GET", "/v2/models/team%2Fb/versions/1/config"),
         _request("GET", "/v2/models/stats"), _request("GET", "/v2/models/a/stats"),
         _request("POST", "/v2/models/a/infer", tensors, text),
@@ -221,10 +222,16 @@ def _seeds() -> list[bytes]:
         _request("PUT", "/v1/artifacts/" + pool.ARTIFACT, b"a", *upload),
         _request("PUT", "/v1/models/new?image_size=320", b"weights", *upload),
         _request("GET", "/"), _request("GET", "/metrics"), _request("GET", "/livez"),
-        _request("GET", "/readyz?verbose"), _request("GET", "/docs"), _request("HEAD", "/v1/models"),
-        _request("OPTIONS", "/v1/models", b"", "Origin: http://b", "Access-Control-Request-Method: PUT"),
-        _request("GET", "/v1/models?name_prefix=t", b"", f"Authorization: Bearer yp_{'0' * 10}_{'a' * 48}",
-                 "X-Request-Id: r1", f"traceparent: 00-{'1' * 32}-{'2' * 16}-01"),
+        _request("GET", "/readyz?verbose"), _request("GET", "/docs"),
+        _request("HEAD", "/v1/models"),
+        _request(
+            "OPTIONS", "/v1/models", b"", "Origin: http://b", "Access-Control-Request-Method: PUT"
+        ),
+        _request(
+            "GET", "/v1/models?name_prefix=t", b"", "X-Request-Id: r1",
+            f"Authorization: Bearer yp_{'0' * 10}_{'a' * 48}",
+            f"traceparent: 00-{'1' * 32}-{'2' * 16}-01",
+        ),
         bytes([VERBATIM]) + b"GET / HTTP/1.0\r\n\r\n",
         bytes([VERBATIM | IN_PARTS]) + b"POST /v1/detect?model=a HTTP/1.1\r\nHost: a\r\n"
         b"Expect: 100-continue\r\nContent-Length: 4\r\n\r\njpeg",

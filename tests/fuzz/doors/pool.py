@@ -30,12 +30,14 @@ JPEG = ALL["jpeg grey"]
 ARTIFACT = hashlib.sha256(b"a").hexdigest()
 WORDS = (
     "a", "team/b", "c", "a@1", "team/b:stable", "c:x", "a+openvino-bf16-cpu", "w1", "w2", "i1",
-    "nobody", "cpu", "cuda", "sim", "torch", "onnx", "openvino", "openvino/bf16", "onnx/int8", "fp32",
-    "bf16", "int8", "detect", "segment", "pose", "obb", "classify", ARTIFACT, "0" * 64, "day",
+    "nobody", "cpu", "cuda", "sim", "torch", "onnx", "openvino", "openvino/bf16", "onnx/int8",
+    "fp32", "bf16", "int8", "detect", "segment", "pose", "obb", "classify", ARTIFACT, "0" * 64,
+    "day",
     "0 6 * * 1-5", "*/5 * * * *", "Europe/Berlin", "team-a/*", "*", "[a", "1-0", "0-0",
-    "18446744073709551615-1", "127.0.0.1:1", "[::1]:2", "file:///nowhere", "s3://b/k", "memory://x",
-    "yolov8n.yaml", "circle", "LEDGER_FULL", "0123456789", "image", "BYTES", "UINT8", "FP32", "boxes",
-    "../../etc/passwd", "r1", "zone",
+    "18446744073709551615-1", "127.0.0.1:1", "[::1]:2", "file:///nowhere", "s3://b/k",
+    "memory://x",
+    "yolov8n.yaml", "circle", "LEDGER_FULL", "0123456789", "image", "BYTES", "UINT8", "FP32",
+    "boxes", "../../etc/passwd", "r1", "zone",
 )  # fmt: skip
 DATA = (JPEG, b"jpeg", b"", b"a", b"weights", bytes(12), JPEG[:100], b"\1\0\0\0x", ALL["png 1 bit"])
 # How long one call may take; what it began goes on.
@@ -106,7 +108,7 @@ class Pool:
         self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
 
 
-# --- messages ---------------------------------------------------------------------------------------
+# --- messages -------------------------------------------------------------------------------------
 
 
 @cache
@@ -136,7 +138,8 @@ def joined(name: str, body: bytes) -> bytes:
 
 def frames(body: bytes) -> list[bytes]:
     """The messages of a stream, each behind its length in four bytes."""
-    found, at = [], 0
+    found: list[bytes] = []
+    at = 0
     while at < len(body) and len(found) < 16:
         end = at + 4 + int.from_bytes(body[at : at + 4], "big")
         found.append(body[at + 4 : end])

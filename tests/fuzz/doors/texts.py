@@ -29,7 +29,7 @@ def _text(data: bytes) -> str:
     return data.decode(errors="replace")
 
 
-# --- names, references, patterns, keys ----------------------------------------------------------
+# --- names, references, patterns, keys ------------------------------------------------------------
 
 _READERS = (
     lambda text: str(names.parse_ref(text)),
@@ -66,7 +66,7 @@ def _written() -> list[bytes]:
     return [bytes([kind]) + text.encode() for kind in range(len(_READERS)) for text in _WRITTEN]
 
 
-# --- schedules ----------------------------------------------------------------------------------
+# --- schedules ------------------------------------------------------------------------------------
 
 _LINES = (
     "0 6 * * 1-5", "*/5 * * * *", "0 0 29 2 *", "59 23 31 12 7", "0 0 L * *", "0 0 * * 1#5",
@@ -79,7 +79,7 @@ _MOMENTS = ("0", "1795323600", "1774746000", "-1e9", "4102444800", "1792889999.5
 
 def _schedule(data: bytes) -> str:
     """Lines: cron, time zone, Unix seconds of this century."""
-    line, zone, moment = (_text(data).split("\n") + ["", ""])[:3]
+    line, zone, moment = [*_text(data).split("\n"), "", ""][:3]
     checked = cron.check_cron(line)
     cron.zone_of(zone)
     try:
@@ -144,7 +144,7 @@ def _option_changed(data: bytes, rng: Random, seeds: object) -> bytes:
     return b"&".join(pairs if rng.random() < 0.8 else [*pairs, rng.choice(pairs)])
 
 
-# --- tensors of KServe v2 in JSON, and the bytes after it -------------------------------------------
+# --- tensors of KServe v2 in JSON, and the bytes after it -----------------------------------------
 
 
 def _tensors(data: bytes) -> str:
@@ -177,17 +177,22 @@ def _tensor_seeds() -> list[bytes]:
     return [*seeds, len(text).to_bytes(2, "big") + text + bytes(range(12)), b"\0\0\xff\xd8\xff"]
 
 
+_TENSOR_WORDS = (
+    "inputs", "outputs", "name", "datatype", "shape", "data", "parameters", "BYTES", "FP32",
+    "UINT8",
+    "binary_data_size", "binary_data", "boxes", "scores", "confidence", "layout",
+)  # fmt: skip
+
+
 def _tensors_changed(data: bytes, rng: Random, seeds: object) -> bytes:
     said = int.from_bytes(data[:2], "big")
     size = len(data) - 2 if said == 0xFFFF else said
-    words = ("inputs", "outputs", "name", "datatype", "shape", "data", "parameters", "BYTES", "FP32",
-             "UINT8", "binary_data_size", "binary_data", "boxes", "scores", "confidence", "layout")  # fmt: skip
-    text = mutation.of_json(data[2 : 2 + size], rng, words)[:0xFFF0]
+    text = mutation.of_json(data[2 : 2 + size], rng, _TENSOR_WORDS)[:0xFFF0]
     head = data[:2] if said == 0xFFFF or rng.random() < 0.1 else len(text).to_bytes(2, "big")
     return head + text + data[2 + size :]
 
 
-# --- another server's configuration -----------------------------------------------------------------
+# --- another server's configuration ---------------------------------------------------------------
 
 _CONFIG = b"""name: "shapes"
 platform: "onnxruntime_onnx"

@@ -91,7 +91,8 @@ def _assign(place: worker_pb2.PackLocation) -> worker_pb2.AssignRequest:
 
 def _seeds() -> list[bytes]:
     version = types_pb2.VersionKey(model="a", version=1)
-    raw = types_pb2.RawImage(data=bytes(12), height=2, width=2, channel_order=1)
+    raw = types_pb2.RawImage(data=bytes(12), height=2, width=2)
+    raw.channel_order = types_pb2.CHANNEL_ORDER_RGB
     options = detection_pb2.DetectOptions(
         confidence=0.5, iou=0.5, max_detections=5, classes=[0, 1], image_size=320,
         region_of_interest=types_pb2.Box(x_min=1, y_min=1, x_max=9, y_max=9),
