@@ -67,7 +67,7 @@ class Session:
         self._alarms.__enter__()  # to the end of the process
         self._scratch = Path(tempfile.mkdtemp(prefix="yolopool-fuzz-", dir=_memory()))
         self._opened = 0
-        self.watch = Watch(of.name, self._open(), folder, self._alarms)
+        self.watch = Watch(of, self._open(), folder, self._alarms)
         self.progress = Progress(of.name, mode)
         self.samples: list[int] = []
 

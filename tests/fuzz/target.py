@@ -31,7 +31,8 @@ class Target:
     """`share`: of the executions of a run, relative to the other targets'. `mutate` None: as bytes.
     `words`: what such inputs are made of. `reopen_after`: the executions after which the door is
     opened anew, since what it is asked to keep must not pile up; 0: never. `examples`: of a run of
-    the test suite. `says`: how the causes of errors begin that it logs and that are meant to be.
+    the test suite. `says`: how the causes of errors begin that it logs
+    and that are meant to be. `slow_s`: an execution that takes longer is a finding.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Target:
     reopen_after: int = 0
     examples: int = 200
     says: tuple[str, ...] = ()
+    slow_s: float = 1.0
 
 
 @dataclass(slots=True)

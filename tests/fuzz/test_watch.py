@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from tests.fuzz import mutation
+from tests.fuzz.target import Target
 from tests.fuzz.watch import Alarms, Note, Watch, noted
 
 log = structlog.get_logger()
@@ -39,7 +40,11 @@ class Broken:
 )
 def test_faults_are_findings_with_their_input(data: bytes, kind: str, tmp_path: Path) -> None:
     with Alarms() as alarms:
-        watch = Watch("broken", Broken(), tmp_path, alarms)
+        broken = Broken()
+        of = Target(
+            name="broken", about="", open=lambda folder: broken, seeds=lambda: [b""], share=1
+        )
+        watch = Watch(of, broken, tmp_path, alarms)
         assert watch.run(b"quiet") == "ok"
         assert watch.run(data) == "finding"
     (found,) = (tmp_path / "findings").glob(f"{kind}-*.bin")

@@ -20,11 +20,10 @@ from typing import Any
 
 import structlog
 
-from tests.fuzz.target import Door
+from tests.fuzz.target import Door, Target
 
 ROOT = Path(__file__).parents[2]
-# A longer execution is a finding, if it is as slow again.
-SLOW_S = 1.0
+# A slow execution is a finding, if it is as slow again.
 _AGAIN = 2
 _SLOWEST, _NOTE_BYTES, _NOTE = 10, 4 * 1024**2, struct.Struct("<dI")
 _MESSAGE_CHARS = 2_000
@@ -135,7 +134,7 @@ def noted(path: Path) -> tuple[float, bytes] | None:
 class Watch:
     """Runs inputs through a door, which may be exchanged. `folder` gets the findings."""
 
-    def __init__(self, target: str, door: Door, folder: Path, alarms: Alarms) -> None:
+    def __init__(self, target: Target, door: Door, folder: Path, alarms: Alarms) -> None:
         self.door = door
         self.executions = 0
         self.outcomes: Counter[str] = Counter()
@@ -149,9 +148,9 @@ class Watch:
         self.executions += 1
         self._note.write(data)
         outcome, seconds = self._timed(data)
-        if seconds > SLOW_S:
+        if seconds > self._target.slow_s:
             seconds = min(seconds, *(self._timed(data)[1] for _ in range(_AGAIN)))
-            if seconds > SLOW_S:
+            if seconds > self._target.slow_s:
                 self.found("slow", f"slow: {outcome}", f"{seconds:.2f} s", data)
         for cause, message in self._alarms.taken():
             self.found("log", cause, message, data)
@@ -183,7 +182,7 @@ class Watch:
     def found(self, kind: str, cause: str, message: str, data: bytes) -> None:
         if cause not in self._causes:
             self._causes.add(cause)
-            keep(self._folder, self._target, kind, cause, message, data)
+            keep(self._folder, self._target.name, kind, cause, message, data)
 
 
 def keep(folder: Path, target: str, kind: str, cause: str, message: str, data: bytes) -> None:

@@ -19,6 +19,8 @@ from google.protobuf.message import Message
 from control_plane.services.register import SERVICES
 from tests.contract.control_plane_rig import Rig, ScriptedWorker
 from tests.fuzz import messages, mutation
+from tests.fuzz.doors import made_calls
+from tests.fuzz.doors.made_calls import JPEG
 from tests.fuzz.target import own_loop
 from tests.unit.worker.preprocess.encoded_images import ALL
 from yolopool.errors import YolopoolError
@@ -26,7 +28,6 @@ from yolopool.v1 import types_pb2
 
 KSERVE = "inference.GRPCInferenceService"
 WORKER = "yolopool.v1.WorkerService"
-JPEG = ALL["jpeg grey"]
 ARTIFACT = hashlib.sha256(b"a").hexdigest()
 WORDS = (
     "a", "team/b", "c", "a@1", "team/b:stable", "c:x", "a+openvino-bf16-cpu", "w1", "w2", "i1",
@@ -204,6 +205,11 @@ def seeds(known: dict[str, MethodDescriptor], words: Sequence[str]) -> list[byte
                 _name(message, rng)
                 parts.append(message.SerializeToString())
             made.append(joined(name, framed(parts) if method.client_streaming else parts[0]))
+    of_package = {name.rpartition(".")[2]: name for name in known}
+    for short, asked in made_calls.made():
+        if (name := of_package.get(short, "")) in known:
+            sent = [message.SerializeToString() for message in asked]
+            made.append(joined(name, framed(sent) if known[name].client_streaming else sent[0]))
     return made
 
 
