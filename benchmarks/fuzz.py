@@ -56,7 +56,7 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, default=Path(".fuzz"), help="of corpora, findings")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the changes")
     parser.add_argument(
-        "--watched", type=float, default=0.3, help="share of the executions with coverage (atheris)"
+        "--watched", type=float, default=0.2, help="share of the executions with coverage (atheris)"
     )
     return parser
 

@@ -66,7 +66,7 @@ TARGETS = {
         about="image files of every format, decoded, cropped, tiled and letterboxed",
         open=Decoding,
         seeds=_seeds,
-        share=130,
+        share=100,
         words=(
             b"\xff\xd8", b"\xff\xd9", b"\xff\xc0", b"\xff\xc2", b"\xff\xc4", b"\xff\xda",
             b"\xff\xdb", b"\xff\xdd", b"\xff\xe1", b"Exif\0\0", b"IHDR", b"IDAT", b"PLTE", b"tRNS",
