@@ -6,6 +6,10 @@ VENV ?= .venv
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 PYTEST_WORKERS ?= 2
+# Of make fuzz: seconds, or executions of all targets together.
+FUZZ_SECONDS ?= 300
+FUZZ_RUNS ?= 0
+FUZZ_ARGS ?=
 # The build of torch that serves here; which one (CPU or CUDA) is the index's choice.
 TORCH := torch==2.13.0 torchvision==0.28.0
 
@@ -24,8 +28,8 @@ STUBS = python -m grpc_tools.protoc -Iprotos --python_out=$(1) --grpc_python_out
 	--descriptor_set_out=$(1)/yolopool/v1/comments.binpb --include_source_info \
 	protos/yolopool/*/*.proto
 
-.PHONY: help install install-dev up demo test test-full dist bench protos lint format check-protos \
-	check-packages sbom audit lock check-release
+.PHONY: help install install-dev up demo test test-full fuzz dist bench protos lint format \
+	check-protos check-packages sbom audit lock check-release
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +37,7 @@ help:
 	@echo "make demo    run a pool, detect on the sample images, end"
 	@echo "make test    every check: style, types, contracts, protos, tests (a sample of the long ones)"
 	@echo "make test-full  the same with every case of every test"
+	@echo "make fuzz    random input for every door, FUZZ_SECONDS=300 or FUZZ_RUNS=1000000"
 	@echo "make lint    style, types and contracts only"
 	@echo "make bench   the short benchmark"
 	@echo "make protos  generate the stubs again from protos/"
@@ -93,6 +98,10 @@ test: check-packages lint check-protos
 
 test-full: check-packages lint check-protos
 	$(BIN)/python .ci/suite.py $(PYTEST_WORKERS) --full $(PYTEST_ARGS)
+
+fuzz: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks.fuzz --seconds $(if $(filter-out 0,$(FUZZ_RUNS)),0,$(FUZZ_SECONDS)) \
+	--runs $(FUZZ_RUNS) $(FUZZ_ARGS)
 
 # The two wheels that a bare machine installs: pip install -c constraints.txt --find-links dist 'yolopool[all]'
 dist: $(STAMP)
