@@ -111,6 +111,11 @@ class Settings(BaseSettings):
     auth: Literal["off", "keys"] = Field(
         "off", description="keys: every call needs an API key; off: everyone may do everything"
     )
+    oidc: Path | None = Field(
+        None,
+        description="TOML file of the OpenID Connect issuers whose tokens are taken beside keys, "
+        "and of what their claims give; with auth=keys",
+    )
     admin_key_file: Path | None = Field(
         None,
         description="file of an admin's API key, made if there is none; default: admin.key in the "
@@ -221,6 +226,12 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _ports_are_safe(self) -> "Settings":
         check_exposure((self.host, self.http_host), self.tls_cert is not None, self.insecure)
+        return self
+
+    @model_validator(mode="after")
+    def _callers_are_asked(self) -> "Settings":
+        if self.oidc is not None and self.auth == "off":
+            raise ValueError("oidc says whose tokens are taken: callers are asked with auth=keys")
         return self
 
     @model_validator(mode="after")

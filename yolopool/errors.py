@@ -265,6 +265,12 @@ class StorageFailed(Unavailable):
     reason = "STORAGE_FAILED"
 
 
+class IssuerUnavailable(Unavailable):
+    """The keys of a token's issuer can't be read, and none are known."""
+
+    reason = "ISSUER_UNAVAILABLE"
+
+
 class RegistryUnavailable(Unavailable):
     reason = "REGISTRY_UNAVAILABLE"
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from collections.abc import Iterable
 
 import structlog
 
@@ -10,7 +9,7 @@ from control_plane.caller import CallContext, principal_of
 from control_plane.convert.api_keys import key_out, role_in
 from control_plane.identity import key_secrets
 from control_plane.store.registry import DesiredState
-from control_plane.types.access.api_key import ApiKey, SecretHash
+from control_plane.types.access.api_key import ApiKey, SecretHash, checked_grants
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import FailedPrecondition, InvalidOption, KeyNotFound
@@ -20,7 +19,7 @@ from yolopool.v1 import keys_pb2, keys_pb2_grpc
 
 log = structlog.get_logger()
 
-MAX_LABEL_CHARS, MAX_PATTERNS, MAX_PATTERN_CHARS = 120, 64, 130
+MAX_LABEL_CHARS = 120
 MAX_LIFETIME_S, MAX_OVERLAP_S = 10 * 365 * 86_400.0, 30 * 86_400.0
 # Ended keys are still listed, and in the registry, for so long.
 ENDED_KEPT_S = 30 * 86_400.0
@@ -46,7 +45,7 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
             label=_label(request.label),
             tenant=check_name(request.tenant) if request.tenant else "",
             role=role_in(request.role),
-            grants=_grants(request.models),
+            grants=checked_grants(request.models),
             secrets=(await _hashed(secret),),
             created_unix_s=now,
             expires_unix_s=_ends(now, request.lifetime_s),
@@ -132,19 +131,6 @@ def _label(label: str) -> str:
     if len(label) > MAX_LABEL_CHARS or not label.isprintable():
         raise InvalidOption(f"label: at most {MAX_LABEL_CHARS} printable characters")
     return label
-
-
-def _grants(patterns: Iterable[str]) -> tuple[str, ...]:
-    """Patterns as a key has them; one that says * alone makes the others needless."""
-    grants = tuple(dict.fromkeys(patterns)) or ("*",)
-    if len(grants) > MAX_PATTERNS:
-        raise InvalidOption(f"models: at most {MAX_PATTERNS} patterns, or *")
-    for pattern in grants:
-        if not 0 < len(pattern) <= MAX_PATTERN_CHARS or not pattern.isprintable():
-            raise InvalidOption(
-                f"models: a pattern has 1 to {MAX_PATTERN_CHARS} characters, such as team-a/*"
-            )
-    return ("*",) if "*" in grants else grants
 
 
 def _ends(now: float, lifetime_s: float) -> float:

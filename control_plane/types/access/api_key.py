@@ -1,8 +1,13 @@
 """API keys as the registry keeps them: who holds one, what it allows, and hashes of its secret."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
+
+from yolopool.errors import InvalidOption
+
+MAX_PATTERNS, MAX_PATTERN_CHARS = 64, 130
 
 
 class Role(StrEnum):
@@ -74,6 +79,21 @@ class ApiKey:
         """With a new secret; the one before it is valid for `overlap_s` seconds more."""
         former = [replace(one, until_unix_s=now + overlap_s) for one in self.valid_secrets(now)[:1]]
         return replace(self, secrets=(secret, *(former if overlap_s > 0 else ())))
+
+
+def checked_grants(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Patterns as a caller has them, none: all; one that says * alone makes the others needless.
+    Raises InvalidOption.
+    """
+    grants = tuple(dict.fromkeys(patterns)) or ("*",)
+    if len(grants) > MAX_PATTERNS:
+        raise InvalidOption(f"models: at most {MAX_PATTERNS} patterns, or *")
+    for pattern in grants:
+        if not 0 < len(pattern) <= MAX_PATTERN_CHARS or not pattern.isprintable():
+            raise InvalidOption(
+                f"models: a pattern has 1 to {MAX_PATTERN_CHARS} characters, such as team-a/*"
+            )
+    return ("*",) if "*" in grants else grants
 
 
 def is_granted(grants: tuple[str, ...], model: str) -> bool:
