@@ -71,8 +71,8 @@ class Gate:
                 return _behind(shown, metadata)
             if not sent:
                 raise CredentialsMissing(
-                    "this pool asks who calls: send an API key as 'authorization: Bearer KEY' "
-                    "(clients: YOLOPOOL_API_KEY)"
+                    "this pool asks who calls: send an API key or a token as "
+                    "'authorization: Bearer KEY' (clients: YOLOPOOL_API_KEY, YOLOPOOL_TOKEN)"
                 )
             if len(sent) > 1:
                 raise CredentialsInvalid("the call has several authorizations: send one")

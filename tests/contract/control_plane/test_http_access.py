@@ -356,7 +356,7 @@ async def test_a_body_is_not_read_from_who_has_no_key(rig: Guarded) -> None:
 
 
 async def test_pages_are_opened_by_settings_and_browsers_may_ask_first(tmp_path: Path) -> None:
-    settings = {
+    settings: dict[str, Any] = {
         "open_metrics": True,
         "open_docs": True,
         "http_cors_origins": ("https://a.example",),
