@@ -101,6 +101,14 @@ class Settings(BaseSettings):
         None, description="certificate of this process, PEM; with tls_key its ports speak TLS"
     )
     tls_key: Path | None = Field(None, description="key of the certificate, PEM")
+    tls_ca_key: Path | None = Field(
+        None,
+        description="key of the authority in tls_ca, PEM: this control plane gives certificates to "
+        "workers that join with a token",
+    )
+    joined_certificate_s: float = Field(
+        86_400.0, ge=1, description="seconds that such a certificate lasts; it is renewed in time"
+    )
     pool_port: int | None = Field(
         None,
         ge=0,
@@ -232,6 +240,17 @@ class Settings(BaseSettings):
     def _callers_are_asked(self) -> "Settings":
         if self.oidc is not None and self.auth == "off":
             raise ValueError("oidc says whose tokens are taken: callers are asked with auth=keys")
+        return self
+
+    @model_validator(mode="after")
+    def _who_joins_is_known(self) -> "Settings":
+        if self.tls_ca_key is not None and (
+            None in (self.tls_ca, self.tls_cert, self.pool_port) or self.auth == "off"
+        ):
+            raise ValueError(
+                "tls_ca_key is for processes that join with a token: that needs tls_ca, tls_cert, "
+                "a pool_port, and auth=keys"
+            )
         return self
 
     @model_validator(mode="after")

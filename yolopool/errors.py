@@ -122,6 +122,12 @@ class KeyNotFound(NotFound):
     reason = "KEY_NOT_FOUND"
 
 
+class CertificateNotFound(NotFound):
+    """No process that joined has this name or id."""
+
+    reason = "CERTIFICATE_NOT_FOUND"
+
+
 class ScheduleNotFound(NotFound):
     reason = "SCHEDULE_NOT_FOUND"
 

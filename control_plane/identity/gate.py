@@ -66,8 +66,10 @@ class Gate:
         try:
             sent = [str(value) for key, value in metadata if key == AUTHORIZATION]
             peer = peer_of(context) if not sent else None
-            if peer is not None and peer[0] in _OF_POOL:
-                shown = Principal(f"certificate:{peer[1]}", _OF_POOL[peer[0]])
+            if peer is not None and peer.role in _OF_POOL:
+                if peer.joined and self._keyring.is_revoked(peer.joined):
+                    raise CredentialsInvalid("the certificate was revoked: join with another token")
+                shown = Principal(f"certificate:{peer.name}", _OF_POOL[peer.role])
                 return _behind(shown, metadata)
             if not sent:
                 raise CredentialsMissing(

@@ -59,7 +59,8 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
     async def ListKeys(
         self, request: keys_pb2.ListKeysRequest, context: CallContext
     ) -> keys_pb2.ListKeysResponse:
-        keys = self._view.desired.api_keys.values()
+        # Join tokens are the other service's.
+        keys = [key for key in self._view.desired.api_keys.values() if key.joins is None]
         newest_first = sorted(keys, key=lambda key: (-key.created_unix_s, key.id))
         return keys_pb2.ListKeysResponse(keys=[key_out(key) for key in newest_first])
 
@@ -112,7 +113,7 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
 
     def _key(self, id_: str) -> ApiKey:
         key = self._view.desired.api_keys.get(id_)
-        if key is None:
+        if key is None or key.joins is not None:
             raise _unknown(id_)
         return key
 

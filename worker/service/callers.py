@@ -7,7 +7,7 @@ import grpc
 
 from yolopool.errors import RoleNeeded
 from yolopool.server.grpc_server import wrapped
-from yolopool.tls.certificates import Certificates, peer_of
+from yolopool.tls.certificates import Certificates, Peer, peer_of
 
 CONTROL_PLANE = "control-plane"
 
@@ -56,10 +56,10 @@ def _checked_stream(inner: Any) -> Any:
 
 def _check(context: Any) -> None:
     peer = peer_of(context)
-    if peer is None or peer[0] != CONTROL_PLANE:
+    if peer is None or peer.role != CONTROL_PLANE:
         _refuse(peer)
 
 
-def _refuse(peer: tuple[str, str] | None) -> NoReturn:
-    what = f"of a {peer[0]}" if peer is not None else "of none of the pool's processes"
+def _refuse(peer: Peer | None) -> NoReturn:
+    what = f"of a {peer.role}" if peer is not None else "of none of the pool's processes"
     raise RoleNeeded(f"workers obey control planes alone, and this certificate is {what}")

@@ -18,7 +18,7 @@ import grpc
 
 from yolopool import transport
 from yolopool.client import calls, requests, uploads
-from yolopool.client.access import api_keys
+from yolopool.client.access import api_keys, joined_processes
 from yolopool.client.access.credentials import Credentials, TokenSource
 from yolopool.client.calls import Call, Services, StreamCall
 from yolopool.client.detections import Detections
@@ -269,6 +269,9 @@ class Client:
     list_keys = _call(api_keys.list_keys)
     rotate_key = _call(api_keys.rotate_key)
     revoke_key = _call(api_keys.revoke_key)
+    create_join_token = _call(joined_processes.create_join_token)
+    certificates = _call(joined_processes.certificates)
+    revoke_certificate = _call(joined_processes.revoke_certificate)
 
     def _send(self, call: Call[Answer]) -> Answer:
         send = self._services.method(call)
