@@ -86,9 +86,25 @@ class Settings(BaseSettings):
         description="refuse a Redis that may drop keys: one whose maxmemory-policy is not "
         "noeviction, or that does not say",
     )
+    redis_user: str = Field("", description="user of Redis, if the URL has none")
     redis_password: SecretStr = Field(
         SecretStr(""), description="password of Redis, if the URL has none"
     )
+    redis_password_file: Path | None = Field(
+        None, description="file of that password, instead of the password"
+    )
+    redis_sentinel_password: SecretStr = Field(
+        SecretStr(""), description="password of the sentinels, which is one of their own"
+    )
+    redis_ca: Path | None = Field(
+        None,
+        description="certificates of the authority that Redis' is of, PEM, for rediss://; default: "
+        "those that this machine trusts",
+    )
+    redis_cert: Path | None = Field(
+        None, description="certificate that Redis is shown, PEM, with redis_key"
+    )
+    redis_key: Path | None = Field(None, description="key of that certificate, PEM")
     insecure: bool = Field(
         False,
         description="listen beyond this machine without TLS: who reaches the ports reads and sends "
