@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
 from yolopool.tls.certificates import Certificates, TlsFiles, certificates_of
 from yolopool.tls.joining import Joining
-from yolopool.transport import check_exposure
+from yolopool.transport import check_exposure, is_loopback
 from yolopool.vocabulary import COMPUTE_CLASS, MAX_RAW_BYTES
 
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?i?b?)", re.IGNORECASE)
@@ -260,8 +260,14 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _ports_are_safe(self) -> "Settings":
-        has_tls = self.tls_cert is not None or self.join_token_file is not None
-        check_exposure((self.host,), has_tls, self.insecure)
+        joins = self.join_token_file is not None
+        check_exposure((self.host,), joins or self.tls_cert is not None, self.insecure)
+        if not (is_loopback(self.host) or joins or self.tls_ca or self.insecure):
+            raise ValueError(
+                f"{self.host} is reached from other machines, and this worker obeys whoever "
+                "reaches it: give it the authority of its control planes (--tls-ca), or say "
+                "--insecure"
+            )
         return self
 
     @field_validator("labels")

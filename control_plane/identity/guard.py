@@ -22,6 +22,7 @@ from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable, YolopoolError
 from yolopool.server.clock import Clock
+from yolopool.transport import is_loopback
 from yolopool.v1 import model_pb2
 
 log = structlog.get_logger()
@@ -120,6 +121,7 @@ class Guard:
     async def open(self) -> None:
         """Makes the first admin's key valid. A failure is logged: other keys go on."""
         if not self.is_on:
+            self._warn_if_open()
             return
         if self._tokens is not None:
             self._tokens.warm()
@@ -130,6 +132,16 @@ class Guard:
             log.info("the admin's key can't be stored now: restart once the registry answers")
         except (OSError, ValueError) as error:
             log.error("the admin's key can't be read or made", why=str(error))
+
+    def _warn_if_open(self) -> None:
+        """Encrypted or not: beyond this machine nobody is asked who calls."""
+        hosts = (self._settings.host, self._settings.http_host)
+        if not all(map(is_loopback, hosts)):
+            log.warning(
+                "WHO REACHES THIS CONTROL PLANE MAY DO EVERYTHING: nobody is asked for a key; "
+                "start it with --auth keys",
+                hosts=hosts,
+            )
 
     @property
     def _path(self) -> Path:

@@ -11,7 +11,7 @@ from joserfc.jwk import OctKey
 
 from control_plane.identity import key_secrets
 from control_plane.store.memory_registry import MemoryRegistry
-from control_plane.types.access.api_key import ApiKey, Role
+from control_plane.types.access.api_key import ApiKey, Joining, Role
 from tests.contract.control_plane_rig import Rig
 from tests.contract.oidc_issuer import OidcIssuer, new_key, signed
 from yolopool.status import error_from_rpc
@@ -91,6 +91,7 @@ class Guarded(Rig):
             "admin": issued(Role.ADMIN),
             "worker": issued(Role.WORKER),
             "control-plane": issued(Role.CONTROL_PLANE),
+            "join": issued(Role.JOIN, (), joins=Joining(Role.WORKER)),
             "granted": issued(Role.OPERATE, ("a*",)),
             "not granted": issued(Role.OPERATE, ("b*",)),
             "another tenant": issued(Role.OPERATE, ("b*",), tenant="south"),

@@ -4,10 +4,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn
 
 import grpc
+import structlog
 
 from yolopool.errors import RoleNeeded
 from yolopool.server.grpc_server import wrapped
 from yolopool.tls.certificates import Certificates, Peer, peer_of
+from yolopool.transport import is_loopback
+
+log = structlog.get_logger()
 
 CONTROL_PLANE = "control-plane"
 
@@ -16,6 +20,16 @@ def asks_clients(certificates: Certificates | None) -> bool:
     """Whether callers must show a certificate: this worker has one, and an authority."""
     files = certificates.files if certificates is not None else None
     return files is not None and files.has_own and files.authority is not None
+
+
+def warn_if_anyone(host: str, certificates: Certificates | None) -> None:
+    """Warns if other machines may command this worker."""
+    if not is_loopback(host) and not asks_clients(certificates):
+        log.warning(
+            "WHO REACHES THIS PORT COMMANDS THIS WORKER: give it a certificate, and the authority "
+            "of its control planes",
+            host=host,
+        )
 
 
 def guards(certificates: Certificates | None) -> Sequence[grpc.aio.ServerInterceptor]:

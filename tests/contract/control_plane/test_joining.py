@@ -56,6 +56,10 @@ class Pool(Rig):
         )  # fmt: skip
         self.certs, self.folder = fleet, folder
 
+    async def __aenter__(self) -> "Pool":
+        await super().__aenter__()
+        return self
+
     @asynccontextmanager
     async def admin(self) -> AsyncIterator[AsyncClient]:
         key = await admin_of(self)  # type: ignore[arg-type] # as much of a rig as that needs
@@ -166,7 +170,7 @@ async def test_a_token_is_for_one_name_and_its_hosts(pool: Pool) -> None:
             {"lifetime_s": float("nan")}, {"lifetime_s": 8 * 86400.0},
         ):  # fmt: skip
             with pytest.raises(InvalidOption):
-                await admin.create_join_token(**wrong)  # type: ignore[arg-type]
+                await admin.create_join_token(**wrong)
 
 
 async def test_a_token_ends_and_is_revoked(pool: Pool) -> None:

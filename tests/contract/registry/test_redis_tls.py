@@ -212,15 +212,19 @@ async def test_sentinels_over_tls(certs: Path, tmp_path: Path) -> None:
             assert await outcome(url, wrong) == "refused"
 
 
+def settings(**given: Any) -> Settings:
+    return Settings(**given)
+
+
 def test_a_password_is_read_from_a_file_and_told_to_nobody(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text(f"{PASSWORD}\n")
-    given = access_of(Settings(redis_user="pool", redis_password_file=file))
+    given = access_of(settings(redis_user="pool", redis_password_file=file))
     assert given.password == PASSWORD
     assert PASSWORD not in repr(given)
     with pytest.raises(OSError, match="none"):
-        access_of(Settings(redis_password_file=tmp_path / "none"))
+        access_of(settings(redis_password_file=tmp_path / "none"))
     with pytest.raises(OSError, match="none"):
-        access_of(Settings(redis_ca=tmp_path / "none"))
+        access_of(settings(redis_ca=tmp_path / "none"))
     with pytest.raises(ValueError, match="go together"):
-        access_of(Settings(redis_cert=file))
+        access_of(settings(redis_cert=file))
