@@ -16,9 +16,9 @@ from google.protobuf.message import Message
 
 from control_plane.caller import Principal
 from control_plane.identity.access import About, Rule, name_of
-from control_plane.identity.key_secrets import masked
 from control_plane.view.view import View
 from yolopool.errors import YolopoolError
+from yolopool.masking import masked
 
 log = structlog.get_logger()
 

@@ -23,6 +23,7 @@ from yolopool.errors import (
     FailedPrecondition,
     InvalidOption,
 )
+from yolopool.masking import masked
 from yolopool.server.clock import Clock
 from yolopool.tls import signing
 from yolopool.tls.certificates import peer_of
@@ -164,7 +165,7 @@ class CertificateService(certificates_pb2_grpc.CertificateServiceServicer):
         ]
         if not named:
             raise CertificateNotFound(
-                f"no process that joined has the name {key_secrets.masked(asked)[:80]!r}: see "
+                f"no process that joined has the name {masked(asked)[:80]!r}: see "
                 "'yolopool certs list'; what 'certs issue' made ends when it expires"
             )
         ended = []

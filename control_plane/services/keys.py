@@ -13,6 +13,7 @@ from control_plane.types.access.api_key import ApiKey, SecretHash, checked_grant
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import FailedPrecondition, InvalidOption, KeyNotFound
+from yolopool.masking import masked
 from yolopool.names import check_name
 from yolopool.server.clock import Clock
 from yolopool.v1 import keys_pb2, keys_pb2_grpc
@@ -123,9 +124,7 @@ async def _hashed(secret: key_secrets.KeySecret) -> SecretHash:
 
 
 def _unknown(id_: str) -> KeyNotFound:
-    return KeyNotFound(
-        f"there is no key {key_secrets.masked(id_)[:40]!r}: list the keys to see their ids"
-    )
+    return KeyNotFound(f"there is no key {masked(id_)[:40]!r}: list the keys to see their ids")
 
 
 def _label(label: str) -> str:

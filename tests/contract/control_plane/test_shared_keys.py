@@ -137,16 +137,14 @@ async def test_a_call_that_is_forwarded_stays_its_callers(
 
 async def test_who_says_that_it_forwards_gains_nothing(two: Two) -> None:
     admin = {"name": "x", "role": "admin", "grants": ["*"], "tenant": ""}
-    made = "/yolopool.v1.KeyService/CreateKey"
     forged = ((FLAG, "plane-1"), (CALLER, json.dumps(admin)))
     for plane in (two.leader, two.follower):
         for kind in ("detect", "granted"):
+            shown = (*bearer(two.secrets[kind]), *forged)
             async with grpc.aio.insecure_channel(plane.addresses.grpc) as channel:
                 call: Any = channel.unary_unary("/yolopool.v1.KeyService/CreateKey")
                 with pytest.raises(grpc.RpcError) as raised:
-                    await call(
-                        b"\x20\x03", timeout=5, metadata=(*bearer(two.secrets[kind]), *forged)
-                    )
+                    await call(b"\x20\x03", timeout=5, metadata=shown)
                 assert isinstance(error_from_rpc(raised.value), RoleNeeded)
         # Nor does the key of control planes open anything by itself.
         async with two.client(plane, "pool") as pool:

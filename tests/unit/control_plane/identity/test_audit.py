@@ -9,9 +9,10 @@ import structlog
 from control_plane.caller import Principal
 from control_plane.identity import audit
 from control_plane.identity.audit import Audit
-from control_plane.identity.key_secrets import masked, new_secret
+from control_plane.identity.key_secrets import new_secret
 from control_plane.types.access.api_key import Role
 from yolopool.errors import CredentialsMissing, RoleNeeded
+from yolopool.masking import masked
 
 METHOD = "/yolopool.v1.ModelService/GetModel"
 CALLER = Principal("key:x", Role.DETECT)
