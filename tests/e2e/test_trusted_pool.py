@@ -24,7 +24,7 @@ from yolopool.client.async_client import AsyncClient
 from yolopool.errors import YolopoolError
 from yolopool.tls import authority
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.matrix(sample=0)]
 
 PASSWORD = "r3dis-passw0rd-of-this-test"
 MODEL = Path("examples/shapes/models/shapes.pt")
