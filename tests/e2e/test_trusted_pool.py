@@ -69,7 +69,9 @@ class TrustedPool:
             "importer": [f"--scratch-dir={folder}"],
         }
         for module, name in (("worker", "gpu-1"), ("importer", "importer-1")):
-            self.join_tokens[name] = self.cli("certs", "join-token", "--name", name).strip()
+            self.join_tokens[name] = self.cli(
+                "certs", "join-token", "--name", name, "--host", "127.0.0.1", "--minutes", "15"
+            ).strip()
             file = folder / f"{name}.token"
             file.write_text(self.join_tokens[name])
             self.run(
@@ -238,7 +240,12 @@ async def test_nothing_tells_a_secret(tmp_path: Path) -> None:
         await asyncio.sleep(2.5)  # the local copy of the registry is written every two seconds
         async with pool.client(pool.admin_key) as admin:
             names = {one.name for one in await admin.certificates() if one.joined_unix_s}
-        assert names == {"gpu-1", "importer-1"}
+            assert names == {"gpu-1", "importer-1"}
+            assert "joined, valid to" in pool.cli("certs", "list")
+            pool.cli("certs", "revoke", "gpu-1")
+            async with asyncio.timeout(30):
+                while "READY" in {one.state for one in await admin.workers()}:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
     own = ("admin.key", "*.token", "redis.password", "*.key", "own.pem")
     shown |= written(tmp_path, own)
     assert {"control_plane.log", "worker.log", "importer.log"} <= shown.keys()

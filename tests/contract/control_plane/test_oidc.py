@@ -27,9 +27,11 @@ from tests.contract.oidc_issuer import (
     new_key,
     signed,
 )
+from tests.page_blocks import ROOT
 from yolopool.errors import CredentialsInvalid, IssuerUnavailable, RoleNeeded
 
 DAY_S = 86_400.0
+PAGE = (ROOT / "docs" / "security.md").read_text()
 
 
 class Pool:
@@ -484,3 +486,23 @@ def test_the_keys_of_no_issuer_are_read_where_everyone_could_change_them() -> No
         with pytest.raises(ValueError):
             issuer_file.check_url(url)
     assert not {"none", "HS256", "HS384", "HS512"} & set(issuer_keys.ALGORITHMS)
+
+
+async def test_the_file_of_the_page(issuer: OidcIssuer, tmp_path: Path) -> None:
+    """docs/security.md, with this issuer in place of the example's."""
+    text = PAGE.partition("```toml\n")[2].partition("```")[0]
+    assert "https://login.example/realms/vision" in text
+    ours = f'url = "{issuer.url}"\nca = "{issuer.ca}" #'
+    path = tmp_path / "issuers.toml"
+    path.write_text(text.replace('url = "https://login.example/realms/vision" ', ours))
+    tokens = Tokens([IssuerKeys(one, time.monotonic) for one in issuer_file.read(path)], time.time)
+    given: dict[str, Any] = {
+        "azp": "camera-gateway",
+        "realm_access": {"roles": ["offline", "team-a"]},
+    }
+    found = await tokens.verified(issuer.token(**given))
+    assert (found.role, found.grants, found.tenant) == (Role.DETECT, ("team-a/*",), "team-a")
+    given["realm_access"] = {"roles": ["team-a", "vision-admins"]}
+    assert (await tokens.verified(issuer.token(**given))).role is Role.ADMIN
+    with pytest.raises(CredentialsInvalid, match="azp"):
+        await tokens.verified(issuer.token(**{**given, "azp": "other"}))

@@ -114,11 +114,12 @@ def test_a_worker_obeys_nobody_in_the_network_by_accident(
 
 
 def test_a_child_does_not_join_again() -> None:
-    settings = Settings(join_token_file=Path("token"), join_at=("a:1", "b:2"))
+    given: dict[str, Any] = {"join_token_file": Path("token"), "join_at": ("a:1", "b:2")}
+    settings = Settings(**given)
     joining = settings.joining()
     assert joining is not None
     assert (joining.at, joining.token_file) == (("a:1", "b:2"), Path("token"))
-    assert Settings().joining() is None
+    assert read_settings([]).joining() is None
     assert not any("join-token" in word for word in settings.arguments(join_token_file=None))
     files = settings.with_files(joining.files)
     assert files.tls_cert == files.tls_key == joining.folder / "own.pem"
