@@ -362,9 +362,9 @@ def _address(host: str, port: int) -> str:
 def build_registry(settings: Settings) -> Registry:
     """Redis if a URL is set; else a store in memory, with a warning."""
     if settings.redis:
-        from control_plane.store.redis.redis_registry import RedisRegistry
+        from control_plane.store.redis.redis_registry import registry_of
 
-        return RedisRegistry(settings.redis, settings.redis_password.get_secret_value() or None)
+        return registry_of(settings)
     from control_plane.store.memory_registry import MemoryRegistry
 
     log.warning(

@@ -87,9 +87,25 @@ class Settings(BaseSettings):
         description="refuse a Redis that may drop keys: one whose maxmemory-policy is not "
         "noeviction, or that does not say",
     )
+    redis_user: str = Field("", description="user of Redis, if the URL has none")
     redis_password: SecretStr = Field(
         SecretStr(""), description="password of Redis, if the URL has none"
     )
+    redis_password_file: Path | None = Field(
+        None, description="file of that password, instead of the password"
+    )
+    redis_sentinel_password: SecretStr = Field(
+        SecretStr(""), description="password of the sentinels, which is one of their own"
+    )
+    redis_ca: Path | None = Field(
+        None,
+        description="certificates of the authority that Redis' is of, PEM, for rediss://; default: "
+        "those that this machine trusts",
+    )
+    redis_cert: Path | None = Field(
+        None, description="certificate that Redis is shown, PEM, with redis_key"
+    )
+    redis_key: Path | None = Field(None, description="key of that certificate, PEM")
     insecure: bool = Field(
         False,
         description="listen beyond this machine without TLS: who reaches the ports reads and sends "
@@ -102,6 +118,14 @@ class Settings(BaseSettings):
         None, description="certificate of this process, PEM; with tls_key its ports speak TLS"
     )
     tls_key: Path | None = Field(None, description="key of the certificate, PEM")
+    tls_ca_key: Path | None = Field(
+        None,
+        description="key of the authority in tls_ca, PEM: this control plane gives certificates to "
+        "workers that join with a token",
+    )
+    joined_certificate_s: float = Field(
+        86_400.0, ge=1, description="seconds that such a certificate lasts; it is renewed in time"
+    )
     pool_port: int | None = Field(
         None,
         ge=0,
@@ -111,6 +135,11 @@ class Settings(BaseSettings):
     )
     auth: Literal["off", "keys"] = Field(
         "off", description="keys: every call needs an API key; off: everyone may do everything"
+    )
+    oidc: Path | None = Field(
+        None,
+        description="TOML file of the OpenID Connect issuers whose tokens are taken beside keys, "
+        "and of what their claims give; with auth=keys",
     )
     admin_key_file: Path | None = Field(
         None,
@@ -236,6 +265,23 @@ class Settings(BaseSettings):
     def _someone_signs(self) -> "Settings":
         if self.require_signatures and not self.trusted_signers:
             raise ValueError("require_signatures needs trusted_signers: name their public keys")
+        return self
+
+    @model_validator(mode="after")
+    def _callers_are_asked(self) -> "Settings":
+        if self.oidc is not None and self.auth == "off":
+            raise ValueError("oidc says whose tokens are taken: callers are asked with auth=keys")
+        return self
+
+    @model_validator(mode="after")
+    def _who_joins_is_known(self) -> "Settings":
+        if self.tls_ca_key is not None and (
+            None in (self.tls_ca, self.tls_cert, self.pool_port) or self.auth == "off"
+        ):
+            raise ValueError(
+                "tls_ca_key is for processes that join with a token: that needs tls_ca, tls_cert, "
+                "a pool_port, and auth=keys"
+            )
         return self
 
     @model_validator(mode="after")

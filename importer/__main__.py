@@ -7,8 +7,10 @@ import contextlib
 import hashlib
 import json
 import sys
+import time
 from pathlib import Path
 
+import structlog
 from google.protobuf import json_format
 
 from importer import child, store
@@ -16,10 +18,11 @@ from importer.refusal import CALIBRATION, INVALID, NOT_FOUND, ImportRefused
 from importer.settings import Settings, read_settings
 from importer.supervisor import Supervisor
 from yolopool.client import uploads
-from yolopool.errors import InvalidOption, ResourceExhausted, StorageFailed
+from yolopool.errors import InvalidOption, ResourceExhausted, StorageFailed, YolopoolError
 from yolopool.names import parse_class_names
 from yolopool.server import logs, process
 from yolopool.server.parent_death import die_with_parent
+from yolopool.tls.joining import membership
 from yolopool.v1.importing_pb2 import ImportedPack, ImportProgress
 from yolopool.v1.types_pb2 import (
     HEAD_MODE_END_TO_END,
@@ -57,6 +60,18 @@ def main() -> int:
 
 
 async def _serve(settings: Settings) -> int:
+    joining = settings.joining()
+    if joining is None:
+        return await _import_all(settings)
+    try:
+        async with membership(joining, settings.control_planes, time.time) as files:
+            return await _import_all(settings.with_files(files))
+    except (YolopoolError, OSError) as error:
+        structlog.get_logger().error("importer can't run", why=str(error))
+        return 1
+
+
+async def _import_all(settings: Settings) -> int:
     work = asyncio.create_task(Supervisor(settings).run())
     signal = asyncio.create_task(process.until_signal())
     await asyncio.wait((work, signal), return_when=asyncio.FIRST_COMPLETED)

@@ -18,6 +18,7 @@ from yolopool.errors import YolopoolError
 from yolopool.server import logs, process
 from yolopool.server.log_writer import DirectLog, QueuedLog
 from yolopool.server.parent_death import die_with_parent
+from yolopool.tls.joining import membership
 
 log = structlog.get_logger()
 
@@ -58,6 +59,15 @@ def leave(status: int) -> int:
 
 
 async def _run(settings: Settings, stream: QueuedLog | DirectLog, sandbox: str) -> None:
+    joining = settings.joining()
+    if joining is None:
+        await _serve(settings, stream, sandbox)
+        return
+    async with membership(joining, settings.control_planes, time.time) as files:
+        await _serve(settings.with_files(files), stream, sandbox)
+
+
+async def _serve(settings: Settings, stream: QueuedLog | DirectLog, sandbox: str) -> None:
     if isinstance(stream, QueuedLog):
         try:
             supervisor = supervisor_of(settings, os.environ, time.monotonic, stream.pass_on)

@@ -37,7 +37,7 @@ from worker.replicas.replica import Replica
 from worker.replicas.replica_table import ReplicaTable
 from worker.replicas.swapper import Swapper
 from worker.service import convert
-from worker.service.callers import asks_clients, guards
+from worker.service.callers import asks_clients, guards, warn_if_anyone
 from worker.service.identity import Identity
 from worker.service.infer_handler import InferHandler
 from worker.service.service import WorkerService
@@ -189,6 +189,7 @@ class App:
 
     async def start(self) -> None:
         """Takes the device and listens; SERVING when it returns. Raises OSError if it can't."""
+        warn_if_anyone(self.settings.host, self.certificates)
         self.port = await self.server.start(
             self.settings.host,
             self.settings.port,

@@ -128,6 +128,12 @@ class KeyNotFound(NotFound):
     reason = "KEY_NOT_FOUND"
 
 
+class CertificateNotFound(NotFound):
+    """No process that joined has this name or id."""
+
+    reason = "CERTIFICATE_NOT_FOUND"
+
+
 class ScheduleNotFound(NotFound):
     reason = "SCHEDULE_NOT_FOUND"
 
@@ -273,6 +279,12 @@ class StorageFailed(Unavailable):
     """A disk of the pool can't be written; `place` in the details is the folder on it."""
 
     reason = "STORAGE_FAILED"
+
+
+class IssuerUnavailable(Unavailable):
+    """The keys of a token's issuer can't be read, and none are known."""
+
+    reason = "ISSUER_UNAVAILABLE"
 
 
 class RegistryUnavailable(Unavailable):

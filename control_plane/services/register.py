@@ -22,6 +22,7 @@ from control_plane.routing.request_traces import RequestHistory
 from control_plane.routing.router import Router
 from control_plane.routing.worker_exits import WorkerExitHandler
 from control_plane.services.benchmarks import BenchService
+from control_plane.services.certificates import CertificateService
 from control_plane.services.detection import DetectionService
 from control_plane.services.events import EventService
 from control_plane.services.explain import ExplainService
@@ -44,6 +45,7 @@ from yolopool.server.clock import Clock
 from yolopool.server.open_calls import OpenCalls
 from yolopool.v1 import (
     bench_pb2_grpc,
+    certificates_pb2_grpc,
     detection_pb2_grpc,
     events_pb2_grpc,
     explain_pb2_grpc,
@@ -58,6 +60,7 @@ from yolopool.v1 import (
 
 SERVICES = (
     "yolopool.v1.BenchService",
+    "yolopool.v1.CertificateService",
     "yolopool.v1.DetectionService",
     "yolopool.v1.EventService",
     "yolopool.v1.ExplainService",
@@ -121,6 +124,7 @@ class Services:
         )
         self._imports = ImportService(jobs, artifacts)
         self._keys = KeyService(registry, view, refresh, clock)
+        self._certificates = CertificateService(settings, registry, view, refresh, clock)
         self._membership = MembershipService(
             view,
             registry,
@@ -137,6 +141,7 @@ class Services:
     def add_to(self, server: Any) -> None:
         """`server`: of gRPC, or what takes the methods of services as one does."""
         bench_pb2_grpc.add_BenchServiceServicer_to_server(self._bench, server)
+        certificates_pb2_grpc.add_CertificateServiceServicer_to_server(self._certificates, server)
         detection_pb2_grpc.add_DetectionServiceServicer_to_server(self._detection, server)
         events_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
         explain_pb2_grpc.add_ExplainServiceServicer_to_server(self._explain, server)

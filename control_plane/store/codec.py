@@ -10,7 +10,7 @@ from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
 from control_plane.store.transaction import ImportJob
-from control_plane.types.access.api_key import ApiKey, Role, SecretHash
+from control_plane.types.access.api_key import ApiKey, Joining, Role, SecretHash
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
@@ -203,11 +203,15 @@ def encode_api_key(key: ApiKey) -> str:
 
 def decode_api_key(text: str) -> ApiKey:
     raw = json.loads(text)
-    parts = {
+    parts: dict[str, Any] = {
         "role": Role(raw["role"]),
         "grants": tuple(raw["grants"]),
         "secrets": tuple(_make(SecretHash, secret) for secret in raw["secrets"]),
     }
+    joins = raw.get("joins")
+    if joins is not None:
+        of = {"role": Role(joins["role"]), "hosts": tuple(joins["hosts"])}
+        parts["joins"] = _make(Joining, {**joins, **of})
     return _make(ApiKey, {**raw, **parts})
 
 

@@ -16,6 +16,7 @@ from yolopool.client.images import ImageLike
 from yolopool.client.requests import DetectOptions, ResidencyModeName
 from yolopool.v1 import (
     bench_pb2_grpc,
+    certificates_pb2_grpc,
     detection_pb2_grpc,
     events_pb2_grpc,
     explain_pb2,
@@ -63,6 +64,7 @@ class Services:
     def __init__(self, channel: Any) -> None:
         self._stubs: dict[str, Any] = {
             "bench": bench_pb2_grpc.BenchServiceStub(channel),
+            "certificates": certificates_pb2_grpc.CertificateServiceStub(channel),
             "detection": detection_pb2_grpc.DetectionServiceStub(channel),
             "model": model_pb2_grpc.ModelServiceStub(channel),
             "fleet": fleet_pb2_grpc.FleetServiceStub(channel),
@@ -147,11 +149,7 @@ def load(
 
 
 def unload(
-    model: str,
-    *,
-    wait: bool = True,
-    force: bool = False,
-    timeout_s: float = CHANGE_TIMEOUT_S,
+    model: str, *, wait: bool = True, force: bool = False, timeout_s: float = CHANGE_TIMEOUT_S
 ) -> Call[model_records.ModelVersion]:
     """Releases a version on every worker; with wait, returns when it is gone.
 

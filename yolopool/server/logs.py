@@ -7,6 +7,7 @@ from typing import Any, TextIO, cast
 
 import structlog
 
+from yolopool.masking import masked
 from yolopool.server.log_writer import DirectLog, LogFile, LogOutput, QueuedLog
 
 DRAIN_S = 1.0
@@ -50,6 +51,8 @@ def set_up_logs(
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([structlog.processors.format_exc_info] if json else []),
             renderer,
+            # Callers put keys and tokens where none belong, such as the name of a model.
+            lambda _, __, line: masked(line),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", stream)),

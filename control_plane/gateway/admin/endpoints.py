@@ -24,6 +24,7 @@ from control_plane.gateway.proto_json import dumps
 from yolopool.errors import InvalidOption, YolopoolError
 from yolopool.v1 import (
     bench_pb2,
+    certificates_pb2,
     events_pb2,
     explain_pb2,
     fleet_pb2,
@@ -32,7 +33,16 @@ from yolopool.v1 import (
     schedule_pb2,
 )
 
-_FILES = (bench_pb2, events_pb2, explain_pb2, fleet_pb2, keys_pb2, model_pb2, schedule_pb2)
+_FILES = (
+    bench_pb2,
+    certificates_pb2,
+    events_pb2,
+    explain_pb2,
+    fleet_pb2,
+    keys_pb2,
+    model_pb2,
+    schedule_pb2,
+)
 SERVICES = {
     name: service for file in _FILES for name, service in file.DESCRIPTOR.services_by_name.items()
 }

@@ -11,7 +11,9 @@ from typing import TypeVar
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
+from control_plane.settings import Settings
 from control_plane.store import codec
+from control_plane.store.redis.redis_access import RedisAccess, access_of
 from control_plane.store.redis.redis_keys import (
     API_KEYS,
     CHANGES,
@@ -58,17 +60,22 @@ end
 """
 
 
+def registry_of(settings: Settings) -> "RedisRegistry":
+    """By the settings. Raises OSError and ValueError for what can't be used of them."""
+    return RedisRegistry(settings.redis, access_of(settings))
+
+
 class RedisRegistry(WriteVerbs):
     """`url` as `redis_client` says; `timeout_s` bounds every command."""
 
     def __init__(
         self,
         url: str,
-        password: str | None = None,
+        access: RedisAccess | None = None,
         timeout_s: float = 2.0,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._store = RedisStore(url, password, timeout_s, wall_clock)
+        self._store = RedisStore(url, access, timeout_s, wall_clock)
         self._redis = self._store.redis
         self._lease = RedisLease(self._store)
         self._restore = RedisRestore(self._store)

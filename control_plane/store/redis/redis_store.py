@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from redis.exceptions import RedisError
 
+from control_plane.store.redis.redis_access import RedisAccess
 from control_plane.store.redis.redis_client import READ_ONLY, connect, disconnect, refusal_of
 from control_plane.store.redis.redis_keys import CHANGES, COUNTED, LEASE, LOG, LOGGED, META
 from control_plane.store.redis.redis_stand import LENGTHS, UNREAD, Stand, checked
@@ -130,11 +131,11 @@ class RedisStore:
     def __init__(
         self,
         url: str,
-        password: str | None,
+        access: RedisAccess | None,
         timeout_s: float,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.redis: Any = connect(url, password, timeout_s)
+        self.redis: Any = connect(url, access, timeout_s)
         self._timeout_s = timeout_s
         self._wall_clock = wall_clock
         self._writing = asyncio.Lock()

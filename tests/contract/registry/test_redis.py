@@ -27,7 +27,7 @@ from control_plane.types.desired import Want, WantSource
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.policy import Residency, ResidencyMode
 from control_plane.types.version import VersionKey, VersionSettings
-from tests.contract.redis_servers import DEBIAN, WHEEL, any_kind, find, free_port, server, watched
+from tests.contract.redis_servers import DEBIAN, WHEEL, any_kind, server, watched
 from tests.waiting import until
 from yolopool.errors import RegistryUnavailable
 from yolopool.local.embedded_redis import EmbeddedRedis
@@ -169,48 +169,6 @@ async def test_a_server_that_hangs_is_unavailable_within_the_timeout(folder: Pat
             process.send_signal(signal.SIGCONT)
         await answering(registry)
         await registry.close()
-
-
-# The wheel's server is built without TLS.
-@pytest.mark.skipif(
-    find(DEBIAN) is None or shutil.which("openssl") is None,
-    reason="needs redis-server with TLS, and openssl",
-)
-async def test_tls_with_a_user_of_few_rights(folder: Path) -> None:
-    subprocess.run(  # noqa: ASYNC221 - nothing else runs yet
-        [
-            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-            "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-            "-keyout", "key.pem", "-out", "cert.pem",
-        ],
-        cwd=folder, check=True, capture_output=True,
-    )  # fmt: skip
-    port = free_port()
-    flags = [
-        "--tls-port", str(port), "--tls-cert-file", str(folder / "cert.pem"),
-        "--tls-key-file", str(folder / "key.pem"), "--tls-ca-cert-file", str(folder / "cert.pem"),
-        "--tls-auth-clients", "no",
-        "--user", "default", "off",
-        "--user", "pool", "on", ">secret", "~yolopool:*", "&yolopool:*", "+@all", "-@dangerous",
-        "+info",
-    ]  # fmt: skip
-    place = f"127.0.0.1:{port}/0?ssl_ca_certs={folder}/cert.pem"
-    with server(DEBIAN, folder, *flags):
-        registry = RedisRegistry(f"rediss://pool:secret@{place}")
-        await answering(registry)
-        key = await add(registry)
-        assert set((await registry.desired()).versions) == {key}
-        assert await registry.take_lease("one", 5.0, None) is not None
-        assert await registry.eviction_policy() == "noeviction"
-        given = RedisRegistry(f"rediss://pool@{place}", password="secret")
-        assert set((await given.desired()).versions) == {key}
-        for url in (f"rediss://pool:wrong@{place}", f"redis://pool:secret@127.0.0.1:{port}"):
-            stranger = RedisRegistry(url, timeout_s=1.0)
-            with pytest.raises(RegistryUnavailable):
-                await stranger.desired()
-            await stranger.close()
-        await registry.close()
-        await given.close()
 
 
 async def test_sentinel_fails_over(folder: Path) -> None:
