@@ -16,6 +16,7 @@ from control_plane.store.salvage import MAPS, PARTS, Remains, salvaged
 from control_plane.store.transaction import ImportJob, Transaction, Writes
 from control_plane.store.write_verbs import WriteVerbs
 from control_plane.types.access.api_key import ApiKey
+from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.event import EVENTS_KEPT, Event
 from control_plane.types.footprint import Footprint, FootprintKey
@@ -40,6 +41,7 @@ class _Held:
     schedules: dict[str, Schedule] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
     api_keys: dict[str, ApiKey] = field(default_factory=dict)
+    tenants: dict[str, Tenant] = field(default_factory=dict)
     jobs: dict[VersionKey, ImportJob] = field(default_factory=dict)
     requests: dict[str, VersionKey] = field(default_factory=dict)
 
@@ -102,6 +104,9 @@ class _MemoryTransaction(Transaction):
 
     def api_key(self, id_: str) -> ApiKey | None:
         return self._held.api_keys.get(id_)
+
+    def tenant(self, name: str) -> Tenant | None:
+        return self._held.tenants.get(name)
 
     def number(self, name: str) -> int:
         return self._held.numbers.get(name, 0)
@@ -192,6 +197,7 @@ class MemoryRegistry(WriteVerbs):
             dict(held.schedules),
             dict(held.numbers),
             dict(held.api_keys),
+            dict(held.tenants),
             self._log[-1].mark,
         )
 
@@ -212,6 +218,7 @@ class MemoryRegistry(WriteVerbs):
             _written(held.schedules, (writes.schedules for writes in since)),
             _written(held.numbers, (writes.numbers for writes in since)),
             _written(held.api_keys, (writes.api_keys for writes in since)),
+            _written(held.tenants, (writes.tenants for writes in since)),
         )
 
     async def changes(self) -> AsyncIterator[int]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 from control_plane.types.access.api_key import ApiKey
+from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.event import Event
 from control_plane.types.footprint import Footprint, FootprintKey
@@ -62,7 +63,7 @@ class StoreDamaged(RegistryUnavailable):
 
 
 class DesiredState(Protocol):
-    """Versions, wants, cordons and schedules. Each write that changes one makes a revision.
+    """Versions, wants, cordons, schedules, keys and tenants. Each write that changes one makes a revision.
 
     Reads and writes raise StoreEmptied when the store has no cluster id, and StoreDamaged when it
     does not hold all that its revision says.
@@ -234,6 +235,16 @@ class DesiredState(Protocol):
 
     async def drop_api_key(self, id_: str) -> bool:
         """Removes a key. Returns whether there was one."""
+        ...
+
+    # --- tenants --------------------------------------------------------------------------
+
+    async def put_tenant(self, tenant: Tenant) -> Tenant:
+        """Adds or replaces the tenant of this name."""
+        ...
+
+    async def drop_tenant(self, name: str) -> bool:
+        """Removes a tenant. Returns whether there was one."""
         ...
 
     # --- schedules ------------------------------------------------------------------------

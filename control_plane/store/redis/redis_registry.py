@@ -21,6 +21,7 @@ from control_plane.store.redis.redis_keys import (
     LOGGED,
     NUMBERS,
     SCHEDULES,
+    TENANTS,
     VERSIONS,
     WANTS,
     WORKER,
@@ -106,10 +107,11 @@ class RedisRegistry(WriteVerbs):
 
     async def desired(self) -> Desired:
         stand, maps = await self._store.read([("HGETALL", name) for name in LOGGED])
-        versions, wants, cordons, schedules, numbers, api_keys = maps.values()
+        versions, wants, cordons, schedules, numbers, api_keys, tenants = maps.values()
         known = [codec.decode_version(text) for text in versions.values()]
         wanted = [codec.decode_want(text) for text in wants.values()]
         issued = [codec.decode_api_key(text) for text in api_keys.values()]
+        sharing = [codec.decode_tenant(text) for text in tenants.values()]
         planned = [codec.decode_schedule(text) for text in schedules.values()]
         return Desired(
             int(stand.revision),
@@ -120,6 +122,7 @@ class RedisRegistry(WriteVerbs):
             {schedule.name: schedule for schedule in planned},
             {name: int(number) for name, number in numbers.items()},
             {key.id: key for key in issued},
+            {tenant.name: tenant for tenant in sharing},
             stand.mark,
         )
 
@@ -139,6 +142,7 @@ class RedisRegistry(WriteVerbs):
             codec.decode_fields(fields[SCHEDULES], str, codec.decode_schedule),
             codec.decode_fields(fields[NUMBERS], str, int),
             codec.decode_fields(fields[API_KEYS], str, codec.decode_api_key),
+            codec.decode_fields(fields[TENANTS], str, codec.decode_tenant),
         )
 
     async def changes(self) -> AsyncIterator[int]:
