@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from control_plane.store.accounts import MemoryAccounts
 from control_plane.store.registry import LOG_KEPT, StoreDamaged, StoreEmptied
 from control_plane.store.salvage import MAPS, PARTS, Remains, salvaged
 from control_plane.store.transaction import ImportJob, Transaction, Writes
@@ -147,6 +148,7 @@ class MemoryRegistry(WriteVerbs):
         self._lease: _LeaderLease | None = None
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
         self._footprints: dict[FootprintKey, Footprint] = {}
+        self.accounts = MemoryAccounts(self._clock)
         self._events = _Events(self._wall_clock)
         self._notify()
 

@@ -9,8 +9,8 @@ from worker.postprocess.outputs import NmsOptions
 @dataclass(frozen=True, slots=True)
 class Request:
     """How a caller wants an image run. `deadline` is of the engine's clock; a lower priority goes
-    first. `place` is what `reserve` returned; 0: it has no place yet. `weight`: the tenant's part of
-    the device beside others.
+    first. `place` is what `reserve` returned; 0: it has no place yet. `weight`: of the tenant
+    beside others.
     """
 
     version: str

@@ -27,6 +27,7 @@ from yolopool.v1 import (
     model_pb2_grpc,
     schedule_pb2,
     schedule_pb2_grpc,
+    tenants_pb2_grpc,
 )
 
 DETECT_TIMEOUT_S, READ_TIMEOUT_S, CHANGE_TIMEOUT_S = 30.0, 10.0, 120.0
@@ -70,6 +71,7 @@ class Services:
             "explain": explain_pb2_grpc.ExplainServiceStub(channel),
             "keys": keys_pb2_grpc.KeyServiceStub(channel),
             "schedule": schedule_pb2_grpc.ScheduleServiceStub(channel),
+            "tenants": tenants_pb2_grpc.TenantServiceStub(channel),
         }
 
     def method(self, call: Call[Any] | StreamCall[Any]) -> Any:

@@ -30,9 +30,19 @@ from yolopool.v1 import (
     keys_pb2,
     model_pb2,
     schedule_pb2,
+    tenants_pb2,
 )
 
-_FILES = (bench_pb2, events_pb2, explain_pb2, fleet_pb2, keys_pb2, model_pb2, schedule_pb2)
+_FILES = (
+    bench_pb2,
+    events_pb2,
+    explain_pb2,
+    fleet_pb2,
+    keys_pb2,
+    model_pb2,
+    schedule_pb2,
+    tenants_pb2,
+)
 SERVICES = {
     name: service for file in _FILES for name, service in file.DESCRIPTOR.services_by_name.items()
 }

@@ -12,6 +12,7 @@ import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from control_plane.store import codec
+from control_plane.store.redis.redis_accounts import RedisAccounts
 from control_plane.store.redis.redis_keys import (
     API_KEYS,
     CHANGES,
@@ -72,6 +73,7 @@ class RedisRegistry(WriteVerbs):
         self._store = RedisStore(url, password, timeout_s, wall_clock)
         self._redis = self._store.redis
         self._lease = RedisLease(self._store)
+        self.accounts = RedisAccounts(self._store)
         self._restore = RedisRestore(self._store)
         # A blocking read must return before the socket times out.
         self._max_wait_s = timeout_s / 2

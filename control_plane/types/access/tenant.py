@@ -66,6 +66,16 @@ class Owners:
     def __bool__(self) -> bool:
         return bool(self._patterns or self._teams)
 
+    def allows(self, model: str, pool: str) -> bool:
+        """Whether a model may be on a worker of a pool (empty: of none): of its owner's, if that
+        has one, and of no other tenant's.
+        """
+        if not self.pools:
+            return True
+        owner = self.of(model)
+        own = owner.pool if owner is not None else ""
+        return pool == own if own else pool not in self.pools
+
     def of(self, model: str) -> Tenant | None:
         """The owner of a model, or of the model that a build is of; None: nobody owns it."""
         if not self:
