@@ -16,7 +16,7 @@ import grpc
 
 from yolopool import transport
 from yolopool.client import calls, requests, uploads
-from yolopool.client.access import api_keys, tenants
+from yolopool.client.access import api_keys, tenant_records
 from yolopool.client.calls import Call, Services, StreamCall
 from yolopool.client.detections import Detections
 from yolopool.client.images import ImageLike
@@ -217,10 +217,10 @@ class AsyncClient:
     list_keys = _call(api_keys.list_keys)
     rotate_key = _call(api_keys.rotate_key)
     revoke_key = _call(api_keys.revoke_key)
-    set_tenant = _call(tenants.set_tenant)
-    list_tenants = _call(tenants.list_tenants)
-    usage = _call(tenants.usage)
-    delete_tenant = _call(tenants.delete_tenant)
+    set_tenant = _call(tenant_records.set_tenant)
+    list_tenants = _call(tenant_records.list_tenants)
+    usage = _call(tenant_records.usage)
+    delete_tenant = _call(tenant_records.delete_tenant)
 
     async def _send(self, call: Call[Answer]) -> Answer:
         send = self._services.method(call)

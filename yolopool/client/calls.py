@@ -121,14 +121,8 @@ def models(
 
 def model(model: str) -> Call[model_records.Model]:
     """One model with all its versions; for name@version, with that version alone."""
-    request = model_pb2.GetModelRequest(model=model)
-    return Call(
-        "model",
-        "GetModel",
-        request,
-        READ_TIMEOUT_S,
-        lambda reply: model_records.model_of(reply.model),
-    )
+    request, of = model_pb2.GetModelRequest(model=model), model_records.model_of
+    return Call("model", "GetModel", request, READ_TIMEOUT_S, lambda reply: of(reply.model))
 
 
 def load(

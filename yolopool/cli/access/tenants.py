@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from yolopool.cli.console import Address, AsJson, out, plain, print_json, say
-from yolopool.client.access.tenants import DeletedTenant, Tenant, TenantUsage
+from yolopool.client.access.tenant_records import DeletedTenant, Tenant, TenantUsage
 from yolopool.client.client import Client
 from yolopool.errors import InvalidOption
 from yolopool.transport import DEFAULT_ADDRESS

@@ -17,13 +17,13 @@ from yolopool.errors import QueueFull
 ONE = BatchingConfig(1)
 
 
-def of(tenant: str, number: int, version: str = "m@1", **fields: float) -> Ticket[str]:
+def of_tenant(tenant: str, number: int, version: str = "m@1", **fields: float) -> Ticket[str]:
     weight = fields.pop("weight", 1.0)
     ticket = a_ticket(number, version, batching=ONE, deadline=fields.pop("deadline", FOREVER))
-    return _with(ticket, tenant=tenant, weight=weight)
+    return changed(ticket, tenant=tenant, weight=weight)
 
 
-def _with(ticket: Ticket[str], **changes: object) -> Ticket[str]:
+def changed(ticket: Ticket[str], **changes: object) -> Ticket[str]:
     fields = {name: getattr(ticket, name) for name in Ticket.__dataclass_fields__}
     return Ticket(**{**fields, **changes})
 
@@ -53,17 +53,17 @@ def test_a_backlog_delays_another_tenant_by_the_pass_that_was_begun_alone(
     backlog: int, pass_s: float, weight: float
 ) -> None:
     queue = filled(
-        [of("b", n, weight=weight, deadline=5.0 + n) for n in range(backlog)],
+        [of_tenant("b", n, weight=weight, deadline=5.0 + n) for n in range(backlog)],
         estimates=taking(m=pass_s),
     )
     assert numbers(queue.next_batch(0.0).batch) == [0]
-    queue.add(of("a", 1000), 0.0, 0.0)  # it is due last of all
+    queue.add(of_tenant("a", 1000), 0.0, 0.0)  # it is due last of all
     assert numbers(queue.next_batch(0.0).batch) == [1000]
 
 
 def test_turns_are_by_weight_and_whoever_is_alone_has_them_all() -> None:
-    tickets = [of("a", n, weight=3.0) for n in range(90)]
-    tickets += [of("b", 100 + n) for n in range(30)]
+    tickets = [of_tenant("a", n, weight=3.0) for n in range(90)]
+    tickets += [of_tenant("b", 100 + n) for n in range(30)]
     queue = filled(tickets, estimates=taking(m=0.1))
     ran = [queue.next_batch(0.0).batch for _ in range(40)]
     shares = Counter(batch.tickets[0].tenant for batch in ran if batch is not None)
@@ -73,58 +73,40 @@ def test_turns_are_by_weight_and_whoever_is_alone_has_them_all() -> None:
 
 
 def test_who_was_away_has_no_turns_saved_up() -> None:
-    queue = filled([of("a", n) for n in range(60)], estimates=taking(m=1.0))
+    queue = filled([of_tenant("a", n) for n in range(60)], estimates=taking(m=1.0))
     for _ in range(20):
         queue.next_batch(0.0)
     for n in range(40):
-        queue.add(of("b", 100 + n), 0.0, 0.0)
+        queue.add(of_tenant("b", 100 + n), 0.0, 0.0)
     ran = [queue.next_batch(0.0).batch for _ in range(10)]
     shares = Counter(batch.tickets[0].tenant for batch in ran if batch is not None)
     assert abs(shares["a"] - shares["b"]) <= 1
 
 
-def test_tenants_share_a_pass_that_has_room_and_pay_for_it_in_proportion() -> None:
-    four = BatchingConfig(4)
-    tickets = [_with(of("a", n), batching=four) for n in range(2)]
-    tickets += [_with(of("b", 10 + n), batching=four) for n in range(5)]
-    queue = filled(tickets, estimates=taking(m=0.1))
-    assert numbers(queue.next_batch(0.0).batch) == [0, 1, 10, 11]
-    assert numbers(queue.next_batch(0.0).batch) == [12, 13, 14]
-
-
-def test_company_never_makes_a_pass_late() -> None:
-    four = BatchingConfig(4)
-    estimates = taking(m=0.1)
-    estimates.record("m@1", SQUARE, 1, 0.1)
-    tight = _with(of("a", 0, deadline=0.25), batching=four)
-    queue = filled([tight, *[_with(of("b", n), batching=four) for n in range(1, 5)]], 9, estimates)
-    assert numbers(queue.next_batch(0.0).batch) == [0, 1]  # three would take until 0.33
-
-
 def test_the_wait_of_a_tenant_counts_of_others_what_their_turns_let_go_first() -> None:
-    queue = filled([of("b", n) for n in range(50)], estimates=taking(m=1.0))
+    queue = filled([of_tenant("b", n) for n in range(50)], estimates=taking(m=1.0))
     for tenant, weight, wait_s in (("b", 1.0, 51.0), ("a", 1.0, 2.0), ("a", 0.5, 3.0)):
         ask = AdmissionRequest("m@1", NORMAL, FOREVER, 0.0, ONE, SQUARE, tenant, weight)
         assert queue.wait_s(ask) == pytest.approx(wait_s)
 
 
 def test_a_full_queue_of_one_tenant_does_not_refuse_another() -> None:
-    queue = filled([of("b", n) for n in range(7)], capacity=8)
+    queue = filled([of_tenant("b", n) for n in range(7)], capacity=8)
     with pytest.raises(QueueFull):
-        queue.add(of("b", 7), 0.0, 0.0)
+        queue.add(of_tenant("b", 7), 0.0, 0.0)
     for n in range(4):
-        queue.add(of("a", 20 + n), 0.0, 0.0)
+        queue.add(of_tenant("a", 20 + n), 0.0, 0.0)
     with pytest.raises(QueueFull):
-        queue.add(of("a", 24), 0.0, 0.0)  # its part: half of eight
+        queue.add(of_tenant("a", 24), 0.0, 0.0)  # its part: half of eight
     assert len(queue) == 11
 
 
 def test_the_limit_of_a_version_is_parted_likewise() -> None:
     small = BatchingConfig(1, queue_capacity=2)
-    queue = filled([_with(of("b", n), batching=small) for n in range(2)], capacity=64)
-    queue.add(_with(of("a", 5), batching=small), 0.0, 0.0)
+    queue = filled([changed(of_tenant("b", n), batching=small) for n in range(2)], capacity=64)
+    queue.add(changed(of_tenant("a", 5), batching=small), 0.0, 0.0)
     with pytest.raises(QueueFull):
-        queue.add(_with(of("a", 6), batching=small), 0.0, 0.0)
+        queue.add(changed(of_tenant("a", 6), batching=small), 0.0, 0.0)
 
 
 tenants = st.sampled_from(["a", "b", "c"])
@@ -146,7 +128,7 @@ def test_places_are_bounded_and_no_tenant_without_any_is_refused(
             held[batch.tickets[0].tenant] -= 1
             continue
         try:
-            queue.add(_with(of(tenant, number), priority=priority), 0.0, 0.0)
+            queue.add(changed(of_tenant(tenant, number), priority=priority), 0.0, 0.0)
         except QueueFull:
             assert held[tenant] > 0
         else:
