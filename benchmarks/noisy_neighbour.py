@@ -256,9 +256,8 @@ async def _on(device: str, options: argparse.Namespace) -> tuple[list[Row], list
             file = weights.make(options.simulated, 0, folder / "model.pt")
             size = options.simulated_size
         stood = await stack.enter_async_context(Standstills())
-        pool = await stack.enter_async_context(
-            KeyedPool(PoolFlags(device, demo=False, extra=("--auth",)))
-        )
+        pool = KeyedPool(PoolFlags(device, demo=False, extra=("--auth",)))
+        await stack.enter_async_context(pool)
         admin = await stack.enter_async_context(AsyncClient(pool.address, pool.key))
         await fleet.register(admin, MODEL, file, size)
         await admin.load(MODEL, pin=True)
@@ -267,7 +266,7 @@ async def _on(device: str, options: argparse.Namespace) -> tuple[list[Row], list
             await admin.set_tenant(Tenant(tenant))
             key = await admin.create_key("detect", tenant=tenant)
             clients.append(await stack.enter_async_context(AsyncClient(pool.address, key.secret)))
-        subject = Subject(device, options, stood, admin, *clients, image=jpeg())
+        subject = Subject(device, options, stood, admin, clients[0], clients[1], jpeg())
         return await measured(subject)
 
 

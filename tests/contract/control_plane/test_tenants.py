@@ -308,7 +308,8 @@ async def test_a_deletion_that_is_interrupted_anywhere_is_gone_on_with(
     rig: Tenanted, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await filled(rig)
-    writes, write, drop = 0, rig.registry.write, rig.registry.accounts.drop_usage
+    registry: Any = rig.registry
+    writes, write, drop = 0, registry.write, registry.accounts.drop_usage
 
     async def failing(*args: Any, **kwargs: Any) -> Any:
         nonlocal writes
@@ -324,8 +325,8 @@ async def test_a_deletion_that_is_interrupted_anywhere_is_gone_on_with(
             raise RegistryUnavailable("the store went away")
         return await drop(*args)
 
-    monkeypatch.setattr(rig.registry, "write", failing)
-    monkeypatch.setattr(rig.registry.accounts, "drop_usage", dropping)
+    monkeypatch.setattr(registry, "write", failing)
+    monkeypatch.setattr(registry.accounts, "drop_usage", dropping)
     await error_of(rig.admin.delete_tenant("north", confirm="north"))
     assert "north" in (await stands(rig))["tenants"]  # it can be seen that there is more to do
     await rig.admin.delete_tenant("north", confirm="north")

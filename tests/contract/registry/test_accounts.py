@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 from control_plane.metrics import Metrics
 from control_plane.store.registry import Registry
@@ -153,8 +154,8 @@ async def test_what_was_used_while_the_store_was_away_is_told_once_it_answers(ca
     kept = case.registry.accounts.add_usage
     one.asked(3)
 
-    async def lost(*args: object) -> object:
-        await kept(*args)  # type: ignore[arg-type]
+    async def lost(*args: Any) -> Any:
+        await kept(*args)
         raise RegistryUnavailable("the answer was lost")
 
     case.registry.accounts.add_usage = lost  # type: ignore[method-assign]

@@ -28,7 +28,7 @@ def test_the_rate_says_when_the_next_may_come() -> None:
     limited.begin(0.0, NOON, 1)
     with pytest.raises(TenantRate) as raised:
         limited.begin(0.1, NOON, 1)
-    retry_s = raised.value.retry_after_s
+    retry_s = raised.value.retry_after_s or 0.0
     assert retry_s == pytest.approx(0.4)
     limited.begin(0.1 + retry_s, NOON, 1)
     assert limited.asked == 4

@@ -1,5 +1,7 @@
 """Which tenant owns a model, which workers are whose, and what a ceiling lowers."""
 
+from fnmatch import fnmatchcase
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,8 +44,6 @@ names = st.text("ab/*", min_size=1, max_size=4)
 def test_however_patterns_are_looked_up_the_first_by_name_wins(
     patterns: dict[str, list[str]], model: str
 ) -> None:
-    from fnmatch import fnmatchcase
-
     found = owners(*(Tenant(name, tuple(some)) for name, some in patterns.items()))
     right = [
         name

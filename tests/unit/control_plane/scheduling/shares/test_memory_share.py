@@ -9,15 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.scheduling import explanation
+from control_plane.scheduling.context import PlanContext, ProposedWants
 from control_plane.scheduling.plan import plan
+from control_plane.scheduling.proposed_fleet import ProposedFleet
 from control_plane.types.access.tenant import Owners, Tenant, TenantLimits
 from control_plane.types.command import Blocked, Command
+from control_plane.types.policy import Placement
 from control_plane.types.snapshot import Snapshot
 from tests.unit.control_plane.fleets import (
     NOW,
     assigned,
     carried_out,
     deeds,
+    key,
     one_wait,
     released,
     replica,
@@ -26,6 +30,8 @@ from tests.unit.control_plane.fleets import (
     want,
     worker,
 )
+from yolopool.server.arrival_rates import ArrivalRates, Arrivals
+from yolopool.vocabulary import Priority
 
 
 def tenanted(before: Snapshot, *tenants: Tenant) -> Snapshot:
@@ -95,12 +101,23 @@ def test_a_share_that_was_lowered_is_kept_again() -> None:
     assert deeds(plan(carried_out(before, commands), NOW)) == []
 
 
-def test_a_ceiling_holds_for_the_placement_of_the_tenants_models_too() -> None:
-    from control_plane.scheduling.context import PlanContext, ProposedWants
-    from control_plane.scheduling.proposed_fleet import ProposedFleet
-    from control_plane.types.policy import Placement
-    from yolopool.vocabulary import Priority
+@pytest.mark.parametrize(("share", "copies"), [(0.05, []), (0.2, ["w2/t/a"])])
+def test_no_copy_is_added_beyond_the_share(share: float, copies: list[str]) -> None:
+    busy = replica("t/a", 10, queue_ms=500.0, busy=0.9)
+    before = snapshot([worker("w1", 100, [busy]), worker("w2", 100)], [want("t/a")])
+    tenant = Tenant("t", ("t/*",), TenantLimits(memory_share=share))
+    assert assigned(plan(tenanted(before, tenant), NOW)) == copies
 
+
+@pytest.mark.parametrize(("share", "fetched"), [(0.05, []), (0.2, ["w/t/a"])])
+def test_nothing_is_prefetched_beyond_the_share(share: float, fetched: list[str]) -> None:
+    before = snapshot([worker("w", 100, tier=100)], [], [version("t/a")])
+    before = replace(before, departed={key("t/a"): Arrivals(ArrivalRates(1.0, 1.0, 1.0), NOW)})
+    tenant = Tenant("t", ("t/*",), TenantLimits(memory_share=share))
+    assert assigned(plan(tenanted(before, tenant), NOW)) == fetched
+
+
+def test_a_ceiling_holds_for_the_placement_of_the_tenants_models_too() -> None:
     urgent = version("t/a", placement=Placement(priority=Priority.INTERACTIVE))
     for ceiling in (Priority.INTERACTIVE, Priority.BULK):
         before = tenanted(snapshot([], [], [urgent]), half(priority_ceiling=ceiling))
