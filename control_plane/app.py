@@ -1,7 +1,6 @@
 """The composition root: makes every part, owns the clock, starts and stops. No decisions."""
 
 import asyncio
-import os
 import socket
 import time
 from collections.abc import Coroutine, Sequence
@@ -9,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any
-from uuid import uuid4
 
 import structlog
 import uvloop
@@ -57,7 +55,7 @@ from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.logs import set_up_logs
 from yolopool.server.open_calls import OpenCalls
 from yolopool.server.parent_death import die_with_parent
-from yolopool.server.process import announce, settle, until_signal
+from yolopool.server.process import announce, settle, unique_name, until_signal
 from yolopool.tls.certificates import follow
 from yolopool.vocabulary import MAX_REJOIN_S
 
@@ -87,7 +85,7 @@ class ControlPlane:
 
     def __init__(self, settings: Settings, registry: Registry, clock: Clock | None = None) -> None:
         clock = clock or Clock(time.monotonic, time.time)
-        identity = Identity(_unique_name(), clock.unix())
+        identity = Identity(unique_name(), clock.unix())
         self._settings = settings
         self._registry = registry
         self._clock = clock
@@ -211,6 +209,7 @@ class ControlPlane:
                 worker_exits=self._worker_exits,
                 snapshot=self._projected,
                 calls=self._calls,
+                is_leader=self._is_leader,
             )
         )
 
@@ -283,6 +282,7 @@ class ControlPlane:
         with suppress(RegistryUnavailable, TimeoutError):
             async with asyncio.timeout(RESIGN_S):
                 await self._recorder.flush()
+                await self._services.quotas.close()
                 await self._registry.close()
         await self._worker_client.close()
 
@@ -322,6 +322,7 @@ class ControlPlane:
         self._spawn(self._preloader.run(), "preload")
         self._spawn(self._sweeper.run(), "sweeper")
         self._spawn(self._quarantine.follow(), "quarantine")
+        self._spawn(self._services.quotas.run(), "quotas")
         if self._certificates is not None:
             self._spawn(follow(self._certificates, self._renewed), "certificates")
 
@@ -334,10 +335,6 @@ class ControlPlane:
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))
-
-
-def _unique_name() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
 
 
 async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:

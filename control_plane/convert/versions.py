@@ -61,10 +61,10 @@ _RESIDENCY_MODES = {
     ResidencyMode.ON_DEMAND: types_pb2.RESIDENCY_MODE_ON_DEMAND,
 }
 _RESIDENCY_MODES_IN = {number: mode for mode, number in _RESIDENCY_MODES.items()}
-_PRIORITIES = {
+PRIORITIES = {
     priority: types_pb2.Priority.Value(f"PRIORITY_{priority.name}") for priority in Priority
 }
-_PRIORITIES_IN = {number: priority for priority, number in _PRIORITIES.items()}
+PRIORITIES_IN = {number: priority for priority, number in PRIORITIES.items()}
 
 
 def key_in(key: types_pb2.VersionKey) -> VersionKey:
@@ -144,7 +144,7 @@ def placement_in(placement: types_pb2.Placement) -> Placement:
         pool=placement.pool,
         labels=dict(placement.labels),
         max_replicas=placement.max_replicas,
-        priority=_PRIORITIES_IN.get(placement.priority, Priority.NORMAL),
+        priority=PRIORITIES_IN.get(placement.priority, Priority.NORMAL),
     )
 
 
@@ -153,7 +153,7 @@ def placement_out(placement: Placement) -> types_pb2.Placement:
         pool=placement.pool,
         labels=placement.labels,
         max_replicas=placement.max_replicas,
-        priority=_PRIORITIES[placement.priority],
+        priority=PRIORITIES[placement.priority],
     )
 
 

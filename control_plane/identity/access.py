@@ -115,6 +115,10 @@ _NATIVE: Mapping[str, Rule] = {
         "KeyService/ListKeys": Rule(Role.ADMIN, About.FLEET),
         "KeyService/RotateKey": Rule(Role.ADMIN, About.FLEET),
         "KeyService/RevokeKey": Rule(Role.ADMIN, About.FLEET),
+        "TenantService/SetTenant": Rule(Role.ADMIN, About.FLEET),
+        "TenantService/ListTenants": Rule(Role.ADMIN, About.FLEET),
+        "TenantService/GetUsage": Rule(Role.ADMIN, About.FLEET),
+        "TenantService/DeleteTenant": Rule(Role.ADMIN, About.FLEET),
     }.items()
 }
 # The protocol of KServe. Load and unload are native calls inside, which are asked again.

@@ -39,6 +39,8 @@ FORWARDED = frozenset(
         "/yolopool.v1.ScheduleService/DeleteSchedule",
         *(f"/yolopool.v1.KeyService/{name}" for name in ("CreateKey", "RotateKey", "RevokeKey")),
         "/yolopool.v1.CertificateService/RevokeCertificate",
+        "/yolopool.v1.TenantService/SetTenant",
+        "/yolopool.v1.TenantService/DeleteTenant",
     }
 )
 
@@ -63,6 +65,8 @@ SERVED_LOCALLY: Mapping[str, str] = {
     "/yolopool.v1.CertificateService/IssueCertificate": _AUTHORITY,
     "/yolopool.v1.CertificateService/RenewCertificate": _AUTHORITY,
     "/yolopool.v1.CertificateService/ListCertificates": "each control plane follows the store",
+    "/yolopool.v1.TenantService/ListTenants": "each control plane follows the store",
+    "/yolopool.v1.TenantService/GetUsage": "all control planes count in the store",
     "/yolopool.v1.ScheduleService/GetSchedule": "each control plane follows the store",
     "/yolopool.v1.ImportService/ClaimImport": "one script of the store hands an import out",
     "/yolopool.v1.ImportService/ReportImport": "the store checks the importer's lease",

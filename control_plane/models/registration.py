@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -22,7 +23,13 @@ from control_plane.types.version import (
 )
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
-from yolopool.errors import ArtifactNotFound, DeadlineExceeded, InvalidOption, VersionNotFound
+from yolopool.errors import (
+    ArtifactNotFound,
+    DeadlineExceeded,
+    InvalidOption,
+    ModelNotFound,
+    VersionNotFound,
+)
 from yolopool.names import ModelRef
 from yolopool.server.clock import Clock
 from yolopool.signing.signers import Signers
@@ -149,6 +156,12 @@ class Registration:
         await self._release_files([known[key] for key in deleted if key in known])
         await self._refresh()
         return deleted
+
+    async def delete_all(self, models: Sequence[str], by: str) -> None:
+        """Deletes all versions of models; one that is gone meanwhile is none."""
+        for model in models:
+            with suppress(ModelNotFound):
+                await self.delete(ModelRef(model), by)
 
     async def _release_files(self, deleted: Sequence[ModelVersion]) -> None:
         # The grace of what nothing else uses begins now.

@@ -7,7 +7,7 @@ from control_plane.scheduling.proposed_worker import ProposedWorker
 from control_plane.scheduling.scaling import copies_to_keep
 from control_plane.types.command import Assign, Release
 from control_plane.types.desired import Want
-from control_plane.types.policy import ResidencyMode
+from control_plane.types.policy import POOL, ResidencyMode
 from control_plane.types.version import VersionKey
 from yolopool.vocabulary import ReplicaState
 
@@ -132,6 +132,10 @@ def migrate(context: PlanContext, want: Want, holders: list[ProposedWorker]) -> 
 def _why_misplaced(context: PlanContext, key: VersionKey, worker: ProposedWorker) -> str:
     if context.snapshot.desired.is_cordoned(worker.info):
         return "its worker drains, and it is loaded elsewhere"
+    owner = context.owners.of(key.model)
+    if not context.owners.allows(key.model, worker.info.labels.get(POOL, "")):
+        who = f"tenant {owner.name}" if owner is not None else "nobody"
+        return f"it is of {who}, and its worker is for others; it is loaded elsewhere"
     version = context.version(key)
     asked = version.given.placement.requires if version is not None else ""
     return f"it may only be where {asked}, and it is loaded there"

@@ -33,10 +33,15 @@ from control_plane.services.processes.imports import ImportService
 from control_plane.services.processes.membership import MembershipService
 from control_plane.services.processes.peers import PeerService
 from control_plane.services.schedules import ScheduleService
+from control_plane.services.tenants import TenantService
 from control_plane.settings import Settings
 from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
 from control_plane.streams.detect_streams import DetectStreams
+from control_plane.tenants.admission import Admission
+from control_plane.tenants.deletion import Deletion
+from control_plane.tenants.exchange import QuotaExchange
+from control_plane.tenants.stored_bytes import StoredBytes
 from control_plane.types.snapshot import Snapshot
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
@@ -56,6 +61,7 @@ from yolopool.v1 import (
     model_pb2_grpc,
     peer_pb2_grpc,
     schedule_pb2_grpc,
+    tenants_pb2_grpc,
 )
 
 SERVICES = (
@@ -71,6 +77,7 @@ SERVICES = (
     "yolopool.v1.ModelService",
     "yolopool.v1.PeerService",
     "yolopool.v1.ScheduleService",
+    "yolopool.v1.TenantService",
 )
 
 
@@ -96,10 +103,11 @@ class Dependencies:
     worker_exits: WorkerExitHandler
     snapshot: Callable[[], Snapshot]
     calls: OpenCalls
+    is_leader: Callable[[], bool]
 
 
 class Services:
-    """`add_to` a server before it starts, and `close` when it stops."""
+    """`add_to` a server before it starts, and `close` when it stops. `quotas` is to be run."""
 
     def __init__(self, deps: Dependencies) -> None:
         settings, registry, view, clock = deps.settings, deps.registry, deps.view, deps.clock
@@ -107,7 +115,11 @@ class Services:
         refresh = deps.refresh
         history = RequestHistory()
         jobs = ImportJobs(registry, view, refresh, artifacts, clock, view.admit)
-        router = Router(_detect_context(deps), history)
+        admission = Admission(view, clock)
+        self.quotas = QuotaExchange(
+            deps.identity.name, admission, registry, view, deps.metrics, deps.is_leader, clock
+        )
+        router = Router(_detect_context(deps, admission), history)
         self._bench = BenchService(view, loader, deps.worker_client, clock, Random())
         self._detection = DetectionService(
             router,
@@ -116,6 +128,7 @@ class Services:
             settings.max_image_bytes,
             settings.max_raw_bytes,
             DetectStreams(view, deps.metrics, clock, deps.calls, deadline_s),
+            admission,
         )
         self._events = EventService(registry)
         self._explain = ExplainService(view, deps.snapshot, history, clock)
@@ -134,9 +147,15 @@ class Services:
             settings.heartbeat_interval_s,
             settings.lease_s,
         )
-        self._models = _model_service(deps)
+        builds = Builds(registry, view, refresh, artifacts, clock)
+        registration = Registration(
+            registry, view, refresh, artifacts, builds, deps.recorder, clock
+        )
+        self._models = _model_service(deps, registration, builds)
         self._peers = PeerService(view, loader, clock, Random(), deadline_s)
         self._schedules = ScheduleService(registry, view, refresh, clock)
+        deletion = Deletion(registry, view, refresh, registration.delete_all, clock)
+        self._tenants = TenantService(registry, view, refresh, deletion, clock)
 
     def add_to(self, server: Any) -> None:
         """`server`: of gRPC, or what takes the methods of services as one does."""
@@ -152,6 +171,7 @@ class Services:
         model_pb2_grpc.add_ModelServiceServicer_to_server(self._models, server)
         peer_pb2_grpc.add_PeerServiceServicer_to_server(self._peers, server)
         schedule_pb2_grpc.add_ScheduleServiceServicer_to_server(self._schedules, server)
+        tenants_pb2_grpc.add_TenantServiceServicer_to_server(self._tenants, server)
 
     async def close(self) -> None:
         """Ends the streams of frames and of events."""
@@ -159,7 +179,7 @@ class Services:
         await self._events.close()
 
 
-def _detect_context(deps: Dependencies) -> DetectContext:
+def _detect_context(deps: Dependencies, admission: Admission) -> DetectContext:
     return DetectContext(
         deps.view,
         AttemptRunner(deps.view, deps.worker_client, deps.clock),
@@ -168,30 +188,22 @@ def _detect_context(deps: Dependencies) -> DetectContext:
         deps.metrics,
         deps.clock,
         Random(),
+        admission,
     )
 
 
-def _model_service(deps: Dependencies) -> ModelService:
+def _model_service(deps: Dependencies, registration: Registration, builds: Builds) -> ModelService:
     registry, view, artifacts, clock = deps.registry, deps.view, deps.artifacts, deps.clock
     refresh = deps.refresh
-    builds = Builds(registry, view, refresh, artifacts, clock)
     return ModelService(
         view,
         artifacts,
-        Registration(
-            registry,
-            view,
-            refresh,
-            artifacts,
-            builds,
-            deps.recorder,
-            clock,
-            deps.settings.signers(),
-        ),
+        registration,
         Policies(registry, view, refresh, clock),
         builds,
         deps.loader,
         deps.changeovers,
         deps.sweeper,
+        StoredBytes(view, artifacts.held_bytes),
         clock,
     )

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from control_plane.store.transaction import ImportJob
 from control_plane.types.access.api_key import ApiKey, Joining, Role, SecretHash
+from control_plane.types.access.tenant import Tenant, TenantLimits
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
@@ -213,6 +214,20 @@ def decode_api_key(text: str) -> ApiKey:
         of = {"role": Role(joins["role"]), "hosts": tuple(joins["hosts"])}
         parts["joins"] = _make(Joining, {**joins, **of})
     return _make(ApiKey, {**raw, **parts})
+
+
+def encode_tenant(tenant: Tenant) -> str:
+    return _dump(asdict(tenant))
+
+
+def decode_tenant(text: str) -> Tenant:
+    raw = json.loads(text)
+    parts = {
+        "models": tuple(raw["models"]),
+        "limits": _make(TenantLimits, raw["limits"]),
+        "priority_ceiling": Priority(raw["priority_ceiling"]),
+    }
+    return _make(Tenant, {**raw, **parts})
 
 
 def _preparation(raw: Mapping[str, Any]) -> Preparation:

@@ -12,7 +12,14 @@ from control_plane.caller import CallContext, Principal, principal_of
 from control_plane.metrics import Metrics
 from control_plane.streams.frame_window import FrameWindow, OpenFrame, StreamRules
 from control_plane.streams.turnstile import Group, Turnstile
-from yolopool.errors import Draining, InvalidOption, QueueFull, YolopoolError
+from yolopool.errors import (
+    Draining,
+    InvalidOption,
+    QueueFull,
+    TenantConcurrency,
+    TenantRate,
+    YolopoolError,
+)
 from yolopool.server.clock import Clock
 from yolopool.server.open_calls import typed_error
 from yolopool.v1 import detection_pb2
@@ -20,6 +27,8 @@ from yolopool.v1 import detection_pb2
 METHOD = "/yolopool.v1.DetectionService/DetectStream"
 # The shortest time after which a frame asks a full queue again.
 MIN_AGAIN_S = 0.01
+# What a frame waits for.
+PACED = (QueueFull, TenantRate, TenantConcurrency)
 
 Answer = detection_pb2.DetectStreamResponse
 Frame = OpenFrame[detection_pb2.StreamFrame, Answer]
@@ -175,7 +184,8 @@ class FrameStream:
     def _ask(self, now: float) -> None:
         wants = not self._ending and self._window.may_start(now)
         model, priority = self._common.model, self._common.priority
-        group = self._turnstile.group(model, priority) if wants else None
+        tenant = principal_of(self._context).tenant
+        group = self._turnstile.group(model, priority, tenant) if wants else None
         if self._asked is not None and self._asked is not group:
             self._turnstile.withdraw(self, self._asked)
             self._asked = None
@@ -207,7 +217,7 @@ class FrameStream:
             answer = Answer(response=await self._detect(self._request(frame.frame), call))
             if group is not None:
                 self._turnstile.answered(group, answer.response)
-        except QueueFull as error:
+        except PACED as error:
             again_at = self._clock.monotonic() + max(MIN_AGAIN_S, error.retry_after_s or 0.0)
             if again_at < frame.deadline:
                 self._window.put_back(frame, again_at)

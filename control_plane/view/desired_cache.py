@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from control_plane.store.signed import Admit, as_it_is
 from control_plane.types.access.api_key import ApiKey
+from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
@@ -35,6 +36,7 @@ class DesiredCache:
         self._schedules: dict[str, Schedule] = {}
         self._numbers: dict[str, int] = {}
         self._api_keys: dict[str, ApiKey] = {}
+        self._tenants: dict[str, Tenant] = {}
         self._frozen: Desired | None = None
 
     @property
@@ -52,6 +54,7 @@ class DesiredCache:
                 schedules=dict(self._schedules),
                 numbers=dict(self._numbers),
                 api_keys=dict(self._api_keys),
+                tenants=dict(self._tenants),
             )
         return self._frozen
 
@@ -61,6 +64,7 @@ class DesiredCache:
         self._shown = {key: self._admit(version) for key, version in read.versions.items()}
         self._cordons, self._numbers = dict(read.cordons), dict(read.numbers)
         self._schedules, self._api_keys = dict(read.schedules), dict(read.api_keys)
+        self._tenants = dict(read.tenants)
         self.catalogue = Catalogue(self._shown.values())
         self.desired = replace(
             read,
@@ -70,6 +74,7 @@ class DesiredCache:
             schedules=self._schedules,
             numbers=self._numbers,
             api_keys=self._api_keys,
+            tenants=self._tenants,
         )
         self._frozen = None
 
@@ -87,6 +92,8 @@ class DesiredCache:
             _apply(self._numbers, name, number)
         for key_id, api_key in changes.api_keys.items():
             _apply(self._api_keys, key_id, api_key)
+        for tenant_name, tenant in changes.tenants.items():
+            _apply(self._tenants, tenant_name, tenant)
         self.desired = replace(self.desired, revision=changes.revision, mark=changes.mark)
         self._frozen = None
         return changes.versions.keys() | changes.wants.keys()

@@ -28,6 +28,7 @@ from yolopool.v1 import (
     model_pb2_grpc,
     schedule_pb2,
     schedule_pb2_grpc,
+    tenants_pb2_grpc,
 )
 
 DETECT_TIMEOUT_S, READ_TIMEOUT_S, CHANGE_TIMEOUT_S = 30.0, 10.0, 120.0
@@ -72,6 +73,7 @@ class Services:
             "explain": explain_pb2_grpc.ExplainServiceStub(channel),
             "keys": keys_pb2_grpc.KeyServiceStub(channel),
             "schedule": schedule_pb2_grpc.ScheduleServiceStub(channel),
+            "tenants": tenants_pb2_grpc.TenantServiceStub(channel),
         }
 
     def method(self, call: Call[Any] | StreamCall[Any]) -> Any:
@@ -121,14 +123,8 @@ def models(
 
 def model(model: str) -> Call[model_records.Model]:
     """One model with all its versions; for name@version, with that version alone."""
-    request = model_pb2.GetModelRequest(model=model)
-    return Call(
-        "model",
-        "GetModel",
-        request,
-        READ_TIMEOUT_S,
-        lambda reply: model_records.model_of(reply.model),
-    )
+    request, of = model_pb2.GetModelRequest(model=model), model_records.model_of
+    return Call("model", "GetModel", request, READ_TIMEOUT_S, lambda reply: of(reply.model))
 
 
 def load(

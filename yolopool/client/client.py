@@ -18,7 +18,7 @@ import grpc
 
 from yolopool import transport
 from yolopool.client import calls, requests, uploads
-from yolopool.client.access import api_keys, joined_processes
+from yolopool.client.access import api_keys, joined_processes, tenant_records
 from yolopool.client.access.credentials import Credentials, TokenSource
 from yolopool.client.calls import Call, Services, StreamCall
 from yolopool.client.detections import Detections
@@ -272,6 +272,10 @@ class Client:
     create_join_token = _call(joined_processes.create_join_token)
     certificates = _call(joined_processes.certificates)
     revoke_certificate = _call(joined_processes.revoke_certificate)
+    set_tenant = _call(tenant_records.set_tenant)
+    list_tenants = _call(tenant_records.list_tenants)
+    usage = _call(tenant_records.usage)
+    delete_tenant = _call(tenant_records.delete_tenant)
 
     def _send(self, call: Call[Answer]) -> Answer:
         send = self._services.method(call)

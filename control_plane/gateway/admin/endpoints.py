@@ -31,6 +31,7 @@ from yolopool.v1 import (
     keys_pb2,
     model_pb2,
     schedule_pb2,
+    tenants_pb2,
 )
 
 _FILES = (
@@ -42,6 +43,7 @@ _FILES = (
     keys_pb2,
     model_pb2,
     schedule_pb2,
+    tenants_pb2,
 )
 SERVICES = {
     name: service for file in _FILES for name, service in file.DESCRIPTOR.services_by_name.items()

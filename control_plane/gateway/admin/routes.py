@@ -116,6 +116,16 @@ ROUTES = (
         verb="DELETE", path="/v1/keys/{id}", rpc="KeyService/RevokeKey", answer="key",
         errors=(404, 409),
     ),
+    Route(verb="GET", path="/v1/tenants", rpc="TenantService/ListTenants"),
+    Route(verb="GET", path="/v1/usage", rpc="TenantService/GetUsage", query=("name", "days")),
+    Route(
+        verb="PUT", path="/v1/tenants/{name}", rpc="TenantService/SetTenant",
+        body="tenant", answer="tenant", errors=(409,),
+    ),
+    Route(
+        verb="DELETE", path="/v1/tenants/{name}", rpc="TenantService/DeleteTenant",
+        query=("confirm", "dry_run"), errors=(409,),
+    ),
 )  # fmt: skip
 
 

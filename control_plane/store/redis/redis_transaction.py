@@ -11,6 +11,7 @@ from control_plane.store.redis.redis_keys import (
     NUMBERS,
     REQUEST,
     SCHEDULES,
+    TENANTS,
     VERSIONS,
     WANTS,
 )
@@ -18,6 +19,7 @@ from control_plane.store.redis.redis_stand import UNREAD, Stand
 from control_plane.store.registry import REQUEST_ID_KEPT_S
 from control_plane.store.transaction import ImportJob, Transaction, Writes
 from control_plane.types.access.api_key import ApiKey
+from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Want
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
@@ -80,6 +82,9 @@ class RedisTransaction(Transaction):
     def api_key(self, id_: str) -> ApiKey | None:
         return self._decoded(_field(API_KEYS, id_), codec.decode_api_key)
 
+    def tenant(self, name: str) -> Tenant | None:
+        return self._decoded(_field(TENANTS, name), codec.decode_tenant)
+
     def number(self, name: str) -> int:
         return self._decoded(_field(NUMBERS, name), int) or 0
 
@@ -138,6 +143,7 @@ def commands_of(writes: Writes, replies: Mapping[Read, Any] | None = None) -> li
         *records(SCHEDULES, Schedule, writes.schedules, codec.encode_schedule),
         *_fields(NUMBERS, writes.numbers, str),
         *records(API_KEYS, ApiKey, writes.api_keys, codec.encode_api_key),
+        *records(TENANTS, Tenant, writes.tenants, codec.encode_tenant),
         *_fields(IMPORTS, writes.jobs, codec.encode_job),
         *(
             ["SET", REQUEST + request_id, str(key), "EX", kept]
