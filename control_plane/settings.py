@@ -101,6 +101,12 @@ class Settings(BaseSettings):
         ge=1,
         description="calls and streams at a time of one gRPC connection; a client lets more wait",
     )
+    grpc_handshake_timeout_s: float = Field(
+        10.0, gt=0, description="seconds in which a gRPC connection must be opened, TLS included"
+    )
+    grpc_idle_s: float = Field(
+        300.0, gt=0, description="seconds that a gRPC connection without calls is kept"
+    )
     grpc_message_timeout_s: float = Field(
         60.0,
         gt=0,
@@ -286,6 +292,8 @@ class Settings(BaseSettings):
             max_calls=self.grpc_max_calls,
             max_connections=max(1, min(self.grpc_max_connections, files)),
             max_memory_bytes=memory,
+            handshake_timeout_s=self.grpc_handshake_timeout_s,
+            idle_s=self.grpc_idle_s,
             message_timeout_s=self.grpc_message_timeout_s,
             connection_age_s=_CONNECTION_AGE_S,
         )

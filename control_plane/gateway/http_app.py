@@ -50,7 +50,7 @@ class _Application(FastAPI):
         return self.openapi_schema
 
     async def document(self) -> bytes:
-        """The OpenAPI document as JSON, made once, by a thread: it takes some tenths of a second."""
+        """The OpenAPI document as JSON, made once, by a thread: that takes half a second."""
         if self._document is None:
             making = asyncio.to_thread(lambda: orjson.dumps(self.openapi()))
             self._document = asyncio.create_task(making, name="OpenAPI document")

@@ -114,7 +114,16 @@ class Services:
             deadline_s,
             settings.max_image_bytes,
             settings.max_raw_bytes,
-            DetectStreams(view, deps.metrics, clock, deps.calls, deadline_s, deps.budget, settings.max_streams),
+            DetectStreams(
+                view,
+                deps.metrics,
+                clock,
+                deps.calls,
+                deadline_s,
+                deps.budget,
+                settings.max_streams,
+                settings.grpc_message_timeout_s,
+            ),
         )
         self._events = EventService(registry)
         self._explain = ExplainService(view, deps.snapshot, history, clock)

@@ -21,8 +21,6 @@ from yolopool.server.open_calls import OpenCalls
 from yolopool.v1 import detection_pb2, types_pb2
 
 DEFAULT_WINDOW, MAX_WINDOW = 8, 64
-# In which a stream must be opened: one that is not costs nothing else, and tells nobody.
-OPENING_S = 60.0
 # What is left of a request_id for "/" and the number of a frame.
 MAX_STREAM_ID = 96
 
@@ -39,7 +37,9 @@ class DetectStreams:
         default_deadline_s: float,
         budget: ByteBudget,
         max_streams: int,
+        opening_s: float,
     ) -> None:
+        self._opening_s = opening_s
         self._budget = budget
         self._max_streams = max_streams
         self._turnstile = Turnstile(view)
@@ -56,13 +56,13 @@ class DetectStreams:
         """The answers of one stream, whose frames `detect` runs. Raises what ends it."""
         messages = aiter(requests)
         # Not counted before: a caller who never opens it would hold up a stop.
-        opening = await _opening(messages)
+        opening = await _opening(messages, self._opening_s)
         if self._closing:
             raise Draining("this control plane is stopping: open a stream to another")
         if len(self._open) >= self._max_streams:
             raise TooManyStreams(
-                f"{self._max_streams} streams are open at this control plane: end one, ask another, "
-                "or raise --max-streams",
+                f"{self._max_streams} streams are open at this control plane: end one, ask another "
+                "one, or raise --max-streams",
                 retry_after_s=1.0,
             )
         with self._calls.one():
@@ -94,13 +94,13 @@ class DetectStreams:
             stream.end()
 
 
-async def _opening(messages: AsyncIterator[Any]) -> detection_pb2.StreamOpening:
+async def _opening(messages: AsyncIterator[Any], limit_s: float) -> detection_pb2.StreamOpening:
     try:
-        async with asyncio.timeout(OPENING_S):
+        async with asyncio.timeout(limit_s):
             first = await anext(messages, None)
     except TimeoutError:
         raise DeadlineExceeded(
-            f"the stream was not opened in {OPENING_S:g} s: send an opening, then frames"
+            f"the stream was not opened in {limit_s:g} s: send an opening, then frames"
         ) from None
     if first is None or first.WhichOneof("message") != "opening":
         raise InvalidOption("the first message of a stream opens it: send an opening, then frames")

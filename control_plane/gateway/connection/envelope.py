@@ -74,8 +74,6 @@ class BodyTooLarge(HTTPException, MessageTooLarge):
         MessageTooLarge.__init__(self, detail)
 
 
-
-
 class Envelope:
     """Wraps the application of the HTTP port."""
 

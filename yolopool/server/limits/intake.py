@@ -4,7 +4,7 @@ who is cut off for being slow.
 
 import asyncio
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,32 +44,42 @@ class Intake:
         self.budget = budget
         self.cut_off = 0
         self._limits = limits
-        # The calls whose message or answer is on its way, and since when.
+        # The calls whose message or answer is on its way, and since when; those that send a stream,
+        # and when their last message was here.
         self.moving: dict[asyncio.Task[Any], float] = {}
+        self._streams: dict[asyncio.Task[Any], float] = {}
 
     def reader(self, method: str, read: Read) -> Read:
-        """Of each message of a stream. It raises why a message can't be read."""
+        """Of the messages of a stream, made in the call's task. It raises why one can't be read."""
+        task, streams = _this_task(), self._streams
+        time = task.get_loop().time
 
         def read_one(data: bytes) -> Any:
+            streams[task] = time()
             return _message(data, method, read)
 
+        streams[task] = time()
+        task.add_done_callback(streams.pop)
         return read_one
 
     async def watch(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(LOOK_S)
-            self._cut_off(loop.time(), self._limits.message_timeout_s)
-            if self._limits.max_memory_bytes and held_bytes() > self._limits.max_memory_bytes:
-                self._cut_off(loop.time(), LOOK_S)
+            limits, now_s = self._limits, loop.time()
+            self._cut_off(self.moving, now_s - limits.message_timeout_s, "they took too long")
+            if limits.max_memory_bytes and held_bytes() > limits.max_memory_bytes:
+                # What they have sent so far is in no budget: gRPC keeps it until it is whole.
+                calls = {**self.moving, **self._streams}
+                self._cut_off(calls, now_s - LOOK_S, "there is no memory for what they send")
 
-    def _cut_off(self, now: float, patience_s: float) -> None:
-        late = [task for task, since in self.moving.items() if now - since >= patience_s]
+    def _cut_off(self, calls: Mapping[asyncio.Task[Any], float], before_s: float, why: str) -> None:
+        late = [task for task, since in calls.items() if since <= before_s]
         for task in late:
             task.cancel()
         if late:
             self.cut_off += len(late)
-            log.warning("cut off calls that stood still", calls=len(late), after_s=patience_s)
+            log.warning("calls were cut off", calls=len(late), why=why)
 
 
 class Arrival:
@@ -78,8 +88,7 @@ class Arrival:
     __slots__ = ("_bytes", "_intake", "_loop", "_method", "_read", "_task")
 
     def __init__(self, intake: Intake, method: str, read: Read) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "a call runs in a task"
+        task = _this_task()
         self._intake, self._method, self._read, self._task = intake, method, read, task
         self._bytes = 0
         self._loop = task.get_loop()
@@ -107,6 +116,12 @@ class Arrival:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._intake.moving.pop(task, None)
         self._intake.budget.give(self._bytes)
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None, "a call runs in a task"
+    return task
 
 
 def no_room(size: int) -> RequestMemoryFull:

@@ -49,8 +49,8 @@ def check(data: bytes, kind: Descriptor | None) -> None:
             )
     elif _plain(memoryview(data), kind, MAX_PLAIN_BYTES) > MAX_PLAIN_BYTES:
         raise MessageTooLarge(
-            f"the message has more than {MAX_PLAIN_BYTES} bytes, or {MAX_PLAIN_BYTES // _PART_BYTES} "
-            "parts, beside its images: leave them out"
+            f"the message has more than {MAX_PLAIN_BYTES} bytes beside its images, where a part "
+            f"counts as {_PART_BYTES}: leave them out"
         )
 
 
