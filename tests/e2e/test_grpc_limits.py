@@ -1,10 +1,12 @@
 """Bad callers of the gRPC port, by real sockets against a real process: none stops the others."""
 
 import contextlib
+import gzip
 import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +17,16 @@ import pytest
 
 from tests.e2e import h2_frames as h2
 from tests.waiting import until
+from yolopool.server.limits.message_shape import MAX_PLAIN_BYTES
 from yolopool.status import error_from_rpc
 from yolopool.v1 import detection_pb2, detection_pb2_grpc
+from yolopool.vocabulary import MAX_MESSAGE_BYTES
 
 pytestmark = pytest.mark.e2e
 
 PATIENCE_S, SLOW, CONNECTIONS, CALLS = 2.0, 1000, 1100, 8
-BUDGET = 30_000_000
 MIB = 1024**2
+BUDGET, MAX_MEMORY = 30 * MIB, 200 * MIB
 DETECT = "/yolopool.v1.DetectionService/Detect"
 STREAM = "/yolopool.v1.DetectionService/DetectStream"
 RAW = {"request_serializer": None, "response_deserializer": None}
@@ -59,9 +63,8 @@ class Server:
 
     def refusal(self, path: str, message: bytes, **more: Any) -> tuple[str, str]:
         """Code and reason of a call with these bytes as its message."""
-        with self.channel() as channel:
-            with pytest.raises(grpc.RpcError) as caught:
-                channel.unary_unary(path, **RAW)(message, timeout=60, **more)
+        with self.channel() as channel, pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(path, **RAW)(message, timeout=60, **more)
         error = error_from_rpc(caught.value)
         return error.code, error.reason
 
@@ -82,6 +85,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "grpc-message-timeout-s": PATIENCE_S,
         "grpc-idle-s": PATIENCE_S,
         "max-request-memory-bytes": BUDGET,
+        "max-memory-bytes": MAX_MEMORY,
     }
     command = [sys.executable, "-m", "control_plane", *(f"--{k}={v}" for k, v in flags.items())]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -171,8 +175,10 @@ def test_connections_beyond_the_limit_are_closed_and_others_served(server: Serve
     until("there is room again", lambda: server.reason() == "MODEL_NOT_FOUND")
 
 
-def test_headers_are_bounded(server: Server) -> None:
-    assert server.refusal(DETECT, b"", metadata=[("x", "y" * 20_000)])[1] == "INVALID_MODEL_REFERENCE"
+def test_metadata_is_bounded(server: Server) -> None:
+    assert (
+        server.refusal(DETECT, b"", metadata=[("x", "y" * 20_000)])[1] == "INVALID_MODEL_REFERENCE"
+    )
     refused = server.refusal(DETECT, b"", metadata=[("x", "y" * 40_000)])
     assert refused == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")
 
@@ -201,12 +207,32 @@ def test_a_packed_message_is_refused_before_it_is_unpacked(server: Server) -> No
     assert server.rss - before < 100 * MIB
 
 
-def test_bytes_of_all_calls_together_are_bounded(server: Server) -> None:
-    """Two calls of half the budget each wait for a load; a third has no room, and is told so."""
-    large = bytes(MAX_IMAGE := BUDGET // 2 + 1)
-    assert server.reason(large) == "MODEL_NOT_FOUND"
-    with ThreadPoolExecutor(10) as pool:
-        reasons = set(pool.map(server.reason, [large] * 30))
-    assert reasons <= {"MODEL_NOT_FOUND", "REQUEST_MEMORY_FULL"}
-    assert "REQUEST_MEMORY_FULL" in reasons
-    assert server.reason(large) == "MODEL_NOT_FOUND"
+def test_messages_that_never_end_do_not_fill_the_memory(server: Server) -> None:
+    """What has come of them is kept by gRPC and is in no budget."""
+    most, size = 0, 100_000_000
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in range(60)]
+        senders = [h2.Sender(one, DETECT, size) for one in connections]
+        for _ in range(40):
+            for sender in senders:
+                with contextlib.suppress(OSError):
+                    if sender.sent < size // 2:
+                        sender.go_on()
+            most = max(most, server.rss)
+            time.sleep(0.03)
+        print(f"{sum(one.sent for one in senders) / MIB:.0f} MiB sent, {most / MIB:.0f} held")
+        assert server.reason() == "MODEL_NOT_FOUND"
+        until("their memory is given back", lambda: server.rss < MAX_MEMORY)
+    assert most < 2 * MAX_MEMORY
+
+
+def test_a_caller_who_takes_no_answer_is_cut_off(server: Server) -> None:
+    files = server.process.num_fds()
+    with server.connect() as connection:
+        # It has a window of no byte for the answer.
+        windowless = h2.PREFACE + h2.frame(4, 0, 0, b"\0\4" + bytes(4))
+        message = b"\0" + bytes(4)
+        reflection = "/yolopool.v1.FleetService/GetFleet"
+        connection.sendall(windowless + h2.headers(reflection) + h2.frame(0, 1, 1, message))
+        until("it is cut off", lambda: server.process.num_fds() <= files)
+    assert server.reason() == "MODEL_NOT_FOUND"

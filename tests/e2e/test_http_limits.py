@@ -233,7 +233,9 @@ def test_garbage_is_refused(server: Server) -> None:
 
 def test_garbage_behind_a_request_ends_the_connection_after_its_answer(server: Server) -> None:
     with server.connect() as connection:
-        connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n" + b"\x00garbage\r\n\r\n")
+        connection.sendall(
+            b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n" + b"\x00garbage\r\n\r\n"
+        )
         data = b""
         with contextlib.suppress(ConnectionError):
             while part := connection.recv(65536):

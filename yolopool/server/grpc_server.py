@@ -19,7 +19,7 @@ from yolopool import status
 from yolopool.errors import YolopoolError
 from yolopool.server.limits.byte_budget import ByteBudget
 from yolopool.server.limits.grpc_limits import GrpcLimits
-from yolopool.server.limits.intake import Arrival, Intake, Unreadable
+from yolopool.server.limits.intake import Arrival, Intake
 from yolopool.server.open_calls import OpenCalls, typed_error
 from yolopool.tls.certificates import Certificates
 from yolopool.transport import MESSAGE_SIZE_OPTIONS, WITHOUT_PROXY, is_loopback
@@ -74,31 +74,29 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        method, read = handler_call_details.method, handler.request_deserializer
-        arrival: Arrival | None = None
-        if read is not None:
-            if handler.request_streaming:
-                read = self._intake.reader(method, read)
-            else:
-                arrival = Arrival(self._intake, method, read)
-                read = arrival.read
-            handler = handler._replace(request_deserializer=read)
-        return wrapped(
-            handler,
-            lambda inner: self._guard_call(inner, method, arrival),
-            lambda inner: self._guard_stream(inner, method),
-        )
+        return self._guarded(handler, handler_call_details.method)
 
-    def _guard_call(self, inner: Any, method: str, arrival: Arrival | None) -> Any:
+    def _guarded(self, handler: Any, method: str) -> Any:
+        """A handler that reads the message itself, as of a stream: where gRPC does, nobody knows
+        of a call before its message is whole.
+        """
+        inner = next(filter(None, (getattr(handler, kind) for kind in KINDS)))
+        read, is_stream = handler.request_deserializer or bytes, handler.request_streaming
+        arrival = Arrival(self._intake, method, read, is_stream)
+        guard = self._guard_stream if handler.response_streaming else self._guard_call
+        kind = "stream_stream" if handler.response_streaming else "stream_unary"
+        own = {"unary_unary": None, "unary_stream": None, kind: guard(inner, method, arrival)}
+        return handler._replace(request_streaming=True, request_deserializer=arrival.read, **own)
+
+    def _guard_call(self, inner: Any, method: str, arrival: Arrival) -> Any:
         counted = nullcontext if method.startswith(_LIBRARY_PREFIX) else self._calls.one
 
         async def call(request: Any, context: Any) -> Any:
             try:
-                _check_read(request)
+                request = await arrival.message(request, context)
                 with counted():
                     answer = await inner(request, context)
-                if arrival is not None:
-                    arrival.answered()
+                arrival.answers()
                 return answer
             except Exception as error:
                 failed = _without_frames(error, method)
@@ -109,14 +107,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _guard_stream(self, inner: Any, method: str) -> Any:
+    def _guard_stream(self, inner: Any, method: str, arrival: Arrival) -> Any:
         async def call(request: Any, context: Any) -> Any:
             task = asyncio.current_task()
             assert task is not None, "a call runs in a task"
             failed: YolopoolError | None = None
             self._streams.add(task)
             try:
-                _check_read(request)
+                request = await arrival.message(request, context)
                 answers = inner(request, context)
                 if inspect.isawaitable(answers):
                     await (
@@ -144,11 +142,6 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         self._ending = True
         for task in self._streams:
             task.cancel()
-
-
-def _check_read(request: Any) -> None:
-    if type(request) is Unreadable:
-        raise request.error
 
 
 def _without_frames(error: Exception, method: str) -> YolopoolError:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,12 +13,12 @@ from google.protobuf import descriptor_pool
 from control_plane.gateway.kserve import grpc_door
 from control_plane.services.register import SERVICES
 from control_plane.store import bounds
-from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from tests.contract.control_plane.test_streams import Talk
+from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from tests.waiting import becomes
 from yolopool.server.limits.byte_budget import ByteBudget
 from yolopool.status import error_from_rpc
-from yolopool.v1 import detection_pb2, schedule_pb2, types_pb2
+from yolopool.v1 import membership_pb2, model_pb2, schedule_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -57,7 +56,8 @@ async def all_is_given_back(setting: Setting) -> AsyncIterator[None]:
 async def held(setting: Setting, count: int) -> list[asyncio.Task[Any]]:
     """Detects that are in progress, with half of the budget each."""
     setting.worker.infer_s = 60.0
-    calls = [asyncio.create_task(setting.rig.detect("shapes", 60, encoded=HALF)) for _ in range(count)]
+    detect = setting.rig.detect
+    calls = [asyncio.create_task(detect("shapes", 60, encoded=HALF)) for _ in range(count)]
     await becomes(lambda: setting.budget.taken_bytes > count * len(HALF))
     return calls
 
@@ -188,15 +188,19 @@ async def test_the_registry_holds_so_much_and_no_more(
     assert await fits("MAX_VERSIONS_A_MODEL", 3, rig.register("a", b"again")) == ""
 
     def schedule(name: str) -> Any:
-        change = schedule_pb2.Schedule(name=name, cron="0 8 * * *", prepare=[{"model": "shapes"}])
-        request = schedule_pb2.SetScheduleRequest(schedule=change)
+        change = model_pb2.ChangeoverRequest(prepare=[model_pb2.LoadModelRequest(model="shapes")])
+        one = schedule_pb2.Schedule(name=name, cron="0 8 * * *", change=change)
+        request = schedule_pb2.SetScheduleRequest(schedule=one)
         return rig.schedules.SetSchedule(request, timeout=10)
 
     assert await fits("MAX_SCHEDULES", 1, schedule("one")) == ""
     assert await fits("MAX_SCHEDULES", 1, schedule("one")) == ""  # it is there already
     assert await fits("MAX_SCHEDULES", 1, schedule("two")) == "REGISTRY_FULL"
+    worker = setting.worker.report()
+    join = membership_pb2.JoinRequest(worker=worker)
     workers = len(rig.plane.view.workers)
-    with monkeypatch.context() as patch:
-        patch.setattr(bounds, "MAX_WORKERS", workers)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(rig.worker("w2"), 1)
+    assert await fits("MAX_WORKERS", workers, rig.membership.Join(join, timeout=10)) == ""
+    worker.id = "w2"
+    join = membership_pb2.JoinRequest(worker=worker)
+    beyond = await fits("MAX_WORKERS", workers, rig.membership.Join(join, timeout=10))
+    assert beyond == "REGISTRY_FULL"

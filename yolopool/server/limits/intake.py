@@ -4,18 +4,19 @@ who is cut off for being slow.
 
 import asyncio
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from yolopool.errors import InvalidMessage, RequestMemoryFull, YolopoolError
+from yolopool.errors import DeadlineExceeded, InvalidMessage, RequestMemoryFull, YolopoolError
 from yolopool.server.limits.byte_budget import ByteBudget
+from yolopool.server.limits.connections import end_connection
 from yolopool.server.limits.grpc_limits import GrpcLimits
 from yolopool.server.limits.message_shape import check, input_of
-from yolopool.server.open_calls import typed_error
 
 log = structlog.get_logger()
 
@@ -28,100 +29,115 @@ _STATM, _PAGE_BYTES = Path("/proc/self/statm"), resource.getpagesize()
 Read = Callable[[bytes], Any]
 
 
-class Unreadable:
-    """Stands for a message that could not be read, until the call has a context to say why."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: YolopoolError) -> None:
-        self.error = error
-
-
 class Intake:
     """What the calls of one server share. `watch` until cancelled."""
 
     def __init__(self, limits: GrpcLimits, budget: ByteBudget) -> None:
         self.budget = budget
-        self.cut_off = 0
         self._limits = limits
-        # The calls whose message or answer is on its way, and since when; those that send a stream,
-        # and when their last message was here.
-        self.moving: dict[asyncio.Task[Any], float] = {}
-        self._streams: dict[asyncio.Task[Any], float] = {}
-
-    def reader(self, method: str, read: Read) -> Read:
-        """Of the messages of a stream, made in the call's task. It raises why one can't be read."""
-        task, streams = _this_task(), self._streams
-        time = task.get_loop().time
-
-        def read_one(data: bytes) -> Any:
-            streams[task] = time()
-            return _message(data, method, read)
-
-        streams[task] = time()
-        task.add_done_callback(streams.pop)
-        return read_one
+        # The calls whose message or answer is on its way, and those that send a stream.
+        self.moving: set[Arrival] = set()
 
     async def watch(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop, limits = asyncio.get_running_loop(), self._limits
         while True:
             await asyncio.sleep(LOOK_S)
-            limits, now_s = self._limits, loop.time()
-            self._cut_off(self.moving, now_s - limits.message_timeout_s, "they took too long")
+            now_s, patience_s = loop.time(), limits.message_timeout_s
+            late = [one for one in self.moving if one.is_late(now_s - patience_s)]
+            self._cut_off(late, DeadlineExceeded(
+                f"the message of the call did not arrive in {patience_s:g} s: send it at once"
+            ))  # fmt: skip
             if limits.max_memory_bytes and held_bytes() > limits.max_memory_bytes:
                 # What they have sent so far is in no budget: gRPC keeps it until it is whole.
-                calls = {**self.moving, **self._streams}
-                self._cut_off(calls, now_s - LOOK_S, "there is no memory for what they send")
+                late = [one for one in self.moving if one.since_s <= now_s - LOOK_S]
+                self._cut_off(late, RequestMemoryFull(
+                    "this process has no memory for more messages that are on their way: try again",
+                    retry_after_s=RETRY_AFTER_S,
+                ))  # fmt: skip
 
-    def _cut_off(self, calls: Mapping[asyncio.Task[Any], float], before_s: float, why: str) -> None:
-        late = [task for task, since in calls.items() if since <= before_s]
-        for task in late:
-            task.cancel()
+    def _cut_off(self, late: "list[Arrival]", error: YolopoolError) -> None:
+        for arrival in late:
+            arrival.cut_off(error)
         if late:
-            self.cut_off += len(late)
-            log.warning("calls were cut off", calls=len(late), why=why)
+            log.warning("calls were cut off", calls=len(late), reason=error.reason)
 
 
 class Arrival:
-    """The message of a call that sends one. Made in the call's task, before the message is read."""
+    """What one call sends. Made in the call's task."""
 
-    __slots__ = ("_bytes", "_intake", "_loop", "_method", "_read", "_task")
+    __slots__ = (
+        "_bytes", "_context", "_cut_off", "_intake", "_is_read", "_is_stream", "_method", "_read",
+        "_task", "since_s",
+    )  # fmt: skip
 
-    def __init__(self, intake: Intake, method: str, read: Read) -> None:
-        task = _this_task()
+    def __init__(self, intake: Intake, method: str, read: Read, is_stream: bool) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "a call runs in a task"
         self._intake, self._method, self._read, self._task = intake, method, read, task
+        self._is_stream, self._is_read = is_stream, False
         self._bytes = 0
-        self._loop = task.get_loop()
-        intake.moving[task] = self._loop.time()
+        self._context: Any = None
+        self._cut_off: YolopoolError | None = None
+        self.since_s = task.get_loop().time()
         task.add_done_callback(self._ended)
 
+    async def message(self, messages: Any, context: Any) -> Any:
+        """The message of the call, once it is here; of one that sends a stream, its `messages`.
+        Raises why it is not here, or can't be read.
+        """
+        moving = self._intake.moving
+        moving.add(self)
+        self._context = context
+        if self._is_stream:
+            return messages
+        try:
+            message = await context.read()
+        except asyncio.CancelledError:
+            if self._cut_off is None:
+                raise
+            self._task.uncancel()
+            raise self._cut_off from None
+        finally:
+            moving.discard(self)
+        self._is_read = True
+        if message is grpc.aio.EOF:
+            raise InvalidMessage(f"the call of {self._method} ended before its message: send one")
+        return message
+
     def read(self, data: bytes) -> Any:
-        """The message, or what stands for it."""
-        del self._intake.moving[self._task]
+        """What gRPC reads a message with."""
+        if self._is_stream:  # whoever keeps its messages counts their bytes
+            self.since_s = self._task.get_loop().time()
+            return _message(data, self._method, self._read)
         size, budget = len(data), self._intake.budget
         if not budget.take(size):
             if size > ALWAYS_BYTES:
-                return Unreadable(no_room(size))
+                raise no_room(size)
             budget.taken_bytes += size
         self._bytes = size
-        try:
-            return _message(data, self._method, self._read)
-        except YolopoolError as error:
-            return Unreadable(error)
+        return _message(data, self._method, self._read)
 
-    def answered(self) -> None:
+    def answers(self) -> None:
         """Its answer is on its way."""
-        self._intake.moving[self._task] = self._loop.time()
+        self._is_stream = False
+        self.since_s = self._task.get_loop().time()
+        self._intake.moving.add(self)
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._intake.moving.pop(task, None)
+    def is_late(self, before_s: float) -> bool:
+        """A stream may be silent for as long as it likes."""
+        return not self._is_stream and self.since_s <= before_s
+
+    def cut_off(self, error: YolopoolError) -> None:
+        """Ends a call that sends one message with the error. The others, and a caller who takes no
+        answer, can only be left alone with their connection.
+        """
+        self._cut_off = error
+        if not ((self._is_read or self._is_stream) and end_connection(self._context.peer())):
+            self._task.cancel()
+
+    def _ended(self, _: object) -> None:
+        self._intake.moving.discard(self)
         self._intake.budget.give(self._bytes)
-
-
-def _this_task() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
-    assert task is not None, "a call runs in a task"
-    return task
 
 
 def no_room(size: int) -> RequestMemoryFull:
@@ -146,5 +162,3 @@ def _message(data: bytes, method: str, read: Read) -> Any:
         raise InvalidMessage(
             f"what was sent is no message of {method}: send one as the protos have it ({error})"
         ) from None
-    except Exception as error:
-        raise typed_error(error, method) from None

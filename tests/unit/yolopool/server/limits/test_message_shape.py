@@ -74,11 +74,11 @@ def test_large_images_are_taken(message: Message) -> None:
 
 
 def test_a_message_without_an_image_is_small() -> None:
-    largest = model_pb2.ListModelsRequest(prefix="x" * (MAX_PLAIN_BYTES - 5)).SerializeToString()
+    largest = model_pb2.GetModelRequest(model="x" * (MAX_PLAIN_BYTES - 5)).SerializeToString()
     assert len(largest) == MAX_PLAIN_BYTES
-    check(largest, kind(model_pb2.ListModelsRequest))
+    check(largest, kind(model_pb2.GetModelRequest))
     with pytest.raises(MessageTooLarge, match="send less"):
-        check(largest + b"\n\0", kind(model_pb2.ListModelsRequest))
+        check(largest + b"\n\0", kind(model_pb2.GetModelRequest))
 
 
 @pytest.mark.parametrize(
