@@ -55,6 +55,7 @@ from yolopool.errors import RegistryRefusesWrites, RegistryUnavailable
 from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.limits.byte_budget import ByteBudget
+from yolopool.server.limits.heap import keep_little
 from yolopool.server.logs import set_up_logs
 from yolopool.server.open_calls import OpenCalls
 from yolopool.server.parent_death import die_with_parent
@@ -382,6 +383,7 @@ async def run(settings: Settings) -> None:
 def main(settings: Settings) -> int:
     """Returns the exit code."""
     set_up_logs("control_plane", settings.log_level, settings.log_json, file=settings.log_file)
+    keep_little()
     if settings.die_with_parent:
         die_with_parent()
     try:

@@ -3,6 +3,9 @@
 import asyncio
 from collections import deque
 
+# The C library keeps what large requests leave behind; small ones take the same room again.
+LARGE_BYTES = 256 * 1024
+
 
 class ByteBudget:
     """`take` before bytes are kept, `give` them back. One who can wait asks for `room`, in turn."""
@@ -10,6 +13,8 @@ class ByteBudget:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.taken_bytes = 0
+        # Large requests that ended, and how many of them somebody saw.
+        self._ended = self._seen = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def take(self, count: int) -> bool:
@@ -21,6 +26,7 @@ class ByteBudget:
 
     def give(self, count: int) -> None:
         self.taken_bytes -= count
+        self._ended += count >= LARGE_BYTES
         while self._waiting:
             wanted, waiter = self._waiting[0]
             if not waiter.done() and not self._take_in_turn(wanted):
@@ -28,6 +34,16 @@ class ByteBudget:
             self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(None)
+
+    def left(self) -> None:
+        """A request ended before it was here: nobody knows how many bytes had come of it."""
+        self._ended += 1
+
+    def large_ones_ended(self) -> bool:
+        """Whether there were large requests, and none has ended since this was asked before."""
+        is_over = 0 < self._ended == self._seen
+        self._ended, self._seen = (0, 0) if is_over else (self._ended, self._ended)
+        return is_over
 
     async def room(self, count: int) -> None:
         """Takes so many once there is room, after those who asked before."""

@@ -16,6 +16,7 @@ from yolopool.errors import DeadlineExceeded, InvalidMessage, RequestMemoryFull,
 from yolopool.server.limits.byte_budget import ByteBudget
 from yolopool.server.limits.connections import end_connection
 from yolopool.server.limits.grpc_limits import GrpcLimits
+from yolopool.server.limits.heap import give_back
 from yolopool.server.limits.message_shape import check, input_of
 
 log = structlog.get_logger()
@@ -47,13 +48,16 @@ class Intake:
             self._cut_off(late, DeadlineExceeded(
                 f"the message of the call did not arrive in {patience_s:g} s: send it at once"
             ))  # fmt: skip
-            if limits.max_memory_bytes and held_bytes() > limits.max_memory_bytes:
+            is_full = 0 < limits.max_memory_bytes < held_bytes()
+            if is_full:
                 # What they have sent so far is in no budget: gRPC keeps it until it is whole.
-                late = [one for one in self.moving if one.since_s <= now_s - LOOK_S]
-                self._cut_off(late, RequestMemoryFull(
+                waiting = [one for one in self.moving if one.since_s <= now_s - LOOK_S]
+                self._cut_off(waiting, RequestMemoryFull(
                     "this process has no memory for more messages that are on their way: try again",
                     retry_after_s=RETRY_AFTER_S,
                 ))  # fmt: skip
+            if self.budget.large_ones_ended() or late or is_full:
+                await asyncio.to_thread(give_back)
 
     def _cut_off(self, late: "list[Arrival]", error: YolopoolError) -> None:
         for arrival in late:
@@ -137,7 +141,10 @@ class Arrival:
 
     def _ended(self, _: object) -> None:
         self._intake.moving.discard(self)
-        self._intake.budget.give(self._bytes)
+        if self._is_read or self._is_stream:
+            self._intake.budget.give(self._bytes)
+        else:
+            self._intake.budget.left()
 
 
 def no_room(size: int) -> RequestMemoryFull:
