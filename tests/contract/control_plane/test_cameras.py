@@ -154,7 +154,7 @@ async def test_home_assistant_gets_predictions_or_an_error_that_it_knows(
     with pytest.raises(ConnectionError, match="Bad url"):
         await HomeAssistant(http, "no-such").detect(PICTURE)
     worker.on_infer = ImageNotDecodable("this is no image")
-    with pytest.raises(ConnectionError, match="400"):
+    with pytest.raises(ConnectionError, match="415"):
         await HomeAssistant(http).detect(b"no image")
 
 

@@ -195,6 +195,9 @@ async def test_a_head_of_what_has_no_end_ends(setting: Setting) -> None:
 async def test_no_redirect_to_where_a_caller_says(setting: Setting) -> None:
     caller = await setting.asked(b"GET /v1/fleet/ HTTP/1.1\r\nHost: evil.example\r\n\r\n")
     status, fields, body = await caller.answer()
+    assert (status, "location" in fields, b"evil.example" in body) == (403, False, True)
+    caller = await setting.asked(b"GET /v1/fleet/ HTTP/1.1\r\nHost: localhost:1\r\n\r\n")
+    status, fields, body = await caller.answer()
     assert (status, "location" in fields, b"/v1/fleet/" in body) == (404, False, True)
 
 

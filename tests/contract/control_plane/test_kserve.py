@@ -406,7 +406,7 @@ REFUSED: list[tuple[str, bytes, dict[str, str], int]] = [
     (INFER, b"no gzip", {"content_encoding": "gzip"}, 400),
     (INFER, gzip.compress(b"{}")[:-4], {"content_encoding": "gzip"}, 400),
     (INFER, b"{}", {"content_encoding": "br"}, 400),
-    (INFER, BROKEN, {"inference_header_content_length": "0"}, 400),
+    (INFER, BROKEN, {"inference_header_content_length": "0"}, 415),
     ("/v2/models/absent/infer", IN_JSON, {}, 404),
     ("/v2/models/team/one/versions/9/infer", IN_JSON, {}, 404),
     ("/v2/models/team/one/versions/x/infer", IN_JSON, {}, 400),

@@ -103,7 +103,6 @@ class Arrival:
             raise self._cut_off from None
         finally:
             moving.discard(self)
-        self._is_read = True
         if message is grpc.aio.EOF:
             raise InvalidMessage(f"the call of {self._method} ended before its message: send one")
         return message
@@ -113,6 +112,7 @@ class Arrival:
         if self._is_stream:  # whoever keeps its messages counts their bytes
             self.since_s = self._task.get_loop().time()
             return _message(data, self._method, self._read)
+        self._is_read = True
         size, budget = len(data), self._intake.budget
         if not budget.take(size):
             if size > ALWAYS_BYTES:
