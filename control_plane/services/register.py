@@ -47,6 +47,7 @@ from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
 from yolopool.server.clock import Clock
+from yolopool.server.limits.byte_budget import ByteBudget
 from yolopool.server.open_calls import OpenCalls
 from yolopool.v1 import (
     bench_pb2_grpc,
@@ -104,6 +105,7 @@ class Dependencies:
     snapshot: Callable[[], Snapshot]
     calls: OpenCalls
     is_leader: Callable[[], bool]
+    budget: ByteBudget
 
 
 class Services:
@@ -127,7 +129,16 @@ class Services:
             deadline_s,
             settings.max_image_bytes,
             settings.max_raw_bytes,
-            DetectStreams(view, deps.metrics, clock, deps.calls, deadline_s),
+            DetectStreams(
+                view,
+                deps.metrics,
+                clock,
+                deps.calls,
+                deadline_s,
+                deps.budget,
+                settings.max_streams,
+                settings.grpc_message_timeout_s,
+            ),
             admission,
         )
         self._events = EventService(registry)

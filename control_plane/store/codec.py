@@ -39,6 +39,7 @@ PARTS: Mapping[type[Any], Mapping[str, type[Any]]] = {
     ModelVersion: {"settings": VersionSettings, "asked": VersionSettings, "given": ServingSpec},
     ServingSpec: {"residency": Residency, "placement": Placement},
     Schedule: {"change": Changeover},
+    Tenant: {"limits": TenantLimits},
 }
 
 
