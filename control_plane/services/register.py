@@ -160,7 +160,14 @@ class Services:
         )
         builds = Builds(registry, view, refresh, artifacts, clock)
         registration = Registration(
-            registry, view, refresh, artifacts, builds, deps.recorder, clock
+            registry,
+            view,
+            refresh,
+            artifacts,
+            builds,
+            deps.recorder,
+            clock,
+            settings.signers(),
         )
         self._models = _model_service(deps, registration, builds)
         self._peers = PeerService(view, loader, clock, Random(), deadline_s)
