@@ -18,7 +18,6 @@ def test_a_ratio_is_to_the_base_of_the_same_round() -> None:
         rows += [run("base", round_, base_ms), run("other", round_, base_ms * ratio)]
     base, other = summary(rows, "way", "base", "times")
     assert (base["times"], base["times_least"]) == (1.0, 1.0)
-    assert [round(float(other[name] or 0), 3) for name in ("times", "times_least", "times_most")] == [
-        1.2, 1.1, 1.5,
-    ]  # fmt: skip
+    names = ("times", "times_least", "times_most")
+    assert [round(float(other[name] or 0), 3) for name in names] == [1.2, 1.1, 1.5]
     assert other["alone_p50_ms"] == 2.0
