@@ -38,7 +38,7 @@ from yolopool.v1 import detection_pb2, detection_pb2_grpc
 
 NAME = "m640"
 PICTURE = Picture(640, 480, 100_000, 640)
-BASE = "nothing"
+BASE, RATIO = "nothing", "cpu_of_nothing"
 # By what callers show and how they connect: the pool that they call.
 WAYS = {BASE: "open", "keys": "keys", "keys, TLS": "tls", "JWT": "keys", "JWT, TLS": "tls"}
 # CPU of the control plane, as a multiple of that of a pool which asks nobody and does not encrypt.
@@ -247,7 +247,7 @@ async def run(options: argparse.Namespace) -> Result:
                     }  # fmt: skip
                     figures = await turns.measured("benchmarks.authentication", order, [pool.plane])
                     rows.append({"way": way, "in_flight": in_flight, "round": number, **figures})
-    table = turns.summary(rows, "way", BASE)
+    table = turns.summary(rows, "way", BASE, RATIO)
     return Result(
         scenario="authentication",
         started_at=started_at,
@@ -271,7 +271,7 @@ def verdicts(table: Sequence[Row]) -> tuple[Check, ...]:
     for row in table:
         limit = LIMITS.get(str(row["way"]))
         if limit is not None:
-            ratio = turns.number(row, "cpu_ratio")
+            ratio = turns.number(row, RATIO)
             name = f"{row['way']}: at most {limit:g} x the CPU of a pool that asks nobody"
             checks.append(Check(name, ratio <= limit, f"{ratio:.3f} x"))
     return tuple(checks)

@@ -32,7 +32,7 @@ from yolopool.v1 import detection_pb2, detection_pb2_grpc
 
 NAME = "m640"
 PICTURE = Picture(640, 480, 100_000, 640)
-BASE = "gRPC"
+BASE, RATIO = "gRPC", "cpu_of_grpc"
 
 
 @asynccontextmanager
@@ -163,7 +163,7 @@ async def run(options: argparse.Namespace) -> Result:
                     }  # fmt: skip
                     figures = await turns.measured("benchmarks.doors", order, planes())
                     rows.append({"door": door, "in_flight": in_flight, "round": number, **figures})
-    table = turns.summary(rows, "door", BASE)
+    table = turns.summary(rows, "door", BASE, RATIO)
     return Result(
         scenario="doors",
         started_at=started_at,
@@ -179,7 +179,7 @@ def verdicts(table: Sequence[Row]) -> tuple[Check, ...]:
     for row in table:
         limit = LIMITS.get(str(row["door"]))
         if limit is not None:
-            ratio = turns.number(row, "cpu_ratio")
+            ratio = turns.number(row, RATIO)
             name = f"{row['door']}: at most {limit:g} x the CPU of gRPC Detect"
             checks.append(Check(name, ratio <= limit, f"{ratio:.2f} x"))
     return tuple(checks)

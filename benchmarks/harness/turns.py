@@ -78,8 +78,10 @@ async def measured(
     }
 
 
-def summary(rows: Sequence[Row], way: str, base: str) -> tuple[Row, ...]:
-    """By the column `way`: medians of the rounds, and of the ratios to `base` within a round."""
+def summary(rows: Sequence[Row], way: str, base: str, ratio: str) -> tuple[Row, ...]:
+    """By the column `way`: medians of the rounds, and of the ratios of CPU to that of `base` within
+    a round, in columns that begin with `ratio`.
+    """
     table: list[Row] = []
     most = max(number(row, "in_flight") for row in rows)
     for name in dict.fromkeys(str(row[way]) for row in rows):
@@ -91,9 +93,9 @@ def summary(rows: Sequence[Row], way: str, base: str) -> tuple[Row, ...]:
             {
                 way: name,
                 CPU: median([number(row, CPU) for row in loaded]),
-                "cpu_ratio": median(ratios),
-                "cpu_ratio_least": min(ratios),
-                "cpu_ratio_most": max(ratios),
+                ratio: median(ratios),
+                f"{ratio}_least": min(ratios),
+                f"{ratio}_most": max(ratios),
                 "requests_per_s": median([number(row, "requests_per_s") for row in loaded]),
                 "alone_p50_ms": median([number(row, "p50_ms") for row in alone]),
                 "alone_p99_ms": median([number(row, "p99_ms") for row in alone]),

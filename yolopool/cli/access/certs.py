@@ -86,9 +86,10 @@ def join_token(
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Make a token with which one process gets a certificate. It is printed once, to stdout.
+    """Make a token that lets one process join.
 
-    Put it in a file of that host, and start the process with --join-token-file.
+    It is printed once, to stdout. Put it in a file of that host, and start the process with
+    --join-token-file: it gets a certificate, and renews it.
     """
     with Client(address) as client:
         made = client.create_join_token(
@@ -103,7 +104,7 @@ def join_token(
 
 @certs_app.command("list")
 def list_(as_json: AsJson = False, address: Address = DEFAULT_ADDRESS) -> None:
-    """List the processes that joined with a token, and tokens that nobody used yet."""
+    """List who joined, and tokens that nobody used."""
     with Client(address) as client:
         found = client.certificates()
     print_json([plain(one) for one in found]) if as_json else out.print(table(found, time.time()))
@@ -117,7 +118,7 @@ def revoke(
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """End the certificates of a process that joined, or a token that nobody used."""
+    """End the certificates of who joined, or a token."""
     with Client(address) as client:
         ended = client.revoke_certificate(name)
     if as_json:

@@ -9,16 +9,17 @@ from control_plane.identity.oidc.issuer_file import Grant, Issuer
 from control_plane.types.access.api_key import Role
 from yolopool.errors import CredentialsInvalid, RoleNeeded
 
-ISSUER = Issuer(
-    url="https://login.example/a",
-    audience="yolopool",
-    role_claim="realm_access.roles",
-    grant=(
+TABLE: dict[str, Any] = {
+    "url": "https://login.example/a",
+    "audience": "yolopool",
+    "role_claim": "realm_access.roles",
+    "grant": (
         Grant(when="boss", role="admin"),
         Grant(when="north", role="detect", models=("north/*",), tenant="north"),
         Grant(when="any", role="operate"),
     ),
-)
+}
+ISSUER = Issuer(**TABLE)
 
 
 def claims(*roles: Any, **more: Any) -> dict[str, Any]:
