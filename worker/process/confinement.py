@@ -67,7 +67,7 @@ def _lacking(settings: Settings) -> str:
     try:
         _own_temporary_folder(settings.data_dir)
     except OSError as error:
-        return f"there is no room for temporary files in {settings.data_dir} ({error.strerror})"
+        return f"no temporary folder can be made in {settings.data_dir} ({error.strerror})"
     return ""
 
 

@@ -2,6 +2,9 @@
 
 import asyncio
 import hashlib
+import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -261,3 +264,19 @@ async def test_an_importer_reports_whose_signature_is_missing(tmp_path: Path) ->
         importing.cancel()
         await asyncio.gather(importing, return_exceptions=True)
         assert versions[VersionKey("a", 1)].reason == "SIGNATURE_REQUIRED"
+
+
+def test_an_importer_without_a_pool_asks_for_the_signature_beside_the_file(tmp_path: Path) -> None:
+    file, public = tmp_path / "best.pt", ANNE.public(tmp_path / "signers" / "anne.pub")
+    file.write_bytes(DATA)
+    reasons = []
+    for signature in ("", MALLORY.sign(DATA), ANNE.sign(DATA)):
+        if signature:
+            file.with_name("best.pt.minisig").write_text(signature)
+        flags = [str(file), f"--out={tmp_path / 'packs'}", f"--trusted-signers={public}"]
+        command = [sys.executable, "-m", "importer", *flags]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        reasons.append(json.loads(done.stdout)["reason"])
+    # The last one is read, and is no model.
+    assert reasons == ["SIGNATURE_REQUIRED", "SIGNATURE_INVALID", "ARTIFACT_INVALID"]

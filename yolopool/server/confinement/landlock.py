@@ -8,6 +8,7 @@ https://docs.kernel.org/userspace-api/landlock.html
 import ctypes
 import errno
 import os
+import platform
 import stat
 import struct
 from collections.abc import Iterable, Iterator
@@ -57,6 +58,8 @@ def abi() -> int:
     """The version of Landlock that the kernel has; 0: none, or it is switched off, or a container
     runtime does not let it through.
     """
+    if platform.system() != "Linux":
+        return 0
     return max(0, int(_libc().syscall(_CREATE_RULESET, None, 0, _ASK_FOR_ABI)))
 
 
