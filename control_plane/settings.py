@@ -13,7 +13,7 @@ from yolopool.errors import InvalidModelReference
 from yolopool.names import parse_ref
 from yolopool.tls.certificates import Certificates, certificates_of
 from yolopool.transport import check_exposure
-from yolopool.vocabulary import MAX_RAW_BYTES
+from yolopool.vocabulary import MAX_RAW_BYTES, MAX_REJOIN_S
 
 
 class Settings(BaseSettings):
@@ -231,6 +231,11 @@ class Settings(BaseSettings):
                 f"{self.heartbeat_interval_s:g} s: one late heartbeat would lose a worker"
             )
         return self
+
+    @property
+    def gather_s(self) -> float:
+        """How long a new leader waits for the workers on record to call, seconds."""
+        return self.lease_s + MAX_REJOIN_S
 
     def certificates(self) -> Certificates | None:
         """Raises OSError and ValueError for files that can't be used."""
