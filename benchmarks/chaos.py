@@ -57,7 +57,7 @@ async def run(options: argparse.Namespace) -> Result:
                 report = await _play(scenario, device, options)
                 rows += report.rows()
                 checks += _checks(device, report)
-                print(report.text(), file=sys.stderr, flush=True)
+                print(f"{report.text()}\n{report.words}", file=sys.stderr, flush=True)
         tables[f"faults, {device} workers"] = tuple(rows)
     if missing:
         tables["not played"] = tuple(missing)

@@ -60,7 +60,6 @@ from yolopool.server.parent_death import die_with_parent
 from yolopool.server.process import announce, settle, unique_name, until_signal
 from yolopool.server.time_limits import ended
 from yolopool.tls.certificates import follow
-from yolopool.vocabulary import MAX_REJOIN_S
 
 log = structlog.get_logger()
 
@@ -126,19 +125,14 @@ class ControlPlane:
             view,
             clock,
             settings.reconciler_lease_s,
-            settings.lease_s + MAX_REJOIN_S,
+            settings.gather_s,
             self._refused,
         )
         self._reconciler = Reconciler(
             self._election, registry, view, refresh, self._executor, clock, ReconcilerTimings()
         )
         self._observer = FleetObserver(
-            registry,
-            view,
-            recorder,
-            lambda: self._election.token,
-            clock,
-            settings.lease_s + MAX_REJOIN_S,
+            registry, view, recorder, lambda: self._election.token, clock, settings.gather_s
         )
         self._drainer = Drainer(
             view, self._worker_client, recorder, clock, lambda: self._election.acting_token

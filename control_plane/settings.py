@@ -16,7 +16,7 @@ from yolopool.server.limits.grpc_limits import GrpcLimits
 from yolopool.signing.signers import Signers, read_keys
 from yolopool.tls.certificates import Certificates, certificates_of
 from yolopool.transport import check_exposure
-from yolopool.vocabulary import MAX_RAW_BYTES
+from yolopool.vocabulary import MAX_RAW_BYTES, MAX_REJOIN_S
 
 # How long a caller keeps one connection, and so one of several control planes behind a balancer.
 _CONNECTION_AGE_S = 300.0
@@ -346,6 +346,11 @@ class Settings(BaseSettings):
                 f"{self.heartbeat_interval_s:g} s: one late heartbeat would lose a worker"
             )
         return self
+
+    @property
+    def gather_s(self) -> float:
+        """How long a new leader waits for the workers on record to call, seconds."""
+        return self.lease_s + MAX_REJOIN_S
 
     def signers(self) -> Signers:
         """Raises OSError and ValueError for keys that can't be used."""

@@ -151,9 +151,9 @@ class Pool:
                 )
         return ""
 
-    async def healed(self) -> str:
+    async def healed(self, limit_s: float) -> str:
         """Waits until nothing is missing; the last complaint, empty if there is none."""
-        return await settled(self.incomplete, START_LIMIT_S)
+        return await settled(self.incomplete, limit_s)
 
     async def reconciler(self) -> str:
         """The process that decides, by its own word; empty: none does now."""

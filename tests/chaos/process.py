@@ -14,7 +14,8 @@ from pathlib import Path
 
 from yolopool.server import parent_death
 
-STOP_LIMIT_S = 10.0
+# More than a process gives itself, since the machine may do other things.
+STOP_LIMIT_S = 20.0
 POLL_S = 0.02
 WIDTH = 300
 _REQUEST = re.compile(r'"event": "(request|infer)"')

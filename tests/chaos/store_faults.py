@@ -15,8 +15,9 @@ from yolopool.errors import RegistryRefusesWrites, RegistryUnavailable, Yolopool
 # What an eviction policy may drop: any key, as a whole. Those whose loss must be made good first.
 PARTS = (*keys.COUNTED, keys.META, keys.LOG, keys.LEASE, keys.WORKERS, keys.FOOTPRINTS, keys.EVENTS)
 LACKED = (keys.VERSIONS, keys.WANTS, keys.NUMBERS, keys.META)
-# Of a store that answers so late: less than its clients wait, and more than they are used to.
-LATE_S = 0.4
+# Each way, of a store that answers late: a plan's writes must still fit into half the leader's
+# lease. A slower one is as good as away.
+LATE_S = 0.2
 FULL_BYTES = 1
 
 
@@ -90,7 +91,7 @@ async def kill_the_store(trial: Trial) -> None:
 
 
 async def slow_the_store(trial: Trial) -> None:
-    """Each command and each answer takes 0.4 s: loads take longer, and work."""
+    """Each command and each answer takes 0.2 s: loads take longer, and work."""
     store = trial.pool.store
     assert isinstance(store, Movable), "the scenario asks for one"
     trial.strike()
