@@ -10,6 +10,10 @@ from worker.batching.fair_share import FairShare
 from worker.batching.lane import Lane
 from worker.batching.tenant_turns import TenantTurns
 
+# How much longer the pass of a tenant may become by others that join it: it waits for one pass of
+# theirs, and not for two.
+MAX_LONGER = 1.2
+
 Lanes = dict[str, dict[Shape, Lane]]  # by version and shape
 Weight = Callable[[str], float]
 # Lanes whose pass may begin, by tenant and version: of each version the most urgent.
@@ -106,16 +110,18 @@ class PriorityClass:
         estimates: LatencyEstimates,
     ) -> list[tuple[Lane, list[Key]]]:
         """Removes the tickets of other tenants that join the pass of these keys of a lane: as many
-        as there is room for, and as make no ticket in it late.
+        as there is room for, lengthen it by at most MAX_LONGER, and make no ticket in it late.
         """
         others = list(self.beside(lane))
         waiting = len(keys) + sum(len(other.keys) for other in others)
         room = lane.batching.cut(waiting, limit) - len(keys)
+        longest_s = MAX_LONGER * lane.pass_s(len(keys), limit, estimates)
         while room > 0:
             parts = _first_of(others, room)
             joined = [*keys, *(key for _, some in parts for key in some)]
-            ends = begins + MARGIN * lane.pass_s(len(joined), limit, estimates)
-            if ends < min(deadline(number) for _, number in joined):
+            pass_s = lane.pass_s(len(joined), limit, estimates)
+            due = min(deadline(number) for _, number in joined)
+            if pass_s <= longest_s and begins + MARGIN * pass_s < due:
                 return [(other, other.pop(len(some), estimates)) for other, some in parts]
             room //= 2
         return []

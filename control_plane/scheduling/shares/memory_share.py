@@ -154,8 +154,8 @@ def _blocked(
     size = _size(context, version) / MIB
     told = (
         f"models of tenant {tenant.name} hold {held:,.1f} of the {limit:,.1f} MiB that they may "
-        f"({tenant.limits.memory_share:.0%} of all workers), and {version.key} needs {size:,.1f}: "
-        f"{why}"
+        f"({100 * tenant.limits.memory_share:g}% of all workers), and {version.key} needs "
+        f"{size:,.1f}: {why}"
     )
     if final:
         told += "; unload or unpin one, or raise its memory_share"

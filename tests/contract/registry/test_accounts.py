@@ -151,18 +151,19 @@ async def test_a_day_is_counted_by_all_and_goes_on_after_a_restart(case: Case) -
 
 async def test_what_was_used_while_the_store_was_away_is_told_once_it_answers(case: Case) -> None:
     one, _ = await planes(case, images_per_day=50)
-    kept = case.registry.accounts.add_usage
+    accounts: Any = case.registry.accounts
+    kept = accounts.add_usage
     one.asked(3)
 
     async def lost(*args: Any) -> Any:
         await kept(*args)
         raise RegistryUnavailable("the answer was lost")
 
-    case.registry.accounts.add_usage = lost  # type: ignore[method-assign]
+    accounts.add_usage = lost
     await one.exchange.once()
     one.asked(4)
     await one.exchange.once()
-    case.registry.accounts.add_usage = kept  # type: ignore[method-assign]
+    accounts.add_usage = kept
     await one.exchange.once()
     await one.exchange.once()
     of_day = await used_today(case)

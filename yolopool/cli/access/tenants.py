@@ -147,26 +147,31 @@ def size_of(text: str | None) -> int | None:
 
 
 def table(tenants: tuple[Tenant, ...]) -> Table:
-    """Tenants as people read them; - stands for no limit."""
-    shown = Table(
-        "Name", "Models", "Images/s", "At once", "Images/day", "Bytes/day", "Store", "Memory",
-        "Weight", "Ceiling", "Pool", box=None,
-    )  # fmt: skip
+    """Tenants as people read them; - stands for none."""
+    shown = Table("Name", "Models", "Limits", "Weight", "Ceiling", "Pool", box=None)
     for one in tenants:
         shown.add_row(
             one.name,
-            " ".join(one.models),
-            f"{one.requests_per_s:g}" if one.requests_per_s else "-",
-            str(one.concurrent_requests or "-"),
-            f"{one.images_per_day:,}" if one.images_per_day else "-",
-            in_words(one.bytes_per_day),
-            in_words(one.store_bytes),
-            f"{one.memory_share:.0%}" if one.memory_share else "-",
+            " ".join(one.models) or "-",
+            limits(one),
             f"{one.weight:g}",
             one.priority_ceiling if one.priority_ceiling != "interactive" else "-",
             one.pool or "-",
         )
     return shown
+
+
+def limits(tenant: Tenant) -> str:
+    """The limits of a tenant in words: 50/s, 16 at once, 20GB a day."""
+    parts = [
+        (tenant.requests_per_s, f"{tenant.requests_per_s:g}/s"),
+        (tenant.concurrent_requests, f"{tenant.concurrent_requests} at once"),
+        (tenant.images_per_day, f"{tenant.images_per_day:,} images a day"),
+        (tenant.bytes_per_day, f"{in_words(tenant.bytes_per_day)} a day"),
+        (tenant.store_bytes, f"{in_words(tenant.store_bytes)} in the store"),
+        (tenant.memory_share, f"{100 * tenant.memory_share:g}% of memory"),
+    ]
+    return ", ".join(text for limit, text in parts if limit) or "-"
 
 
 def usage_table(found: tuple[TenantUsage, ...]) -> Table:

@@ -33,9 +33,9 @@ def shown(what: object) -> list[str]:
 def test_a_tenant_in_a_line_with_a_dash_for_what_is_not_limited() -> None:
     north = Tenant("north", ("n/*", "x"), 0.5, 8, 0, 2 * 10**9, 0, 0.25, 2.0, "bulk", "night")
     head, line, free = shown(table((north, Tenant("free"))))
-    assert head.startswith("Name Models Images/s")
-    assert line == "north n/* x 0.5 8 - 2GB - 25% 2 bulk night"
-    assert free == "free - - - - - - 1 - -"
+    assert head == "Name Models Limits Weight Ceiling Pool"
+    assert line == "north n/* x 0.5/s, 8 at once, 2GB a day, 25% of memory 2 bulk night"
+    assert free == "free - - 1 - -"
 
 
 def test_usage_in_a_line() -> None:
