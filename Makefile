@@ -5,7 +5,8 @@ VENV ?= .venv
 # Another index for torch may be given as PIP_ARGS="--extra-index-url ...".
 PIP_ARGS ?=
 PYTEST_ARGS ?=
-PYTEST_WORKERS ?= 2
+# One more than two cores have work for: tests wait for processes.
+PYTEST_WORKERS ?= 3
 # The build of torch that serves here; which one (CPU or CUDA) is the index's choice.
 TORCH := torch==2.13.0 torchvision==0.28.0
 
