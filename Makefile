@@ -5,7 +5,8 @@ VENV ?= .venv
 # Another index for torch may be given as PIP_ARGS="--extra-index-url ...".
 PIP_ARGS ?=
 PYTEST_ARGS ?=
-PYTEST_WORKERS ?= 2
+# One more than two cores have work for: tests wait for processes.
+PYTEST_WORKERS ?= 3
 # Of make fuzz: seconds, or executions of all targets together.
 FUZZ_SECONDS ?= 300
 FUZZ_RUNS ?= 0

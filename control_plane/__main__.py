@@ -2,8 +2,16 @@
 
 import sys
 
-from control_plane.app import main
-from control_plane.settings import read_settings
+from yolopool.server import process
+
+
+def run() -> int:
+    process.begin()
+    from control_plane.app import main
+    from control_plane.settings import read_settings
+
+    return main(read_settings())
+
 
 if __name__ == "__main__":
-    sys.exit(main(read_settings()))
+    sys.exit(run())

@@ -27,7 +27,7 @@ from importer.refusal import (
     WEAK_SANDBOX,
     ImportRefused,
 )
-from yolopool.server import exhaustion
+from yolopool.server import exhaustion, process
 
 Say = Callable[[dict[str, Any]], None]
 _CHUNK_BYTES = 4 * 1024**2
@@ -68,7 +68,9 @@ def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]
     artifact, folder, build = Path(order["artifact"]), Path(order["folder"]), order["build"]
     of_onnx = archive.is_onnx(artifact)
     build |= builds.resolved(of_onnx, **build)
+    process.begin()
     encode = _for_onnx(build) if of_onnx else _for_torch(build)
+    process.settle()
     warnings += sandbox.after_imports(
         order["memory_bytes"], order["file_bytes"], order["processor_s"]
     )

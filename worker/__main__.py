@@ -25,6 +25,7 @@ log = structlog.get_logger()
 
 def main() -> int:
     """Runs until SIGTERM or SIGINT. Returns the exit status."""
+    process.begin()
     settings = read_settings()
     # After a crash in native code, the dumped stacks say where it happened.
     faulthandler.enable()
@@ -74,6 +75,7 @@ async def _serve(settings: Settings, stream: QueuedLog | DirectLog, sandbox: str
         except BrokenGpu as error:
             await report_no_device(settings, str(error))
             raise
+        process.settle()
         await supervisor.run(process.until_signal)
         return
     # Imported here to keep the supervisor light: it imports OpenCV.

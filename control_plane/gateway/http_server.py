@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import socket
 from collections.abc import Iterator
@@ -22,19 +23,47 @@ from yolopool.tls.certificates import Certificates, TlsFiles
 # gRPC and the store need some too.
 _OF_FILES = 0.5
 _UNREAD_BYTES = 256 * 1024
-_TICKS_A_SECOND = 10  # of the library
+_TICKS_A_SECOND = 10  # as the library counts them
+_DAY_OF_TICKS = 86_400 * _TICKS_A_SECOND
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to `app`, which also stops the gRPC server."""
+    """Leaves signals to `app`, which also stops the gRPC server. Stops when it is told to: the
+    library looks ten times a second, and then waits a tenth of one.
+    """
 
     def __init__(self, config: uvicorn.Config, door: HttpDoor) -> None:
         super().__init__(config)
         self._door = door
+        self._told = asyncio.Event()
+
+    def stop(self) -> None:
+        self.should_exit = True
+        self._told.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        for counter in itertools.count():
+            if await self.on_tick(counter % _DAY_OF_TICKS):
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1 / _TICKS_A_SECOND):
+                    await self._told.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listening in (*self.servers, *(sockets or ())):
+            listening.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await asyncio.sleep(0)  # those that are idle are closed now
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                await self._wait_tasks_to_complete()
+        for task in self.server_state.tasks:
+            task.cancel()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_A_SECOND == 0:
@@ -107,4 +136,4 @@ class HttpServer:
         self._door.draining = True
 
     def stop(self) -> None:
-        self._server.should_exit = True
+        self._server.stop()

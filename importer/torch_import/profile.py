@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from importer.torch_import.tasks import channels_of
 
@@ -42,6 +42,31 @@ class _LiveBytes(TorchDispatchMode):
         self.now -= self._alive.pop(key, 0)
 
 
+class _Operations(TorchDispatchMode):
+    """Counts floating point operations as torch's FlopCounterMode does. That one takes every layer
+    to pieces in Python, and imports sympy for that; without gradients torch has done so before.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+for _mode in (_LiveBytes, _Operations):
+    # Torch keeps its compiler from looking into a mode, and imports it for that at the first call:
+    # a third of all that an import took. Nothing is compiled here.
+    _function = getattr(_mode.__torch_dispatch__, "__wrapped__", None)
+    if _function is not None:
+        setattr(_function, "__dynamo_disable", _function)
+
+
 def probe(model: nn.Module, stride: int) -> tuple[Any, int]:
     """Runs one grey image: what the model gives, and activation bytes per image and megapixel
     (fp32), which grow with pixels and images alike.
@@ -55,7 +80,7 @@ def probe(model: nn.Module, stride: int) -> tuple[Any, int]:
 
 def gflops(model: nn.Module, stride: int, image_size: int) -> float:
     """Billions of floating point operations of one square image, a multiply and an add being two:
-    those of convolutions and matrix products, as torch's FlopCounterMode counts them.
+    those of convolutions and matrix products.
 
     Convolutions take a number for each pixel and attention one for each pair of pixels, so that
     flops = a * pixels + b * pixels ** 2 is known from two small images.
@@ -69,9 +94,9 @@ def gflops(model: nn.Module, stride: int, image_size: int) -> float:
 
 
 def _flops(model: nn.Module, size: int) -> int:
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), _Operations() as counter:
         model(_grey(model, size))
-    return int(counter.get_total_flops())
+    return int(counter.total)
 
 
 def _grey(model: nn.Module, size: int) -> torch.Tensor:

@@ -80,7 +80,8 @@ class StallTimer:
             step_s = min(now - self._looked, self._max_step_s)
             done = spent(step_s)
             ran_s = min(done.ran_s, step_s)
-            self._total_s += step_s
+            # A look that came late is explained as a whole by threads that ran or waited meanwhile.
+            self._total_s += max(step_s, min(now - self._looked, done.ran_s + done.waited_s))
             self._ran_s += ran_s
             # A wait that ended now explains seconds of earlier looks, too.
             self._idle_s = max(0.0, self._idle_s + step_s - ran_s - done.waited_s)

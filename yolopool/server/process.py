@@ -15,6 +15,13 @@ from uuid import uuid4
 STDOUT = 1
 
 
+def begin() -> None:
+    """Call first: until `settle` nothing is looked through for garbage, since what is imported
+    stays. It took a tenth to a fifth of the time to start.
+    """
+    gc.disable()
+
+
 def settle() -> None:
     """Call once after start-up: excludes everything that exists now from garbage collection.
 
@@ -22,6 +29,7 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def unique_name() -> str:

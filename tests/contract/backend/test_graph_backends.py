@@ -25,6 +25,7 @@ from importer import child
 from importer.refusal import ImportRefused
 from tests import onnx_graphs
 from tests.contract.backend.test_backend import boxed, on_the_cpu, options
+from tests.contract.backend.test_layouts import Boxes
 from tests.contract.forging import rewrite_weights
 from tests.contract.importer.test_onnx import BY_HAND, NAMES, OF_THREE, V8, outputs_of, rows_of
 from tests.contract.imports import import_in_child, refusal_of
@@ -32,7 +33,6 @@ from tests.contract.worker.test_worker import Start
 from tests.contract.worker.test_worker import start as start
 from tests.lying_graphs import LIES, TRUE
 from tests.models import SHAPES, Zoo, build, location, picture, save
-from tests.unit.worker.backends.test_layouts import Boxes
 from worker.backends.base import Backend, run
 from worker.backends.composite import CompositeBackend
 from worker.backends.onnx.onnxruntime_backend import OnnxRuntime

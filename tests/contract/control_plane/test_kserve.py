@@ -93,7 +93,8 @@ def classes(response: kserve.ModelInferResponse) -> list[int]:
 
 @pytest.fixture
 async def doors(tmp_path: Path) -> AsyncIterator[Doors]:
-    async with Rig(tmp_path) as rig:
+    # No worker is lost here, however long a busy host leaves this process no processor.
+    async with Rig(tmp_path, lease_s=30.0) as rig:
         worker = Echo("echo", models=4)
         await worker.start(rig.addresses.grpc)
         try:

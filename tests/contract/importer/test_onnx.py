@@ -14,10 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from importer import child
 from importer.onnx_import.graph import NEWEST_IR, NEWEST_OPSET
 from tests import onnx_graphs
+from tests.contract.backend.test_layouts import Boxes, seen
 from tests.contract.imports import import_in_child, refusal_of
 from tests.lying_graphs import TRUE
 from tests.models import Zoo, build_woken, import_checkpoint, location, picture
-from tests.unit.worker.backends.test_layouts import Boxes, seen
 from worker.backends.onnx.layouts import Final, decode
 from worker.packs import manifest as pack_rules
 from worker.packs.pack import Pack

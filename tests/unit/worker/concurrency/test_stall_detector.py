@@ -47,6 +47,17 @@ def test_a_wait_for_a_processor_is_no_stall_and_is_excused() -> None:
     assert (timer.excused_s, timer.is_starved) == (0.0, False)
 
 
+def test_a_late_look_explains_all_that_threads_waited_meanwhile() -> None:
+    """The watching thread, too, waits for a processor: most of what it missed was no stall."""
+    timer = StallTimer(max_step_s=0.5)
+    timer.look("a", 0.0)
+    assert timer.look("a", 3.0, lambda _: Spent(0.6, 2.4)) == 0.5
+    assert (timer.excused_s, timer.is_starved) == (2.5, True)
+    # The whole process was frozen for the rest, which nothing explains.
+    assert timer.look("a", 60.0, lambda _: Spent(0.5, 0.0)) == 1.0
+    assert timer.excused_s == 2.5
+
+
 def test_nothing_under_way_is_no_stall() -> None:
     timer = StallTimer(max_step_s=1.0)
     assert [timer.look(None, float(now)) for now in range(3)] == [0.0, 0.0, 0.0]
