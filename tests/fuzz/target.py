@@ -92,6 +92,7 @@ MODULES = {
     "graphs": "graphs",
     "graph-runs": "graphs",
     "calibration": "graphs",
+    "child-lines": "child_lines",
     "calls": "calls",
     "wire": "wire",
     "worker": "worker_wire",
