@@ -97,6 +97,7 @@ MODULES = {
     "wire": "wire",
     "worker": "worker_wire",
     "http": "http",
+    "guarded": "http",
     "references": "texts",
     "schedules": "texts",
     "options": "texts",
