@@ -260,19 +260,21 @@ async def run(options: argparse.Namespace) -> Result:
 
 
 def _slowest(every: Sequence[Fuzzed]) -> list[Row]:
-    rows: list[dict[str, Any]] = []
-    for one in every:
-        for slow in one.replay["slowest"][:_SLOWEST]:
-            rows.append(
-                {
-                    "target": one.target.name,
-                    "ms": 1000 * slow["seconds"],
-                    "outcome": slow["outcome"],
-                    "size_bytes": slow["size_bytes"],
-                    "sha256": slow["sha256"][:16],
-                }
-            )
-    return sorted(rows, key=lambda row: -row["ms"])
+    found = [
+        (float(slow["seconds"]), one.target.name, slow)
+        for one in every
+        for slow in one.replay["slowest"][:_SLOWEST]
+    ]
+    return [
+        {
+            "target": name,
+            "ms": 1000 * seconds,
+            "outcome": slow["outcome"],
+            "size_bytes": slow["size_bytes"],
+            "sha256": slow["sha256"][:16],
+        }
+        for seconds, name, slow in sorted(found, key=lambda one: -one[0])
+    ]
 
 
 def _outcomes(every: Sequence[Fuzzed]) -> list[Row]:

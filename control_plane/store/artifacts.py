@@ -150,7 +150,9 @@ class FolderArtifacts:
             manifest = json.loads((folder / "manifest.json").read_bytes())
             found = [_hash(folder / name).hexdigest() for name in ("skeleton.json", "weights.bin")]
             wanted = [manifest["architecture_key"], manifest["weights_sha256"]]
-        except (OSError, ValueError, KeyError, TypeError, PackNotFound, PackInvalid):
+        except (
+            OSError, ValueError, KeyError, TypeError, RecursionError, PackNotFound, PackInvalid,
+        ):  # fmt: skip
             return False
         return found == wanted and _touched(folder)
 

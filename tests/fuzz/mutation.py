@@ -24,6 +24,8 @@ TEXTS = (
     "x" * 64, "x" * 300, "a/" * 40, "9" * 400,
 )  # fmt: skip
 _MOST_CHANGES = 6
+# In the place of a value that is nested deeper than Python's own writer goes.
+_DEEP = "nested deeply"
 
 
 def of_bytes(
@@ -77,7 +79,7 @@ def _delete(data: bytearray, rng: Random, *_: Any) -> None:
 
 def _repeat(data: bytearray, rng: Random, *_: Any) -> None:
     part = _range(data, rng)
-    data[part.stop : part.stop] = data[part] * (1 << rng.randrange(10) if rng.random() < 0.2 else 1)
+    data[part.stop : part.stop] = data[part] * (1 << rng.randrange(14) if rng.random() < 0.2 else 1)
 
 
 def _move(data: bytearray, rng: Random, *_: Any) -> None:
@@ -139,7 +141,11 @@ def of_json(data: bytes, rng: Random, words: Sequence[str]) -> bytes:
         return data
     for _ in range(_count(rng)):
         value = changed_value(value, rng, words, 0)
-    return json.dumps(value).encode()
+    text = json.dumps(value)
+    if _DEEP in text:
+        levels = 1 << rng.randrange(7, 14)
+        text = text.replace(f'"{_DEEP}"', "[" * levels + "]" * levels)
+    return text.encode()
 
 
 def changed_value(value: Any, rng: Random, words: Sequence[str], depth: int) -> Any:
@@ -193,7 +199,4 @@ def any_value(rng: Random, words: Sequence[str], depth: int) -> Any:
         return {
             rng.choice(names): any_value(rng, words, depth + 1) for _ in range(rng.randrange(4))
         }
-    deep: Any = 0
-    for _ in range(1 << rng.randrange(8)):
-        deep = [deep]
-    return deep
+    return _DEEP

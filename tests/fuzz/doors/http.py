@@ -14,10 +14,13 @@ from google.protobuf import json_format, message_factory
 
 from control_plane.gateway.admin.endpoints import method_of
 from control_plane.gateway.admin.routes import ROUTES
+from tests.contract.control_plane_rig import Rig
+from tests.contract.guarded_rig import Guarded
 from tests.fuzz import messages, mutation
 from tests.fuzz.doors import pool
-from tests.fuzz.doors.pool import CALL_S, DATA, JPEG, WORDS, Pool
-from tests.fuzz.target import Target
+from tests.fuzz.doors.made_calls import JPEG
+from tests.fuzz.doors.pool import CALL_S, DATA, WORDS, Pool
+from tests.fuzz.target import Target, own_loop
 
 # The first byte of an input: which of these hold.
 VERBATIM, IN_PARTS, CHUNKED, TWICE = 1, 2, 4, 8
@@ -68,8 +71,11 @@ class Outlet(asyncio.Transport):
 class Http:
     def __init__(self, folder: Path) -> None:
         self._pool = Pool(folder, camera_model="a")
-        self.loop = self._pool.loop
-        server: Any = self._pool.rig.plane._http._server
+        self._open(self._pool.rig)
+
+    def _open(self, rig: Rig) -> None:
+        self.loop = own_loop()
+        server: Any = rig.plane._http._server
         self._config, self._state = server._config, server._server.server_state
 
     def run(self, data: bytes) -> str:
@@ -99,6 +105,24 @@ class Http:
 
     def close(self) -> None:
         self._pool.close()
+
+
+class GuardedHttp(Http):
+    """Asks who calls. Where an input says @admin@ or another kind of key, such a key is put."""
+
+    def __init__(self, folder: Path) -> None:
+        loop = own_loop()
+        self._rig = Guarded(folder, default_deadline_s=CALL_S, drain_grace_s=0.0)
+        loop.run_until_complete(self._rig.__aenter__())
+        self._open(self._rig)
+
+    def run(self, data: bytes) -> str:
+        for kind in _KINDS:
+            data = data.replace(f"@{kind}@".encode(), self._rig.secret(kind).encode())
+        return self.loop.run_until_complete(self._converse(data))
+
+    def close(self) -> None:
+        self.loop.run_until_complete(self._rig.__aexit__())
 
 
 def on_the_wire(data: bytes) -> list[bytes]:
@@ -137,6 +161,9 @@ def _outcome(answer: bytes) -> str:
     if found[1] == b"500":
         raise NoAnswer(repr(answer[:2000]))
     return found[1].decode()
+
+
+_KINDS = ("admin", "detect", "granted", "worker", "control-plane", "revoked", "expired")
 
 
 # --- seeds ----------------------------------------------------------------------------------------
@@ -241,12 +268,35 @@ def _seeds() -> list[bytes]:
     return [*made, *_admin_seeds()]
 
 
+def _guarded_seeds() -> list[bytes]:
+    """Those of the open port, with a key of each kind in turns."""
+    made = []
+    for number, seed in enumerate(_seeds()):
+        if seed[0] & VERBATIM:
+            continue
+        head, _, body = seed.partition(b"\n\n")
+        kind = _KINDS[number % len(_KINDS)] if number % 3 else "admin"
+        made.append(head + f"\nAuthorization: Bearer @{kind}@".encode() + b"\n\n" + body)
+    key = ('name="api_key"', b"@detect@")
+    form = _form(('name="image"; filename="a.jpg"', JPEG), key)
+    fields = f"Content-Type: multipart/form-data; boundary={_BOUNDARY.decode()}"
+    caller = 'yolopool-caller: {"name": "k", "role": "admin", "grants": ["*"], "tenant": ""}'
+    return [
+        *made,
+        _request("POST", "/v1/vision/detection", form, fields),
+        _request("GET", "/v1/keys", b"", "Authorization: Bearer @control-plane@", caller),
+        _request("GET", "/v1/models", b"", "Authorization: Basic eDp5", "Authorization: Bearer x"),
+    ]
+
+
 _FIELDS = (
     b"Content-Type: ", b"Accept: ", b"Accept-Encoding: ", b"Content-Encoding: ", b"Origin: ",
     b"Authorization: Bearer ", b"X-Request-Id: ", b"traceparent: ", b"Last-Event-ID: ",
     b"Upload-Offset: ", b"Upload-Complete: ", b"Expect: 100-continue", b"Connection: ", b"Cookie: ",
     b"Inference-Header-Content-Length: ", b"Range: bytes=", b"Repr-Digest: sha-256=:", b"Upgrade: ",
-    b"Sec-Fetch-Site: cross-site", b"If-None-Match: ", b"Content-Disposition: ",
+    b"Authorization: Bearer @admin@", b"Authorization: bearer @granted@",
+    b"Authorization: @worker@", b"yolopool-caller: ", b"Sec-Fetch-Site: cross-site",
+    b"If-None-Match: ", b"Content-Disposition: ",
 )  # fmt: skip
 _VERBS = (b"GET", b"POST", b"PUT", b"DELETE", b"HEAD", b"PATCH", b"OPTIONS", b"CONNECT", b"TRACE")
 _TEXTS = tuple(text.encode() for text in (*WORDS, *mutation.TEXTS))
@@ -308,5 +358,16 @@ TARGETS = {
         reopen_after=2000,
         says=pool.SAYS,
         examples=150,
-    )
+    ),
+    "guarded": Target(
+        name="guarded",
+        about="the HTTP port that asks who calls",
+        open=GuardedHttp,
+        seeds=_guarded_seeds,
+        share=20,
+        mutate=_changed,
+        max_bytes=32 * 1024,
+        reopen_after=2000,
+        examples=60,
+    ),
 }
