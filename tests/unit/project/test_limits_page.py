@@ -4,6 +4,7 @@ import importlib
 import re
 
 import pytest
+from pydantic_settings import BaseSettings
 
 from control_plane.settings import Settings
 from importer.settings import Settings as ImporterSettings
@@ -21,7 +22,7 @@ TIMES = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "s": 1}
 NUMBER = r"([\d,.]+) ?(KiB|MiB|GiB|s\b)?"
 CONSTANT = re.compile(NUMBER + r"(?:<!-- ([\w.]+)\.(\w+) -->)")
 FLAG = re.compile(r"`--([a-z-]+)`")
-PROGRAMS = {"workers": WorkerSettings, "importers": ImporterSettings}
+PROGRAMS: dict[str, type[BaseSettings]] = {"workers": WorkerSettings, "importers": ImporterSettings}
 
 
 def value_of(number: str, unit: str | None) -> float:
@@ -47,7 +48,7 @@ def test_a_limit_is_a_default_or_a_constant(row: list[str]) -> None:
     if not flags:
         return
     only = re.search(r"` of (workers|importers)", set_by)
-    settings = PROGRAMS[only[1]] if only else Settings
+    settings: type[BaseSettings] = PROGRAMS[only[1]] if only else Settings
     default = settings.model_fields[flags[0].replace("-", "_")].default
     if default:  # of one that is 0, the page says what it then is
         found = re.match(NUMBER, limit)

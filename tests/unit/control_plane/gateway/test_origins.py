@@ -51,8 +51,10 @@ def test_old_browsers_say_the_page_alone(page: str, are_foreign: bool) -> None:
 
 
 STRANGE = ["evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example"]
-OWN_NAMES = ["localhost", "LOCALHOST:80", "a.localhost:80", "127.0.0.1:8080", "10.0.0.7", "[::1]:80",
-             "here", "Here:8080", "localhost.:80", ""]  # fmt: skip
+OWN_NAMES = [
+    "localhost", "LOCALHOST:80", "a.localhost:80", "127.0.0.1:8080", "10.0.0.7", "[::1]:80", "here",
+    "Here:8080", "localhost.:80", "",
+]  # fmt: skip
 
 
 def test_a_name_that_is_not_of_this_machine_is_strange() -> None:
