@@ -50,7 +50,7 @@ def _literal(text: str) -> bytes:
 
 
 class Sender:
-    """A call whose message never ends, on a connection of its own: it sends what it has leave to."""
+    """A call whose message never ends, on a connection of its own: it sends what it may."""
 
     def __init__(self, connection: socket.socket, path: str, size: int) -> None:
         self.connection = connection
