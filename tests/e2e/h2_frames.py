@@ -30,7 +30,8 @@ def headers(path: str, stream: int = 1, **more: str) -> bytes:
         ":method": "POST", ":scheme": "http", ":path": path, ":authority": "x",
         "content-type": "application/grpc", "te": "trailers", **more,
     }  # fmt: skip
-    block = b"".join(b"\0" + _literal(name) + _literal(value) for name, value in fields.items())
+    pairs = (b"\0" + _literal(name) + _literal(value) for name, value in fields.items())
+    block = b"".join(pairs)
     return frame(_HEADERS, _END_HEADERS, stream, block)
 
 
@@ -49,7 +50,7 @@ def _literal(text: str) -> bytes:
 
 
 class Sender:
-    """A call whose message never ends, on a connection of its own: it sends what it has leave to."""
+    """A call whose message never ends, on a connection of its own: it sends what it may."""
 
     def __init__(self, connection: socket.socket, path: str, size: int) -> None:
         self.connection = connection

@@ -220,7 +220,6 @@ def test_messages_that_never_end_do_not_fill_the_memory(server: Server) -> None:
                         sender.go_on()
             most = max(most, server.rss)
             time.sleep(0.03)
-        print(f"{sum(one.sent for one in senders) / MIB:.0f} MiB sent, {most / MIB:.0f} held")
         assert server.reason() == "MODEL_NOT_FOUND"
         until("their memory is given back", lambda: server.rss < MAX_MEMORY)
     assert most < 2 * MAX_MEMORY

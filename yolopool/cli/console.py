@@ -77,6 +77,8 @@ def _refuse_empty_values(command: Any) -> None:
         is_option = option.param_type_name == "option" and not option.is_flag
         if is_option and not _MAY_BE_EMPTY.intersection(option.opts):
             option.process_value = partial(_not_empty, option, type(option).process_value)
+    for inner in getattr(command, "commands", {}).values():
+        _refuse_empty_values(inner)
 
 
 def _not_empty(option: Any, process: Any, ctx: Any, value: Any) -> Any:

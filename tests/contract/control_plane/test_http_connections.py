@@ -92,7 +92,9 @@ def post(fields: str = "", query: str = "model=none", body: bytes = b"") -> byte
     "request_",
     [
         pytest.param(b"GET /livez HTTP/1.1\r\n\r\n", id="no host"),
-        pytest.param(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", id="two hosts"),
+        pytest.param(
+            b"GET /livez HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", id="two hosts"
+        ),
         pytest.param(post("Transfer-Encoding: gzip, chunked\r\n", body=b"0\r\n\r\n"), id="packed"),
         pytest.param(post("Transfer-Encoding: xchunked\r\n", body=b"0\r\n\r\n"), id="coding"),
     ],
@@ -186,7 +188,9 @@ async def test_who_is_refused_while_it_sends_hears_why(
 
 
 async def test_a_head_of_what_has_no_end_ends(setting: Setting) -> None:
-    caller = await setting.asked(b"HEAD /v1/events?follow=true HTTP/1.1\r\nHost: localhost\r\n\r\n", GET)
+    caller = await setting.asked(
+        b"HEAD /v1/events?follow=true HTTP/1.1\r\nHost: localhost\r\n\r\n", GET
+    )
     head = await caller.reader.readuntil(b"\r\n\r\n")
     assert b"text/event-stream" in head
     assert (await caller.answer())[0] == 200
@@ -231,7 +235,8 @@ async def test_a_caller_who_leaves_in_a_body_is_no_surprise(setting: Setting) ->
     with capture_logs() as lines:
         for begin in (
             post("Content-Length: 10\r\n", body=b"x"),
-            b"PUT /v1/artifacts/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx" % (b"a" * 64),
+            b"PUT /v1/artifacts/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx"
+            % (b"a" * 64),
             b"POST /v1/models HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
         ):
             caller = await setting.asked(begin)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,6 +12,7 @@ import pytest_asyncio
 from google.protobuf import descriptor_pool
 
 from control_plane.gateway.kserve import grpc_door
+from control_plane.services import events
 from control_plane.services.register import SERVICES
 from control_plane.store import bounds
 from tests.contract.control_plane.test_streams import Talk
@@ -18,7 +20,7 @@ from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from tests.waiting import becomes
 from yolopool.server.limits.byte_budget import ByteBudget
 from yolopool.status import error_from_rpc
-from yolopool.v1 import membership_pb2, model_pb2, schedule_pb2
+from yolopool.v1 import detection_pb2, events_pb2, membership_pb2, model_pb2, schedule_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -159,6 +161,73 @@ async def test_what_is_no_message_is_the_callers_fault_by_every_method(setting: 
             found = (error.code, error.reason, error.retryable)
             assert found == ("INVALID_ARGUMENT", "INVALID_MESSAGE", False), path
             assert path in error.message
+
+
+# --- callers --------------------------------------------------------------------------------------
+
+
+async def test_one_address_has_so_many_connections(tmp_path: Path) -> None:
+    async with Rig(tmp_path, http_max_connections_an_address=2) as rig:
+        host, _, port = rig.addresses.http.rpartition(":")
+
+        async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return reader, writer
+
+        async def status(reader: asyncio.StreamReader) -> bytes:
+            return (await reader.readuntil(b"\r\n")).split()[1]
+
+        held = [await connect() for _ in range(2)]
+        assert [await status(reader) for reader, _ in held] == [b"200", b"200"]
+        beyond, writer = await connect()
+        assert await status(beyond) == b"429"
+        writer.close()
+        held[0][1].close()
+
+        async def has_room() -> bool:
+            reader, writer = await connect()
+            found = await status(reader)
+            writer.close()
+            return found == b"200"
+
+        async with asyncio.timeout(20):
+            while not await has_room():
+                pass
+        held[1][1].close()
+
+
+async def test_a_request_without_a_deadline_has_one(tmp_path: Path) -> None:
+    async with Rig(tmp_path, default_deadline_s=0.2) as rig:
+        worker = await rig.worker("w1")
+        await rig.ready("shapes")
+        await rig.load("shapes")
+        worker.infer_s = 60.0
+        request = detection_pb2.DetectRequest(model="shapes", encoded=SMALL)
+        error = await refused(rig.detection.Detect(request))
+        assert error.code == "DEADLINE_EXCEEDED"
+
+
+async def test_so_many_callers_wait_for_different_events(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MAX_READS", 1)
+    follow = setting.rig.events.WatchEvents(events_pb2.WatchEventsRequest(follow=True))
+    first = (await follow.read()).id
+    other = setting.rig.events.WatchEvents(events_pb2.WatchEventsRequest(follow=True, after=first))
+    try:
+        # The one that is ahead waits; this one is told what it missed, and finds no place.
+        monkeypatch.setattr(events, "MAX_READS", 0)
+        error = await refused(_all_of(other))
+        assert error.reason == "RESOURCE_EXHAUSTED"
+    finally:
+        follow.cancel()
+        other.cancel()
+
+
+async def _all_of(call: Any) -> None:
+    while await asyncio.wait_for(call.read(), 20) is not grpc.aio.EOF:
+        pass
 
 
 # --- the registry ---------------------------------------------------------------------------------

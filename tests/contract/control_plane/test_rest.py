@@ -318,7 +318,9 @@ async def test_a_caller_who_leaves_ends_its_detect(setting: Setting) -> None:
     host, _, port = setting.rig.addresses.http.rpartition(":")
     _, writer = await asyncio.open_connection(host, int(port))
     began = len(setting.worker.inferred)
-    writer.write(b"POST /v1/detect?model=shapes HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx")
+    writer.write(
+        b"POST /v1/detect?model=shapes HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"
+    )
     await becomes(lambda: len(setting.worker.inferred) > began)
     writer.close()
     await becomes(lambda: setting.worker.cancelled == before + 1)

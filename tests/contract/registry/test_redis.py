@@ -4,7 +4,6 @@ embedded server.
 
 import asyncio
 import json
-import shutil
 import signal
 import subprocess
 import sys

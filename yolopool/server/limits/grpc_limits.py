@@ -7,6 +7,8 @@ from yolopool.vocabulary import MAX_MESSAGE_BYTES
 # Of gRPC: a message as it is, not packed. One that is packed may unpack to a thousand times its
 # size, which gRPC does before it looks at any limit.
 _IDENTITY_ALONE = 1
+MAX_METADATA_BYTES = 32 * 1024
+KEEPALIVE_S, KEEPALIVE_TIMEOUT_S, MIN_PING_INTERVAL_S = 60.0, 20.0, 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +22,7 @@ class GrpcLimits:
     """
 
     max_message_bytes: int = MAX_MESSAGE_BYTES
-    max_metadata_bytes: int = 32 * 1024
+    max_metadata_bytes: int = MAX_METADATA_BYTES
     max_calls: int = 0
     max_connections: int = 0
     max_memory_bytes: int = 0
@@ -29,9 +31,9 @@ class GrpcLimits:
     idle_s: float = 300.0
     connection_age_s: float = 0.0
     # The server asks whether a silent peer is there; a peer may ask at most so often.
-    keepalive_s: float = 60.0
-    keepalive_timeout_s: float = 20.0
-    min_ping_interval_s: float = 5.0
+    keepalive_s: float = KEEPALIVE_S
+    keepalive_timeout_s: float = KEEPALIVE_TIMEOUT_S
+    min_ping_interval_s: float = MIN_PING_INTERVAL_S
     max_ping_strikes: int = 2
 
     def options(self) -> tuple[tuple[str, int], ...]:

@@ -1,4 +1,4 @@
-"""Memory that was freed and that the C library keeps: with large requests, hundreds of megabytes."""
+"""Memory that was freed and that the C library keeps: of large requests hundreds of megabytes."""
 
 import ctypes
 from typing import Any

@@ -27,4 +27,3 @@ def test_only_what_carries_a_file_may_be_large(
 ) -> None:
     rule = body_limits(IMAGE, ARTIFACT, MESSAGE).of(method, path)
     assert (rule.limit_bytes, rule.is_streamed) == (limit, is_streamed)
-
