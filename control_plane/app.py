@@ -40,8 +40,8 @@ from control_plane.services.fleet import Identity
 from control_plane.services.readiness import ReadinessGate
 from control_plane.services.register import SERVICES, Dependencies, Services
 from control_plane.settings import Settings
-from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.backup import DesiredBackup
+from control_plane.store.files.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
 from control_plane.types.event import EventKind
 from control_plane.types.snapshot import Snapshot
@@ -334,8 +334,6 @@ class ControlPlane:
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))
-
-
 
 
 def _reachable(host: str, port: int) -> str:

@@ -1,6 +1,6 @@
 """The error tree of the product: every error has a reason code and says what to do.
 
-The classes of `error_kinds` carry the gRPC code, these below them the UPPER_SNAKE reason; `status`
+The classes of `error_kinds` carry the gRPC code, these and `quota_errors` below them the UPPER_SNAKE reason; `status`
 maps both to and from the wire, and `error_table` finds a class by them.
 """
 
@@ -17,6 +17,11 @@ from yolopool.error_kinds import Unauthenticated as Unauthenticated
 from yolopool.error_kinds import Unavailable as Unavailable
 from yolopool.error_kinds import Unimplemented as Unimplemented
 from yolopool.error_kinds import YolopoolError as YolopoolError
+from yolopool.quota_errors import TenantConcurrency as TenantConcurrency
+from yolopool.quota_errors import TenantDay as TenantDay
+from yolopool.quota_errors import TenantMemory as TenantMemory
+from yolopool.quota_errors import TenantRate as TenantRate
+from yolopool.quota_errors import TenantStore as TenantStore
 
 # --- INVALID_ARGUMENT ------------------------------------------------------------------------
 
@@ -222,37 +227,6 @@ class LedgerFull(ResourceExhausted):
 
 class OutOfMemory(ResourceExhausted):
     reason = "OUT_OF_MEMORY"
-
-
-class TenantRate(ResourceExhausted):
-    """The tenant sends more images a second than it may; `retry_after_s` says when the next may."""
-
-    reason = "TENANT_RATE"
-
-
-class TenantConcurrency(ResourceExhausted):
-    """As many images of the tenant wait for their answers as may."""
-
-    reason = "TENANT_CONCURRENCY"
-
-
-class TenantDay(ResourceExhausted):
-    """The tenant has sent what it may send a day; `retry_after_s` is the time to midnight UTC."""
-
-    reason = "TENANT_DAY"
-
-
-class TenantStore(ResourceExhausted):
-    """Uploads and packs of the tenant's models take what they may."""
-
-    reason = "TENANT_STORE"
-    retryable = False
-
-
-class TenantMemory(ResourceExhausted):
-    """The tenant's models hold what they may of the devices' memory."""
-
-    reason = "TENANT_MEMORY"
 
 
 class RequestMemoryFull(ResourceExhausted):

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 
-from control_plane.store.artifacts import FolderArtifacts
+from control_plane.store.files.artifacts import FolderArtifacts
 from control_plane.store.registry import DesiredState
 from control_plane.types.version import (
     DeviceVariant,

@@ -2,7 +2,7 @@
 
 import structlog
 
-from control_plane.store.artifacts import FolderArtifacts
+from control_plane.store.files.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
 from control_plane.store.signed import Admit
 from control_plane.types.version import ModelVersion, Pack, VersionKey, VersionSettings

@@ -10,10 +10,10 @@ import structlog
 from control_plane.events.recorder import EventRecorder
 from control_plane.models.builds import Builds
 from control_plane.store import bounds
-from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.bounds import check_room
+from control_plane.store.files.artifacts import FolderArtifacts
+from control_plane.store.files.unused import MIN_GRACE_S, in_use
 from control_plane.store.registry import Registry
-from control_plane.store.unused import MIN_GRACE_S, in_use
 from control_plane.types.event import EventKind
 from control_plane.types.version import (
     Imported,

@@ -35,7 +35,7 @@ from control_plane.models.loading import Loader
 from control_plane.models.policies import Policies
 from control_plane.models.registration import Registration
 from control_plane.models.sweeper import Sweeper
-from control_plane.store.artifacts import FolderArtifacts, check_digest
+from control_plane.store.files.artifacts import FolderArtifacts, check_digest
 from control_plane.tenants.stored_bytes import StoredBytes
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.version import ModelVersion, VersionKey

@@ -35,7 +35,7 @@ from control_plane.services.processes.peers import PeerService
 from control_plane.services.schedules import ScheduleService
 from control_plane.services.tenants import TenantService
 from control_plane.settings import Settings
-from control_plane.store.artifacts import FolderArtifacts
+from control_plane.store.files.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
 from control_plane.streams.detect_streams import DetectStreams
 from control_plane.tenants.admission import Admission

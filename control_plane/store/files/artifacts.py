@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from control_plane.store.unused import FileKind, StoredFile
+from control_plane.store.files.unused import FileKind, StoredFile
 from yolopool.errors import (
     ArtifactTooLarge,
     DigestMismatch,
