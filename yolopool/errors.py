@@ -1,7 +1,7 @@
 """The error tree of the product: every error has a reason code and says what to do.
 
-The classes of `error_kinds` carry the gRPC code, these and `quota_errors` below them the UPPER_SNAKE reason; `status`
-maps both to and from the wire, and `error_table` finds a class by them.
+The classes of `error_kinds` carry the gRPC code, these and those of `quota_errors` below them the
+UPPER_SNAKE reason; `status` maps both to and from the wire, `error_table` finds a class by them.
 """
 
 from yolopool.error_kinds import Cancelled as Cancelled

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from control_plane.store import artifacts
+from control_plane.store.files import artifacts
 from tests.contract.control_plane.test_admin_http import fits, problem
 from tests.contract.control_plane_rig import Rig, refused
 from tests.waiting import becomes

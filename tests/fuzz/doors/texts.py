@@ -19,7 +19,7 @@ from tests.fuzz import mutation
 from tests.fuzz.target import Door, Pure, Target
 from worker.preprocess.foreign_bytes import describe
 from worker.settings import parse_labels
-from yolopool import names
+from yolopool import masking, names
 from yolopool.errors import YolopoolError
 from yolopool.migration import triton_plan
 from yolopool.migration.triton_repository import read_repository
@@ -38,7 +38,7 @@ _READERS = (
     lambda text: is_granted((text,), "team-a/shapes+openvino-bf16-cpu"),
     lambda text: is_granted(("team-?/*", text), text),
     key_secrets.parsed,
-    key_secrets.masked,
+    masking.masked,
     trace_of_header,
     heard,
     parse_labels,
