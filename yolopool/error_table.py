@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 
-from yolopool import errors
+from yolopool import errors, quota_errors
 from yolopool.errors import Internal, YolopoolError
 
-_TREE = (errors.__name__, YolopoolError.__module__)
+_TREE = (errors.__name__, quota_errors.__name__, YolopoolError.__module__)
 
 
 def _children(root: type[YolopoolError]) -> list[type[YolopoolError]]:
