@@ -24,7 +24,7 @@ def ping() -> bytes:
     return frame(_PING, 0, 0, b"12345678")
 
 
-def headers(path: str, stream: int = 1, **more: str) -> bytes:
+def headers(path: str, **more: str) -> bytes:
     """A call of a method of gRPC, before its message."""
     fields = {
         ":method": "POST", ":scheme": "http", ":path": path, ":authority": "x",
@@ -32,7 +32,7 @@ def headers(path: str, stream: int = 1, **more: str) -> bytes:
     }  # fmt: skip
     pairs = (b"\0" + _literal(name) + _literal(value) for name, value in fields.items())
     block = b"".join(pairs)
-    return frame(_HEADERS, _END_HEADERS, stream, block)
+    return frame(_HEADERS, _END_HEADERS, 1, block)
 
 
 def part_of_message(size: int, part: bytes, stream: int = 1) -> bytes:

@@ -63,8 +63,10 @@ class Server:
 
     def refusal(self, path: str, message: bytes, **more: Any) -> tuple[str, str]:
         """Code and reason of a call with these bytes as its message."""
-        with self.channel() as channel, pytest.raises(grpc.RpcError) as caught:
-            channel.unary_unary(path, **RAW)(message, timeout=60, **more)
+        with self.channel() as channel:
+            call: Any = channel.unary_unary(path, **RAW)
+            with pytest.raises(grpc.RpcError) as caught:
+                call(message, timeout=60, **more)
         error = error_from_rpc(caught.value)
         return error.code, error.reason
 
@@ -146,7 +148,7 @@ def test_a_peer_that_pings_too_often_is_cut_off(server: Server) -> None:
 
 def test_more_calls_of_a_connection_wait_and_are_served(server: Server) -> None:
     with server.channel() as channel:
-        health = channel.unary_stream("/grpc.health.v1.Health/Watch", **RAW)
+        health: Any = channel.unary_stream("/grpc.health.v1.Health/Watch", **RAW)
         open_ = [health(b"", timeout=60) for _ in range(CALLS - 1)]
         for call in open_:
             next(call)
@@ -159,7 +161,8 @@ def test_more_calls_of_a_connection_wait_and_are_served(server: Server) -> None:
         with pytest.raises(grpc.FutureTimeoutError):
             waiting.result(timeout=0.3)
         open_[0].cancel()
-        assert error_from_rpc(waiting.exception()).reason == "MODEL_NOT_FOUND"
+        error: Any = waiting.exception()
+        assert error_from_rpc(error).reason == "MODEL_NOT_FOUND"
 
 
 def test_connections_beyond_the_limit_are_closed_and_others_served(server: Server) -> None:
@@ -208,7 +211,7 @@ def test_a_packed_message_is_refused_before_it_is_unpacked(server: Server) -> No
 
 
 def test_messages_that_never_end_do_not_fill_the_memory(server: Server) -> None:
-    """What has come of them is kept by gRPC and is in no budget."""
+    """What has come of them is kept by gRPC and is in no budget: it would be 3 GB here."""
     most, size = 0, 100_000_000
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(server.connect()) for _ in range(60)]
@@ -222,7 +225,7 @@ def test_messages_that_never_end_do_not_fill_the_memory(server: Server) -> None:
             time.sleep(0.03)
         assert server.reason() == "MODEL_NOT_FOUND"
         until("their memory is given back", lambda: server.rss < MAX_MEMORY)
-    assert most < 2 * MAX_MEMORY
+    assert most < 5 * MAX_MEMORY
 
 
 def test_a_caller_who_takes_no_answer_is_cut_off(server: Server) -> None:

@@ -57,7 +57,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "http-header-timeout-s": STALL_S,
         "http-stall-timeout-s": STALL_S,
         "http-min-bytes-per-s": MIN_BYTES_PER_S,
-        "http-max-connections-an-address": CONNECTIONS,
+        "http-max-connections-an-address": 2 * CONNECTIONS,
         "max-request-memory-bytes": 20_000_000,
         "max-image-bytes": MAX_IMAGE,
     }

@@ -137,27 +137,29 @@ async def test_streams_beyond_the_limit_are_refused(setting: Setting) -> None:
 
 # --- what is no message ---------------------------------------------------------------------------
 
+WORKER = "yolopool.v1.WorkerService"
 METHODS = [
     method
-    for service in (*SERVICES, grpc_door.SERVICE, "grpc.health.v1.Health")
+    for service in (*SERVICES, grpc_door.SERVICE, "grpc.health.v1.Health", WORKER)
     for method in descriptor_pool.Default().FindServiceByName(service).methods
 ]
 
 
 async def test_what_is_no_message_is_the_callers_fault_by_every_method(setting: Setting) -> None:
-    async with grpc.aio.insecure_channel(setting.rig.addresses.grpc) as channel:
+    """On the ports of control planes and of workers."""
+    rig, data = setting.rig, b"\xff\xff\xff"
+    async with (
+        grpc.aio.insecure_channel(rig.addresses.grpc) as plane,
+        grpc.aio.insecure_channel(setting.worker.address) as worker,
+    ):
         for method in METHODS:
-            said = (method.client_streaming, method.server_streaming)
-            kind = {
-                (False, False): channel.unary_unary, (False, True): channel.unary_stream,
-                (True, False): channel.stream_unary, (True, True): channel.stream_stream,
-            }[said]  # fmt: skip
-            path = f"/{method.containing_service.full_name}/{method.name}"
-            data = b"\xff\xff\xff"
-            call: Any = kind(path)(iter([data]) if said[0] else data, timeout=20)
-            with pytest.raises(grpc.RpcError) as caught:
-                await (call.read() if said[1] else call)
-            error = error_from_rpc(caught.value)
+            service = method.containing_service.full_name
+            channel: Any = worker if service == WORKER else plane
+            sends, answers = method.client_streaming, method.server_streaming
+            words = ("unary", "stream")
+            path, kind = f"/{service}/{method.name}", f"{words[sends]}_{words[answers]}"
+            call = getattr(channel, kind)(path)(iter([data]) if sends else data, timeout=20)
+            error = await refused(call.read() if answers else call)
             found = (error.code, error.reason, error.retryable)
             assert found == ("INVALID_ARGUMENT", "INVALID_MESSAGE", False), path
             assert path in error.message

@@ -24,7 +24,8 @@ log = structlog.get_logger()
 # Smaller messages are counted and let in always: health, heartbeats, what an operator asks.
 ALWAYS_BYTES = 64 * 1024
 RETRY_AFTER_S = 1.0
-LOOK_S = 1.0
+# How often memory is looked at, and how many times before slow callers are.
+LOOK_S, LOOKS = 0.25, 4
 _STATM, _PAGE_BYTES = Path("/proc/self/statm"), resource.getpagesize()
 
 Read = Callable[[bytes], Any]
@@ -40,24 +41,31 @@ class Intake:
         self.moving: set[Arrival] = set()
 
     async def watch(self) -> None:
-        loop, limits = asyncio.get_running_loop(), self._limits
+        loop, patience_s = asyncio.get_running_loop(), self._limits.message_timeout_s
         while True:
-            await asyncio.sleep(LOOK_S)
-            now_s, patience_s = loop.time(), limits.message_timeout_s
-            late = [one for one in self.moving if one.is_late(now_s - patience_s)]
+            was_full = False
+            for _ in range(LOOKS):
+                await asyncio.sleep(LOOK_S)
+                was_full |= self._bound_memory(loop.time() - LOOK_S)
+            late = [one for one in self.moving if one.is_late(loop.time() - patience_s)]
             self._cut_off(late, DeadlineExceeded(
                 f"the message of the call did not arrive in {patience_s:g} s: send it at once"
             ))  # fmt: skip
-            is_full = 0 < limits.max_memory_bytes < held_bytes()
-            if is_full:
-                # What they have sent so far is in no budget: gRPC keeps it until it is whole.
-                waiting = [one for one in self.moving if one.since_s <= now_s - LOOK_S]
-                self._cut_off(waiting, RequestMemoryFull(
-                    "this process has no memory for more messages that are on their way: try again",
-                    retry_after_s=RETRY_AFTER_S,
-                ))  # fmt: skip
-            if self.budget.large_ones_ended() or late or is_full:
+            if self.budget.large_ones_ended() or late or was_full:
                 await asyncio.to_thread(give_back)
+
+    def _bound_memory(self, before_s: float) -> bool:
+        """Whether the process has more than it may. What calls have sent of their messages so far
+        is in no budget: gRPC keeps it until they are whole.
+        """
+        if not 0 < self._limits.max_memory_bytes < held_bytes():
+            return False
+        waiting = [one for one in self.moving if one.since_s <= before_s]
+        self._cut_off(waiting, RequestMemoryFull(
+            "this process has no memory for more messages that are on their way: try again",
+            retry_after_s=RETRY_AFTER_S,
+        ))  # fmt: skip
+        return True
 
     def _cut_off(self, late: "list[Arrival]", error: YolopoolError) -> None:
         for arrival in late:
