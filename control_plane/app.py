@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
@@ -54,20 +54,21 @@ from control_plane.worker_client import WorkerClient
 from yolopool.errors import RegistryRefusesWrites, RegistryUnavailable
 from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
+from yolopool.server.limits.byte_budget import ByteBudget
+from yolopool.server.limits.heap import keep_little
 from yolopool.server.logs import set_up_logs
 from yolopool.server.open_calls import OpenCalls
 from yolopool.server.parent_death import die_with_parent
 from yolopool.server.process import announce, settle, until_signal
+from yolopool.server.time_limits import ended
 from yolopool.tls.certificates import follow
 
 log = structlog.get_logger()
 
-# At a stop: how long open HTTP calls may take, and when a task that goes on is cancelled again.
-HTTP_GRACE_S, CANCEL_AGAIN_S = 2.0, 0.2
+# At a stop: how long open HTTP calls may take.
+HTTP_GRACE_S = 2.0
 RESIGN_S = 1.0
 LOAD_TICK_S = 0.5
-# How long a caller keeps one connection, and so one of several control planes behind a balancer.
-CONNECTION_AGE_S = 300.0
 # Local copy of the registry, in the data directory.
 COPY = "registry-copy.jsonl"
 
@@ -144,6 +145,7 @@ class ControlPlane:
         self._worker_exits = self._new_worker_exits()
         self._guard = Guard(settings, registry, view, refresh, clock)
         self._calls = OpenCalls()
+        self._budget = ByteBudget(settings.max_request_memory_bytes)
         self._services = self._new_services(identity)
         ready = ModelReadiness(view, clock, Random())
         self._server, self.dispatch = self._new_doors(ready)
@@ -157,6 +159,7 @@ class ControlPlane:
             self._is_leader,
             self._certificates,
             self._guard,
+            self._budget,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: asyncio.Task[None] | None = None
@@ -205,6 +208,7 @@ class ControlPlane:
                 worker_exits=self._worker_exits,
                 snapshot=self._projected,
                 calls=self._calls,
+                budget=self._budget,
             )
         )
 
@@ -215,12 +219,13 @@ class ControlPlane:
         health = Health(ready, self.view.waiters, self._guard.sees)
         names = (*SERVICES, kserve_grpc.SERVICE)
         interceptors = [*self._guard.interceptors(), readiness, forwarding]
-        server = GrpcServer(names, interceptors, CONNECTION_AGE_S, health, self._calls)
+        limits = self._settings.grpc_limits()
+        server = GrpcServer(names, interceptors, limits, health, self._calls, self._budget)
         dispatch = Dispatch(interceptors, self._calls)
         self._services.add_to(server.server)
         self._services.add_to(dispatch)
         self._kserve = Operations(dispatch, self._guard.ask, self.view, self._clock)
-        kserve_grpc.add_to(self._kserve, server.server)
+        kserve_grpc.add_to(self._kserve, server.server, self._budget)
         return server, dispatch
 
     def _projected(self) -> Snapshot:
@@ -269,7 +274,7 @@ class ControlPlane:
         self._http.stop()
         if self._tasks:
             await asyncio.wait(self._tasks[:1], timeout=HTTP_GRACE_S)
-        await _ended(self._tasks)
+        await ended(self._tasks)
         await self._loader.close()
         if self._copy is not None and self.view.is_loaded:
             await self._copy.keep_now(self.view.frozen_desired())
@@ -282,7 +287,7 @@ class ControlPlane:
 
     async def _resign(self) -> None:
         if self._deciding is not None:
-            await _ended([self._deciding])
+            await ended([self._deciding])
         await self._server.set_serving(False)
         try:
             async with asyncio.timeout(RESIGN_S):
@@ -339,16 +344,6 @@ def _unique_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
 
 
-async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancels tasks until they end: while it connects, the store's library may mistake a
-    cancellation for a failed connection, and go on.
-    """
-    while running := [task for task in tasks if not task.done()]:
-        for task in running:
-            task.cancel()
-        await asyncio.wait(running, timeout=CANCEL_AGAIN_S)
-
-
 def _reachable(host: str, port: int) -> str:
     """Where other machines probably reach a bound port."""
     return _address(socket.gethostname() if host in ("0.0.0.0", "::", "") else host, port)
@@ -388,6 +383,7 @@ async def run(settings: Settings) -> None:
 def main(settings: Settings) -> int:
     """Returns the exit code."""
     set_up_logs("control_plane", settings.log_level, settings.log_json, file=settings.log_file)
+    keep_little()
     if settings.die_with_parent:
         die_with_parent()
     try:

@@ -11,9 +11,16 @@ from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
 from yolopool.errors import InvalidModelReference
 from yolopool.names import parse_ref
+from yolopool.server.exhaustion import allowed_files
+from yolopool.server.limits.grpc_limits import GrpcLimits
 from yolopool.tls.certificates import Certificates, certificates_of
 from yolopool.transport import check_exposure
 from yolopool.vocabulary import MAX_RAW_BYTES
+
+# How long a caller keeps one connection, and so one of several control planes behind a balancer.
+_CONNECTION_AGE_S = 300.0
+# Connections of a gRPC port get at most this part of the files that the process may open.
+_OF_FILES = 0.25
 
 
 class Settings(BaseSettings):
@@ -47,19 +54,64 @@ class Settings(BaseSettings):
         description="origins of web pages that may call the HTTP port, as https://host, or * for "
         "all; repeat the flag, or separate them by commas",
     )
+    http_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="names by which callers may call the HTTP port, beside addresses and this "
+        "machine's own, or * for all; not given: on a port that others reach, all; repeat the "
+        "flag, or separate them by commas",
+    )
     http_max_connections: int = Field(
         4096,
         ge=1,
         description="connections of the HTTP port; at most half of the files that the process may "
         "open",
     )
+    http_max_connections_an_address: int = Field(
+        2048,
+        ge=1,
+        description="connections of the HTTP port that one address may have; behind a proxy all "
+        "callers have the proxy's",
+    )
     http_max_header_bytes: int = Field(
         32 * 1024, ge=1024, description="largest header of an HTTP request, in bytes"
     )
-    http_max_body_memory_bytes: int = Field(
+    max_request_memory_bytes: int = Field(
         512 * 1024**2,
         ge=1,
-        description="bytes of the bodies of all HTTP requests that are in progress",
+        description="bytes of all requests in progress, by gRPC and HTTP; in memory each takes up "
+        "to five times its bytes",
+    )
+    max_memory_bytes: int = Field(
+        0,
+        ge=0,
+        description="memory of the process beyond which it cuts off gRPC calls whose message is "
+        "still on its way; 0: 8 times max_request_memory_bytes, and 1 GiB",
+    )
+    max_streams: int = Field(
+        1024, ge=1, description="streams of frames that are open at once, of all callers"
+    )
+    grpc_max_connections: int = Field(
+        4096,
+        ge=1,
+        description="connections of each gRPC port; at most a quarter of the files that the "
+        "process may open",
+    )
+    grpc_max_calls: int = Field(
+        512,
+        ge=1,
+        description="calls and streams at a time of one gRPC connection; a client lets more wait",
+    )
+    grpc_handshake_timeout_s: float = Field(
+        10.0, gt=0, description="seconds in which a gRPC connection must be opened, TLS included"
+    )
+    grpc_idle_s: float = Field(
+        300.0, gt=0, description="seconds that a gRPC connection without calls is kept"
+    )
+    grpc_message_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        description="seconds in which the message of a gRPC call must arrive, and its answer be "
+        "taken",
     )
     http_header_timeout_s: float = Field(
         10.0, gt=0, description="seconds in which the header of an HTTP request must arrive"
@@ -194,7 +246,7 @@ class Settings(BaseSettings):
     def _expand(cls, value: Path) -> Path:
         return value.expanduser()
 
-    @field_validator("load", "http_cors_origins", mode="before")
+    @field_validator("load", "http_cors_origins", "http_allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         parts = [value] if isinstance(value, str) else value
@@ -231,6 +283,20 @@ class Settings(BaseSettings):
                 f"{self.heartbeat_interval_s:g} s: one late heartbeat would lose a worker"
             )
         return self
+
+    def grpc_limits(self) -> GrpcLimits:
+        """Of both gRPC ports."""
+        files = int(allowed_files() * _OF_FILES)
+        memory = self.max_memory_bytes or 8 * self.max_request_memory_bytes + 1024**3
+        return GrpcLimits(
+            max_calls=self.grpc_max_calls,
+            max_connections=max(1, min(self.grpc_max_connections, files)),
+            max_memory_bytes=memory,
+            handshake_timeout_s=self.grpc_handshake_timeout_s,
+            idle_s=self.grpc_idle_s,
+            message_timeout_s=self.grpc_message_timeout_s,
+            connection_age_s=_CONNECTION_AGE_S,
+        )
 
     def certificates(self) -> Certificates | None:
         """Raises OSError and ValueError for files that can't be used."""

@@ -43,6 +43,12 @@ class InvalidTensor(InvalidArgument):
     reason = "INVALID_TENSOR"
 
 
+class InvalidMessage(InvalidArgument):
+    """What was sent is no message of the method, as the protos have it."""
+
+    reason = "INVALID_MESSAGE"
+
+
 class InvalidDigest(InvalidArgument):
     reason = "INVALID_DIGEST"
 
@@ -200,6 +206,25 @@ class LedgerFull(ResourceExhausted):
 
 class OutOfMemory(ResourceExhausted):
     reason = "OUT_OF_MEMORY"
+
+
+class RequestMemoryFull(ResourceExhausted):
+    """A process holds as many bytes of requests as it may."""
+
+    reason = "REQUEST_MEMORY_FULL"
+
+
+class TooManyStreams(ResourceExhausted):
+    """A process has as many open streams as it may."""
+
+    reason = "TOO_MANY_STREAMS"
+
+
+class RegistryFull(ResourceExhausted):
+    """There are as many models, versions, keys or schedules as the registry may have."""
+
+    reason = "REGISTRY_FULL"
+    retryable = False
 
 
 class DiskFull(ResourceExhausted):

@@ -41,6 +41,7 @@ from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
 from yolopool.server.clock import Clock
+from yolopool.server.limits.byte_budget import ByteBudget
 from yolopool.server.open_calls import OpenCalls
 from yolopool.v1 import (
     bench_pb2_grpc,
@@ -93,6 +94,7 @@ class Dependencies:
     worker_exits: WorkerExitHandler
     snapshot: Callable[[], Snapshot]
     calls: OpenCalls
+    budget: ByteBudget
 
 
 class Services:
@@ -112,7 +114,16 @@ class Services:
             deadline_s,
             settings.max_image_bytes,
             settings.max_raw_bytes,
-            DetectStreams(view, deps.metrics, clock, deps.calls, deadline_s),
+            DetectStreams(
+                view,
+                deps.metrics,
+                clock,
+                deps.calls,
+                deadline_s,
+                deps.budget,
+                settings.max_streams,
+                settings.grpc_message_timeout_s,
+            ),
         )
         self._events = EventService(registry)
         self._explain = ExplainService(view, deps.snapshot, history, clock)
