@@ -51,7 +51,7 @@ Timeout = Annotated[
 ]
 # JSON may have these as they are, and many libraries split lines there.
 _LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
-_ALWAYS = (400, 429, 500, 503, 504)
+_ALWAYS = (400, 429, 500, 503, 504, 507)
 
 
 class JsonLines(StreamingResponse):

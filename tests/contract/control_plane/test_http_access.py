@@ -340,7 +340,7 @@ async def test_what_is_no_key_is_refused(rig: Guarded, http: httpx.AsyncClient) 
 async def test_a_body_is_not_read_from_who_has_no_key(rig: Guarded) -> None:
     host, port = rig.addresses.http.split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    head = "PUT /v1/artifacts/{} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"
+    head = "PUT /v1/artifacts/{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n"
     writer.write(head.format("0" * 64).encode())
     assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 401 ")
     writer.close()
