@@ -8,7 +8,9 @@ import structlog
 
 from control_plane.events.recorder import EventRecorder
 from control_plane.models.builds import Builds
+from control_plane.store import bounds
 from control_plane.store.artifacts import FolderArtifacts
+from control_plane.store.bounds import check_room
 from control_plane.store.registry import Registry
 from control_plane.store.unused import MIN_GRACE_S, in_use
 from control_plane.types.event import EventKind
@@ -76,6 +78,11 @@ class Registration:
         """
         if not self._artifacts.touch(artifact):
             raise ArtifactNotFound(f"artifact {artifact} is not in the store: upload it first")
+        models = self._view.catalogue.models
+        check_room(self._view.desired.versions, bounds.MAX_VERSIONS, "versions")
+        check_room(models.get(model, ()), bounds.MAX_VERSIONS_A_MODEL, f"versions of {model}")
+        if model not in models:
+            check_room(models, bounds.MAX_MODELS, "models")
         now = self._clock.unix()
         version = await self._registry.register(
             model,
