@@ -32,7 +32,7 @@ from yolopool.v1.importing_pb2_grpc import ImportServiceStub
 log = structlog.get_logger()
 
 _CLAIM_WAIT_S = 20.0
-_CALL_S = 5.0
+CALL_S = 5.0
 _BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -110,7 +110,7 @@ class Supervisor:
                 )
                 try:
                     claim = pb.ClaimImportRequest(importer=self._id, wait_s=_CLAIM_WAIT_S)
-                    answer = await self._planes.call("ClaimImport", claim, _CLAIM_WAIT_S + _CALL_S)
+                    answer = await self._planes.call("ClaimImport", claim, _CLAIM_WAIT_S + CALL_S)
                 except YolopoolError as error:
                     delay_s = _BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)]
                     failures += 1
@@ -208,7 +208,7 @@ class Supervisor:
                 importer=self._id, version=job.version, progress=progress
             )
             try:
-                await self._planes.call("ReportImport", request, _CALL_S)
+                await self._planes.call("ReportImport", request, CALL_S)
             except (FailedPrecondition, NotFound):
                 raise
             except YolopoolError as error:
@@ -220,7 +220,7 @@ class Supervisor:
         attempt = 0
         while True:
             try:
-                await self._planes.call("ReportImport", request, _CALL_S)
+                await self._planes.call("ReportImport", request, CALL_S)
                 return
             except (FailedPrecondition, InvalidArgument, NotFound) as error:
                 log.warning("the result was not accepted", error=str(error))

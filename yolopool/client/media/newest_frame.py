@@ -1,7 +1,8 @@
 """A live source read on a thread that keeps only its newest frame, and opens it again when lost.
 
 Whoever takes frames more slowly than they come gets the newest one; older ones are dropped and
-counted, so that answers never fall behind what the camera sees.
+counted, so that answers never fall behind what the camera sees. A frame that is dropped here is
+neither encoded nor sent; one that a stream of the server drops is both.
 """
 
 import threading
