@@ -58,6 +58,7 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument(
         "--watched", type=float, default=0.2, help="share of the executions with coverage (atheris)"
     )
+    parser.add_argument("--tell", action="store_true", help="run nothing: what the folder has")
     return parser
 
 
@@ -238,7 +239,7 @@ async def run(options: argparse.Namespace) -> Result:
             told = f"{one.tally.executions} executions, {len(one.findings)} findings"
             print(f"{one.target.name}: {told}", flush=True)
 
-    work = asyncio.gather(*map(one_of, every))
+    work = asyncio.gather(*map(one_of, [] if options.tell else every))
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, work.cancel)
@@ -315,7 +316,7 @@ def checks(every: Sequence[Fuzzed]) -> list[Check]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the scenario; answers the exit status."""
     options = flags().parse_args(arguments)
-    if not options.runs and not options.seconds:
+    if not (options.runs or options.seconds or options.tell):
         options.seconds = 300.0
     return results.publish(asyncio.run(run(options)), options.results)
 
