@@ -89,9 +89,8 @@ class Fuzzed:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(OSError):
             self.tally = Tally(**json.loads((folder / "tally.json").read_text()))
-        self._retry()
 
-    def _retry(self) -> None:
+    def retry(self) -> None:
         """Findings may have been mended since: they are tried again, but for those that end the
         process.
         """
@@ -154,6 +153,7 @@ def told_in(path: Path) -> dict[str, Any]:
 
 async def fuzz(fuzzed: Fuzzed, runs: int, seconds: float, watched: float, seed: int) -> None:
     """So many executions of a target in all, and so many seconds now; then the replay."""
+    fuzzed.retry()
     until_s = fuzzed.tally.took_s + seconds
     for engine, share in (("atheris", watched), ("mutation", 1.0)):
         end_s = until_s - (1 - share) * seconds
@@ -301,6 +301,7 @@ def checks(every: Sequence[Fuzzed]) -> list[Check]:
     slow = [one for one in every if one.slowest_s > one.target.slow_s]
     grown = [one for one in every if one.growth_bytes > GROWTH_BYTES]
     total = sum(one.tally.executions for one in every)
+    unknown = ", ".join(one.target.name for one in every if not one.replay["rss_last_bytes"])
     words = ", ".join(f"{one.target.name} {one.growth_bytes / 2**20:.0f} MiB" for one in grown)
     return [
         Check("nothing but documented answers", not found, "; ".join(found)[:500] or f"{total}"),
@@ -309,7 +310,11 @@ def checks(every: Sequence[Fuzzed]) -> list[Check]:
             not slow,
             ", ".join(f"{one.target.name} {one.slowest_s:.2f} s" for one in slow or every),
         ),
-        Check(f"no growth over {GROWTH_BYTES >> 20} MiB", not grown, words or "none"),
+        Check(
+            f"no growth over {GROWTH_BYTES >> 20} MiB",
+            not grown,
+            (words or "none") + (f"; too few replays to say: {unknown}" if unknown else ""),
+        ),
     ]
 
 

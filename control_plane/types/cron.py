@@ -4,6 +4,7 @@ Arithmetic on arguments; reads no clock. An expression is matched against local 
 skipped in spring means the next that exists; one repeated in autumn means the first.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -15,18 +16,23 @@ from yolopool.errors import InvalidSchedule
 
 FIELDS = 5
 MAX_LINE_CHARS = 200
+# As IANA names its zones. The library takes a name for the path of a file and of a module.
+_ZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}")
 
 
 @lru_cache(maxsize=256)
 def zone_of(name: str) -> ZoneInfo:
     """The zone of an IANA name; empty: UTC. Raises InvalidSchedule."""
+    unknown = InvalidSchedule(
+        f"time zone {name[:80]!r} is not known: give an IANA name such as Europe/Berlin"
+    )
+    if name and not _ZONE.fullmatch(name):
+        raise unknown
     try:
         return ZoneInfo(name or "UTC")
-    # ValueError: not a name ("../x"); OSError: a folder of zones ("Europe"); otherwise KeyError.
+    # ValueError: not a name; OSError: a folder of zones ("Europe"); otherwise KeyError.
     except (KeyError, ValueError, OSError) as error:
-        raise InvalidSchedule(
-            f"time zone {name[:80]!r} is not known: give an IANA name such as Europe/Berlin"
-        ) from error
+        raise unknown from error
 
 
 def check_cron(cron: str) -> str:

@@ -101,7 +101,9 @@ def test_a_line_is_kept_with_single_spaces() -> None:
     assert check_cron(" 0  6 * * mon-fri ") == "0 6 * * mon-fri"
 
 
-@pytest.mark.parametrize("zone", ["Berlin", "Europe", "../etc/passwd", "/etc/localtime", "a\0b"])
+@pytest.mark.parametrize(
+    "zone", ["Berlin", "Europe", "../etc/passwd", "/etc/localtime", "a\0b", "Europe" + "/e" * 300]
+)
 def test_a_zone_that_is_none_is_said(zone: str) -> None:
     with pytest.raises(InvalidSchedule, match="IANA"):
         zone_of(zone)
