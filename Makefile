@@ -7,6 +7,10 @@ PIP_ARGS ?=
 PYTEST_ARGS ?=
 # One more than two cores have work for: tests wait for processes.
 PYTEST_WORKERS ?= 3
+# Of make fuzz: seconds, or executions of all targets together.
+FUZZ_SECONDS ?= 300
+FUZZ_RUNS ?= 0
+FUZZ_ARGS ?=
 # The build of torch that serves here; which one (CPU or CUDA) is the index's choice.
 TORCH := torch==2.13.0 torchvision==0.28.0
 
@@ -25,8 +29,8 @@ STUBS = python -m grpc_tools.protoc -Iprotos --python_out=$(1) --grpc_python_out
 	--descriptor_set_out=$(1)/yolopool/v1/comments.binpb --include_source_info \
 	protos/yolopool/*/*.proto
 
-.PHONY: help install install-dev up demo test test-full dist bench protos lint format check-protos \
-	check-packages
+.PHONY: help install install-dev up demo test test-full fuzz dist bench protos lint format \
+	check-protos check-packages sbom audit lock check-release
 .DEFAULT_GOAL := help
 
 help:
@@ -34,10 +38,13 @@ help:
 	@echo "make demo    run a pool, detect on the sample images, end"
 	@echo "make test    every check: style, types, contracts, protos, tests (a sample of the long ones)"
 	@echo "make test-full  the same with every case of every test"
+	@echo "make fuzz    random input for every door, FUZZ_SECONDS=300 or FUZZ_RUNS=1000000"
 	@echo "make lint    style, types and contracts only"
 	@echo "make bench   the short benchmark"
 	@echo "make protos  generate the stubs again from protos/"
 	@echo "make dist    build the wheel into dist/"
+	@echo "make sbom    list the packages that serve, in CycloneDX: dist/yolopool.cdx.json"
+	@echo "make audit   look them up among known vulnerabilities (DATABASE=all.zip: without network)"
 
 $(STAMP): $(PINS)
 	@VENV=$(VENV) sh .ci/make-venv
@@ -93,7 +100,25 @@ test: check-packages lint check-protos
 test-full: check-packages lint check-protos
 	$(BIN)/python .ci/suite.py $(PYTEST_WORKERS) --full $(PYTEST_ARGS)
 
+fuzz: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks.fuzz --seconds $(if $(filter-out 0,$(FUZZ_RUNS)),0,$(FUZZ_SECONDS)) \
+	--runs $(FUZZ_RUNS) $(FUZZ_ARGS)
+
 # The two wheels that a bare machine installs: pip install -c constraints.txt --find-links dist 'yolopool[all]'
 dist: $(STAMP)
 	@rm -rf dist
 	$(BIN)/python -m pip wheel --disable-pip-version-check --no-deps -w dist $(PIP_ARGS) . $(OPENCV)
+
+sbom: $(DEV_STAMP)
+	$(BIN)/python .ci/sbom.py dist/yolopool.cdx.json
+
+audit: $(DEV_STAMP)
+	$(BIN)/python .ci/audit.py $(if $(DATABASE),--database $(DATABASE))
+
+# What images install, with hashes, once constraints.txt has changed. TORCH_INDEX: torch for the CPU.
+lock: $(DEV_STAMP)
+	$(BIN)/python .ci/lock.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+
+# BASE and REDIS: the images of a release, by digest.
+check-release: $(DEV_STAMP)
+	$(BIN)/python .ci/check_release.py $(if $(BASE),--base $(BASE)) $(if $(REDIS),--redis $(REDIS))

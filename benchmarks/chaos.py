@@ -2,24 +2,26 @@
 
     python -m benchmarks.chaos --devices sim,cpu
 
-Real processes: two control planes, three workers, an importer and a Redis (a replicated one with
-sentinels where that is the fault). Each scenario has a pool of its own.
+Real processes: two control planes, three workers, an importer and a Redis (a replicated one where
+that is the fault), each on a host of its own where the fault is one of the network. Each scenario
+has a pool of its own. What this machine lacks for one is told, and that fault is not played.
 """
 
 import argparse
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from benchmarks.harness import hardware, results
 from benchmarks.harness.results import Check, Result, Row
-from tests.chaos import faults, survival, trial
-from tests.chaos.pool import Shape
+from tests.chaos import faults, host_faults, network_faults, store_faults, survival, trial
+from tests.chaos.pool import GROUNDS, DeviceKind
 from tests.chaos.report import Report
 from tests.chaos.traffic import Rate
 from tests.chaos.trial import Pace, Scenario
 
-DEVICES = ("sim", "cpu")
+DEVICES: dict[str, DeviceKind] = {"sim": "sim", "cpu": "cpu"}
+FAULTS = (*faults.EVERY, *store_faults.EVERY, *network_faults.EVERY, *host_faults.EVERY)
 
 
 def flags() -> argparse.ArgumentParser:
@@ -27,7 +29,7 @@ def flags() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks.chaos", description=__doc__)
     results.add_flags(parser)
     parser.add_argument("--devices", default=",".join(DEVICES), help="kinds of workers: sim,cpu")
-    parser.add_argument("--only", default="", help="scenarios whose name has this word")
+    parser.add_argument("--only", default="", help="scenarios whose name has one of these words")
     parser.add_argument("--callers", type=int, default=8, help="requests in flight")
     parser.add_argument("--pause", type=float, default=0.1, help="of a caller after each, s")
     parser.add_argument("--deadline", type=float, default=10.0, help="of a request, s")
@@ -45,15 +47,20 @@ async def run(options: argparse.Namespace) -> Result:
     machine, started_at = hardware.describe(), results.now()
     tables: dict[str, tuple[Row, ...]] = {}
     checks: list[Check] = []
+    missing: list[Row] = []
     for device in options.devices.split(","):
         rows: list[Row] = []
-        for scenario in (*faults.EVERY, *survival.EVERY):
-            possible = device == "sim" or not scenario.simulated
-            if options.only in scenario.name and possible:
+        for scenario in filter(_is_asked(options.only), (*FAULTS, *survival.EVERY)):
+            if lacks := GROUNDS[scenario.ground].lacks():
+                missing.append({"scenario": scenario.name, "this machine lacks": lacks})
+            elif device == "sim" or not scenario.simulated:
                 report = await _play(scenario, device, options)
                 rows += report.rows()
                 checks += _checks(device, report)
+                print(f"{report.text()}\n{report.words}", file=sys.stderr, flush=True)
         tables[f"faults, {device} workers"] = tuple(rows)
+    if missing:
+        tables["not played"] = tuple(missing)
     return Result(
         scenario="chaos",
         started_at=started_at,
@@ -64,23 +71,25 @@ async def run(options: argparse.Namespace) -> Result:
     )
 
 
+def _is_asked(only: str) -> Callable[[Scenario], bool]:
+    words = only.split(",")
+    return lambda scenario: any(word in scenario.name for word in words)
+
+
 async def _play(scenario: Scenario, device: str, options: argparse.Namespace) -> Report:
     if device not in DEVICES:
-        raise ValueError(f"no workers of kind {device!r} are known here: give {DEVICES}")
-    shape = Shape(
-        "cpu" if device == "cpu" else "sim",
-        sentinels=scenario.sentinels,
-        supervised=scenario.supervised,
-    )
+        raise ValueError(f"no workers of kind {device!r} are known here: give {list(DEVICES)}")
+    shape = trial.shape_of((scenario,), DEVICES[device])
     pace = Pace(
         calm_s=options.calm,
         away_s=options.away,
         store_away_s=options.store_away,
         quiet_s=options.quiet,
         heal_s=options.heal,
+        parts=0,
     )
     rate = Rate(options.callers, options.pause, options.deadline)
-    print(f"{scenario.name}, {device} workers", file=sys.stderr)
+    print(f"\n{scenario.name}, {device} workers", file=sys.stderr, flush=True)
     return await trial.play(scenario, shape, pace, rate, options.seed)
 
 

@@ -12,30 +12,27 @@ import base64
 import json
 import os
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 
-from benchmarks.harness import hardware, results
+from benchmarks.harness import hardware, results, turns
 from benchmarks.harness.fleet import register
 from benchmarks.harness.http_calls import Connection, post
 from benchmarks.harness.pool import Pool, PoolFlags, free_port, role_of
-from benchmarks.harness.processes import CpuMeter, descendants
+from benchmarks.harness.processes import descendants
 from benchmarks.harness.results import Check, Result, Row
-from benchmarks.harness.statistics import median, quantile
+from benchmarks.harness.turns import Call
 from benchmarks.rpc_floor import MODEL, NO_DEVICE, Picture, pixels_of
 from yolopool.client.async_client import AsyncClient
 from yolopool.kserve import grpc_service_pb2, grpc_service_pb2_grpc
 from yolopool.v1 import detection_pb2, detection_pb2_grpc
 
-NAME, WARMUP_S = "m640", 1.0
+NAME = "m640"
 PICTURE = Picture(640, 480, 100_000, 640)
-BASE = "gRPC"
-
-Call = Callable[[], Awaitable[object]]
+BASE, RATIO = "gRPC", "cpu_of_grpc"
 
 
 @asynccontextmanager
@@ -136,61 +133,15 @@ def flags() -> argparse.ArgumentParser:
 
 
 async def send(order: Mapping[str, Any]) -> dict[str, Any]:
-    """The client process: a closed loop for each request in flight."""
+    """The client process."""
     image = pixels_of(PICTURE)[0]
-    took: list[float] = []
-    ended = measuring = False
-
-    async def loop() -> None:
-        async with DOORS[order["door"]](order, image) as call:
-            while not ended:
-                began = time.perf_counter()
-                await call()
-                if measuring:
-                    took.append(1000 * (time.perf_counter() - began))
-
-    loops = [asyncio.create_task(loop()) for _ in range(order["in_flight"])]
-    await asyncio.sleep(WARMUP_S)
-    sys.stdout.write("warm\n")
-    sys.stdout.flush()
-    await asyncio.to_thread(sys.stdin.readline)
-    measuring, cpu_before = True, time.process_time()
-    await asyncio.sleep(order["seconds"])
-    measuring, cpu_s = False, time.process_time() - cpu_before
-    ended = True
-    await asyncio.gather(*loops)
-    return {"took": took, "cpu_s": cpu_s}
+    return await turns.send(order, lambda: DOORS[order["door"]](order, image))
 
 
-async def measured(order: Mapping[str, Any]) -> dict[str, float]:
-    """One run of one door."""
-    pipe = asyncio.subprocess.PIPE
-    client = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.doors", "--send", json.dumps(order)),
-        stdin=pipe,
-        stdout=pipe,
-        limit=2**26,
-    )
-    assert client.stdin is not None
-    assert client.stdout is not None
-    await client.stdout.readline()
-    planes = [
-        one.pid for one in descendants(os.getpid()) if role_of(one.command) == "control_plane"
-    ]
-    meter = CpuMeter(planes)
-    meter.read()
-    client.stdin.write(b"\n")
-    await asyncio.sleep(order["seconds"])
-    meter.read()
-    told = json.loads((await client.communicate())[0])
-    took = told["took"]
-    return {
-        "requests_per_s": len(took) / order["seconds"],
-        "p50_ms": quantile(took, 0.5),
-        "p99_ms": quantile(took, 0.99),
-        "control_plane_cpu_ms": 1000 * sum(meter.used_s().values()) / len(took),
-        "client_cpu_ms": 1000 * told["cpu_s"] / len(took),
-    }
+def planes() -> list[int]:
+    """The control plane of the pool that this process started."""
+    below = descendants(os.getpid())
+    return [one.pid for one in below if role_of(one.command) == "control_plane"]
 
 
 async def run(options: argparse.Namespace) -> Result:
@@ -210,9 +161,9 @@ async def run(options: argparse.Namespace) -> Result:
                         "grpc": pool.address, "http": http, "door": door,
                         "in_flight": in_flight, "seconds": options.seconds,
                     }  # fmt: skip
-                    figures = await measured(order)
+                    figures = await turns.measured("benchmarks.doors", order, planes())
                     rows.append({"door": door, "in_flight": in_flight, "round": number, **figures})
-    table = summary(rows)
+    table = turns.summary(rows, "door", BASE, RATIO)
     return Result(
         scenario="doors",
         started_at=started_at,
@@ -223,43 +174,12 @@ async def run(options: argparse.Namespace) -> Result:
     )
 
 
-def summary(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Medians of the rounds, and the median of the ratios within a round."""
-    table: list[Row] = []
-    most = max(number(row, "in_flight") for row in rows)
-    for door in dict.fromkeys(str(row["door"]) for row in rows):
-        alone = [row for row in rows if row["door"] == door and number(row, "in_flight") == 1]
-        loaded = [row for row in rows if row["door"] == door and row["in_flight"] == most]
-        base = [row for row in rows if row["door"] == BASE and row["in_flight"] == most]
-        cpu = "control_plane_cpu_ms"
-        ratios = [number(a, cpu) / number(b, cpu) for a, b in zip(loaded, base, strict=True)]
-        table.append(
-            {
-                "door": door,
-                "control_plane_cpu_ms": median([number(row, cpu) for row in loaded]),
-                "cpu_of_grpc": median(ratios),
-                "cpu_of_grpc_least": min(ratios),
-                "cpu_of_grpc_most": max(ratios),
-                "requests_per_s": median([number(row, "requests_per_s") for row in loaded]),
-                "alone_p50_ms": median([number(row, "p50_ms") for row in alone]),
-                "alone_p99_ms": median([number(row, "p99_ms") for row in alone]),
-            }
-        )
-    return tuple(table)
-
-
-def number(row: Row, name: str) -> float:
-    figure = row[name]
-    assert isinstance(figure, int | float)
-    return float(figure)
-
-
 def verdicts(table: Sequence[Row]) -> tuple[Check, ...]:
     checks = []
     for row in table:
         limit = LIMITS.get(str(row["door"]))
         if limit is not None:
-            ratio = number(row, "cpu_of_grpc")
+            ratio = turns.number(row, RATIO)
             name = f"{row['door']}: at most {limit:g} x the CPU of gRPC Detect"
             checks.append(Check(name, ratio <= limit, f"{ratio:.2f} x"))
     return tuple(checks)

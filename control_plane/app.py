@@ -1,15 +1,13 @@
 """The composition root: makes every part, owns the clock, starts and stops. No decisions."""
 
 import asyncio
-import os
 import socket
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any
-from uuid import uuid4
 
 import structlog
 import uvloop
@@ -42,8 +40,8 @@ from control_plane.services.fleet import Identity
 from control_plane.services.readiness import ReadinessGate
 from control_plane.services.register import SERVICES, Dependencies, Services
 from control_plane.settings import Settings
-from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.backup import DesiredBackup
+from control_plane.store.files.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
 from control_plane.types.event import EventKind
 from control_plane.types.snapshot import Snapshot
@@ -54,20 +52,21 @@ from control_plane.worker_client import WorkerClient
 from yolopool.errors import RegistryRefusesWrites, RegistryUnavailable
 from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
+from yolopool.server.limits.byte_budget import ByteBudget
+from yolopool.server.limits.heap import keep_little
 from yolopool.server.logs import set_up_logs
 from yolopool.server.open_calls import OpenCalls
 from yolopool.server.parent_death import die_with_parent
-from yolopool.server.process import announce, settle, until_signal
+from yolopool.server.process import announce, settle, unique_name, until_signal
+from yolopool.server.time_limits import ended
 from yolopool.tls.certificates import follow
 
 log = structlog.get_logger()
 
-# At a stop: how long open HTTP calls may take, and when a task that goes on is cancelled again.
-HTTP_GRACE_S, CANCEL_AGAIN_S = 2.0, 0.2
+# At a stop: how long open HTTP calls may take.
+HTTP_GRACE_S = 2.0
 RESIGN_S = 1.0
 LOAD_TICK_S = 0.5
-# How long a caller keeps one connection, and so one of several control planes behind a balancer.
-CONNECTION_AGE_S = 300.0
 # Local copy of the registry, in the data directory.
 COPY = "registry-copy.jsonl"
 
@@ -86,11 +85,11 @@ class ControlPlane:
 
     def __init__(self, settings: Settings, registry: Registry, clock: Clock | None = None) -> None:
         clock = clock or Clock(time.monotonic, time.time)
-        identity = Identity(_unique_name(), clock.unix())
+        identity = Identity(unique_name(), clock.unix())
         self._settings = settings
         self._registry = registry
         self._clock = clock
-        self.view = view = View(clock)
+        self.view = view = View(clock, signers=settings.signers())
         self._metrics = Metrics()
         self._certificates = settings.certificates()
         self._worker_client = WorkerClient(self._certificates)
@@ -126,14 +125,14 @@ class ControlPlane:
             view,
             clock,
             settings.reconciler_lease_s,
-            settings.lease_s,
+            settings.gather_s,
             self._refused,
         )
         self._reconciler = Reconciler(
             self._election, registry, view, refresh, self._executor, clock, ReconcilerTimings()
         )
         self._observer = FleetObserver(
-            registry, view, recorder, lambda: self._election.token, clock, settings.lease_s
+            registry, view, recorder, lambda: self._election.token, clock, settings.gather_s
         )
         self._drainer = Drainer(
             view, self._worker_client, recorder, clock, lambda: self._election.acting_token
@@ -144,6 +143,7 @@ class ControlPlane:
         self._worker_exits = self._new_worker_exits()
         self._guard = Guard(settings, registry, view, refresh, clock)
         self._calls = OpenCalls()
+        self._budget = ByteBudget(settings.max_request_memory_bytes)
         self._services = self._new_services(identity)
         ready = ModelReadiness(view, clock, Random())
         self._server, self.dispatch = self._new_doors(ready)
@@ -157,6 +157,7 @@ class ControlPlane:
             self._is_leader,
             self._certificates,
             self._guard,
+            self._budget,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: asyncio.Task[None] | None = None
@@ -205,6 +206,8 @@ class ControlPlane:
                 worker_exits=self._worker_exits,
                 snapshot=self._projected,
                 calls=self._calls,
+                is_leader=self._is_leader,
+                budget=self._budget,
             )
         )
 
@@ -215,12 +218,13 @@ class ControlPlane:
         health = Health(ready, self.view.waiters, self._guard.sees)
         names = (*SERVICES, kserve_grpc.SERVICE)
         interceptors = [*self._guard.interceptors(), readiness, forwarding]
-        server = GrpcServer(names, interceptors, CONNECTION_AGE_S, health, self._calls)
+        limits = self._settings.grpc_limits()
+        server = GrpcServer(names, interceptors, limits, health, self._calls, self._budget)
         dispatch = Dispatch(interceptors, self._calls)
         self._services.add_to(server.server)
         self._services.add_to(dispatch)
         self._kserve = Operations(dispatch, self._guard.ask, self.view, self._clock)
-        kserve_grpc.add_to(self._kserve, server.server)
+        kserve_grpc.add_to(self._kserve, server.server, self._budget)
         return server, dispatch
 
     def _projected(self) -> Snapshot:
@@ -269,7 +273,7 @@ class ControlPlane:
         self._http.stop()
         if self._tasks:
             await asyncio.wait(self._tasks[:1], timeout=HTTP_GRACE_S)
-        await _ended(self._tasks)
+        await ended(self._tasks)
         await self._loader.close()
         if self._copy is not None and self.view.is_loaded:
             await self._copy.keep_now(self.view.frozen_desired())
@@ -277,12 +281,13 @@ class ControlPlane:
         with suppress(RegistryUnavailable, TimeoutError):
             async with asyncio.timeout(RESIGN_S):
                 await self._recorder.flush()
+                await self._services.quotas.close()
                 await self._registry.close()
         await self._worker_client.close()
 
     async def _resign(self) -> None:
         if self._deciding is not None:
-            await _ended([self._deciding])
+            await ended([self._deciding])
         await self._server.set_serving(False)
         try:
             async with asyncio.timeout(RESIGN_S):
@@ -296,12 +301,7 @@ class ControlPlane:
         """Serves as soon as the view is loaded; then runs the reconciler."""
         while not self.view.is_loaded:
             await self.view.waiters.after(self.view.waiters.changes, LOAD_TICK_S)
-        try:
-            recorded = await self._registry.workers()
-            if self.view.expected is not None:
-                self.view.expected = frozenset(worker.id for worker in recorded)
-        except RegistryUnavailable:
-            log.info("the recorded workers can't be read: they will join by themselves")
+        await self._election.expect_workers()
         await self._guard.open()
         await self._server.set_serving(True)
         log.info("serving", models=len(self.view.catalogue.models))
@@ -321,6 +321,7 @@ class ControlPlane:
         self._spawn(self._preloader.run(), "preload")
         self._spawn(self._sweeper.run(), "sweeper")
         self._spawn(self._quarantine.follow(), "quarantine")
+        self._spawn(self._services.quotas.run(), "quotas")
         if self._certificates is not None:
             self._spawn(follow(self._certificates, self._renewed), "certificates")
 
@@ -335,20 +336,6 @@ class ControlPlane:
         self._tasks.append(asyncio.create_task(work, name=name))
 
 
-def _unique_name() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
-
-
-async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancels tasks until they end: while it connects, the store's library may mistake a
-    cancellation for a failed connection, and go on.
-    """
-    while running := [task for task in tasks if not task.done()]:
-        for task in running:
-            task.cancel()
-        await asyncio.wait(running, timeout=CANCEL_AGAIN_S)
-
-
 def _reachable(host: str, port: int) -> str:
     """Where other machines probably reach a bound port."""
     return _address(socket.gethostname() if host in ("0.0.0.0", "::", "") else host, port)
@@ -361,9 +348,9 @@ def _address(host: str, port: int) -> str:
 def build_registry(settings: Settings) -> Registry:
     """Redis if a URL is set; else a store in memory, with a warning."""
     if settings.redis:
-        from control_plane.store.redis.redis_registry import RedisRegistry
+        from control_plane.store.redis.redis_registry import registry_of
 
-        return RedisRegistry(settings.redis, settings.redis_password.get_secret_value() or None)
+        return registry_of(settings)
     from control_plane.store.memory_registry import MemoryRegistry
 
     log.warning(
@@ -388,6 +375,7 @@ async def run(settings: Settings) -> None:
 def main(settings: Settings) -> int:
     """Returns the exit code."""
     set_up_logs("control_plane", settings.log_level, settings.log_json, file=settings.log_file)
+    keep_little()
     if settings.die_with_parent:
         die_with_parent()
     try:

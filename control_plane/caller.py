@@ -41,7 +41,10 @@ def told(principal: Principal | None) -> tuple[tuple[str, str], ...]:
 
 def heard(text: str) -> Principal:
     """What `told` wrote. Raises ValueError, KeyError or TypeError."""
-    raw = json.loads(text)
+    try:
+        raw = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     return Principal(raw["name"], Role(raw["role"]), tuple(raw["grants"]), raw["tenant"])
 
 

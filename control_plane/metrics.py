@@ -4,8 +4,9 @@ The model is no label, since there may be thousands of models: the request log n
 """
 
 from collections import Counter as Tally
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -19,11 +20,28 @@ _SECONDS = (
 )  # fmt: skip
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 _LOAD_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+# Tenants with a label of their own.
+MAX_TENANTS = 200
 STAGES = ("route", "load_wait", "queue", "decode", "preprocess", "inference", "postprocess")
 LEDGER_TERMS = (
     "budget", "context", "weights", "workspace", "graph_pool", "backend_private",
     "load_transient", "measured", "assignable", "host", "foreign", "drift",
 )  # fmt: skip
+
+
+class Used(Protocol):
+    """What a tenant used."""
+
+    @property
+    def images(self) -> int: ...
+    @property
+    def refused(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def device_s(self) -> float: ...
+    @property
+    def gb_hours(self) -> float: ...
 
 
 class Metrics:
@@ -104,16 +122,40 @@ class Metrics:
             "yolopool_ledger_bytes", "Ledger of a device by term", ["worker", "term"]
         )
 
+        tenant = partial(counter, labelnames=["tenant"])
+        self._of_tenants = {
+            "images": tenant("yolopool_tenant_images", "Images of a tenant that were let in"),
+            "refused": tenant("yolopool_tenant_refused", "Images refused for a tenant's limit"),
+            "bytes": tenant("yolopool_tenant_bytes", "Bytes of a tenant's images, as they came"),
+            "device_s": tenant(
+                "yolopool_tenant_device_seconds", "Device time that ran a tenant's images"
+            ),
+            "gb_hours": tenant(
+                "yolopool_tenant_gb_hours",
+                "Weights of a tenant's models on devices, GB times hours; counted by the leader",
+            ),
+        }
+
         self.log_lines_dropped = counter(
             "yolopool_log_lines_dropped",
             "Lines of this control plane's log that could not be written: a full disk, no reader",
         )
 
+        self._tenants: set[str] = set()
         self.outcomes: Tally[str] = Tally()
         self._lines_dropped = 0
         self.loads_total = 0
         self.releases_total = 0
         self._stages = [(f"{stage}_ms", self.stage_seconds.labels(stage=stage)) for stage in STAGES]
+
+    def watch_certificate(self, expires_unix_s: Callable[[], float]) -> None:
+        """For a process with a certificate; asked at each scrape."""
+        gauge = Gauge(
+            "yolopool_certificate_expires_timestamp_seconds",
+            "When this process's certificate runs out, Unix time; 0: its file can't be read",
+            registry=self._registry,
+        )
+        gauge.set_function(expires_unix_s)
 
     def request_ended(self, outcome: str) -> None:
         self.outcomes[outcome] += 1
@@ -131,6 +173,21 @@ class Metrics:
         if outcome == "OK":
             self.loads_total += 1
             self.load_seconds.observe(seconds)
+
+    def tenants_used(self, used: Mapping[str, Used], tenants: Collection[str]) -> None:
+        """Adds what tenants used; of those that are set, the first MAX_TENANTS have a
+        label of their own.
+        """
+        for name, usage in used.items():
+            for measure, metric in self._of_tenants.items():
+                metric.labels(tenant=self._tenant_label(name, tenants)).inc(getattr(usage, measure))
+
+    def _tenant_label(self, name: str, tenants: Collection[str]) -> str:
+        if not name:
+            return "(none)"
+        if name in tenants and len(self._tenants) < MAX_TENANTS:
+            self._tenants.add(name)
+        return name if name in self._tenants else "(other)"
 
     def released(self, cause: str) -> None:
         self.releases_total += 1

@@ -11,9 +11,17 @@ from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
 from yolopool.errors import InvalidModelReference
 from yolopool.names import parse_ref
+from yolopool.server.exhaustion import allowed_files
+from yolopool.server.limits.grpc_limits import GrpcLimits
+from yolopool.signing.signers import Signers, read_keys
 from yolopool.tls.certificates import Certificates, certificates_of
 from yolopool.transport import check_exposure
-from yolopool.vocabulary import MAX_RAW_BYTES
+from yolopool.vocabulary import MAX_RAW_BYTES, MAX_REJOIN_S
+
+# How long a caller keeps one connection, and so one of several control planes behind a balancer.
+_CONNECTION_AGE_S = 300.0
+# Connections of a gRPC port get at most this part of the files that the process may open.
+_OF_FILES = 0.25
 
 
 class Settings(BaseSettings):
@@ -47,19 +55,64 @@ class Settings(BaseSettings):
         description="origins of web pages that may call the HTTP port, as https://host, or * for "
         "all; repeat the flag, or separate them by commas",
     )
+    http_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="names by which callers may call the HTTP port, beside addresses and this "
+        "machine's own, or * for all; not given: on a port that others reach, all; repeat the "
+        "flag, or separate them by commas",
+    )
     http_max_connections: int = Field(
         4096,
         ge=1,
         description="connections of the HTTP port; at most half of the files that the process may "
         "open",
     )
+    http_max_connections_an_address: int = Field(
+        2048,
+        ge=1,
+        description="connections of the HTTP port that one address may have; behind a proxy all "
+        "callers have the proxy's",
+    )
     http_max_header_bytes: int = Field(
         32 * 1024, ge=1024, description="largest header of an HTTP request, in bytes"
     )
-    http_max_body_memory_bytes: int = Field(
+    max_request_memory_bytes: int = Field(
         512 * 1024**2,
         ge=1,
-        description="bytes of the bodies of all HTTP requests that are in progress",
+        description="bytes of all requests in progress, by gRPC and HTTP; in memory each takes up "
+        "to five times its bytes",
+    )
+    max_memory_bytes: int = Field(
+        0,
+        ge=0,
+        description="memory of the process beyond which it cuts off gRPC calls whose message is "
+        "still on its way; 0: 8 times max_request_memory_bytes, and 1 GiB",
+    )
+    max_streams: int = Field(
+        1024, ge=1, description="streams of frames that are open at once, of all callers"
+    )
+    grpc_max_connections: int = Field(
+        4096,
+        ge=1,
+        description="connections of each gRPC port; at most a quarter of the files that the "
+        "process may open",
+    )
+    grpc_max_calls: int = Field(
+        512,
+        ge=1,
+        description="calls and streams at a time of one gRPC connection; a client lets more wait",
+    )
+    grpc_handshake_timeout_s: float = Field(
+        10.0, gt=0, description="seconds in which a gRPC connection must be opened, TLS included"
+    )
+    grpc_idle_s: float = Field(
+        300.0, gt=0, description="seconds that a gRPC connection without calls is kept"
+    )
+    grpc_message_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        description="seconds in which the message of a gRPC call must arrive, and its answer be "
+        "taken",
     )
     http_header_timeout_s: float = Field(
         10.0, gt=0, description="seconds in which the header of an HTTP request must arrive"
@@ -86,9 +139,25 @@ class Settings(BaseSettings):
         description="refuse a Redis that may drop keys: one whose maxmemory-policy is not "
         "noeviction, or that does not say",
     )
+    redis_user: str = Field("", description="user of Redis, if the URL has none")
     redis_password: SecretStr = Field(
         SecretStr(""), description="password of Redis, if the URL has none"
     )
+    redis_password_file: Path | None = Field(
+        None, description="file of that password, instead of the password"
+    )
+    redis_sentinel_password: SecretStr = Field(
+        SecretStr(""), description="password of the sentinels, which is one of their own"
+    )
+    redis_ca: Path | None = Field(
+        None,
+        description="certificates of the authority that Redis' is of, PEM, for rediss://; default: "
+        "those that this machine trusts",
+    )
+    redis_cert: Path | None = Field(
+        None, description="certificate that Redis is shown, PEM, with redis_key"
+    )
+    redis_key: Path | None = Field(None, description="key of that certificate, PEM")
     insecure: bool = Field(
         False,
         description="listen beyond this machine without TLS: who reaches the ports reads and sends "
@@ -101,6 +170,14 @@ class Settings(BaseSettings):
         None, description="certificate of this process, PEM; with tls_key its ports speak TLS"
     )
     tls_key: Path | None = Field(None, description="key of the certificate, PEM")
+    tls_ca_key: Path | None = Field(
+        None,
+        description="key of the authority in tls_ca, PEM: this control plane gives certificates to "
+        "workers that join with a token",
+    )
+    joined_certificate_s: float = Field(
+        86_400.0, ge=1, description="seconds that such a certificate lasts; it is renewed in time"
+    )
     pool_port: int | None = Field(
         None,
         ge=0,
@@ -111,6 +188,11 @@ class Settings(BaseSettings):
     auth: Literal["off", "keys"] = Field(
         "off", description="keys: every call needs an API key; off: everyone may do everything"
     )
+    oidc: Path | None = Field(
+        None,
+        description="TOML file of the OpenID Connect issuers whose tokens are taken beside keys, "
+        "and of what their claims give; with auth=keys",
+    )
     admin_key_file: Path | None = Field(
         None,
         description="file of an admin's API key, made if there is none; default: admin.key in the "
@@ -119,6 +201,14 @@ class Settings(BaseSettings):
     pool_key: SecretStr = Field(
         SecretStr(""),
         description="API key of the role control-plane, for calls to other control planes",
+    )
+    trusted_signers: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description="public keys of minisign (.pub files, or folders of them) whose signatures of "
+        "models count; repeat the flag, or separate them by commas",
+    )
+    require_signatures: bool = Field(
+        False, description="take and serve only models that a trusted signer signed"
     )
     open_metrics: bool = Field(
         False, description="with keys: /metrics needs none; it names models and workers"
@@ -194,7 +284,9 @@ class Settings(BaseSettings):
     def _expand(cls, value: Path) -> Path:
         return value.expanduser()
 
-    @field_validator("load", "http_cors_origins", mode="before")
+    @field_validator(
+        "load", "http_cors_origins", "http_allowed_hosts", "trusted_signers", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         parts = [value] if isinstance(value, str) else value
@@ -224,6 +316,29 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _someone_signs(self) -> "Settings":
+        if self.require_signatures and not self.trusted_signers:
+            raise ValueError("require_signatures needs trusted_signers: name their public keys")
+        return self
+
+    @model_validator(mode="after")
+    def _callers_are_asked(self) -> "Settings":
+        if self.oidc is not None and self.auth == "off":
+            raise ValueError("oidc says whose tokens are taken: callers are asked with auth=keys")
+        return self
+
+    @model_validator(mode="after")
+    def _who_joins_is_known(self) -> "Settings":
+        if self.tls_ca_key is not None and (
+            None in (self.tls_ca, self.tls_cert, self.pool_port) or self.auth == "off"
+        ):
+            raise ValueError(
+                "tls_ca_key is for processes that join with a token: that needs tls_ca, tls_cert, "
+                "a pool_port, and auth=keys"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _lease_outlives_a_heartbeat(self) -> "Settings":
         if self.lease_s < 2 * self.heartbeat_interval_s:
             raise ValueError(
@@ -231,6 +346,29 @@ class Settings(BaseSettings):
                 f"{self.heartbeat_interval_s:g} s: one late heartbeat would lose a worker"
             )
         return self
+
+    @property
+    def gather_s(self) -> float:
+        """How long a new leader waits for the workers on record to call, seconds."""
+        return self.lease_s + MAX_REJOIN_S
+
+    def signers(self) -> Signers:
+        """Raises OSError and ValueError for keys that can't be used."""
+        return Signers(read_keys(self.trusted_signers), self.require_signatures)
+
+    def grpc_limits(self) -> GrpcLimits:
+        """Of both gRPC ports."""
+        files = int(allowed_files() * _OF_FILES)
+        memory = self.max_memory_bytes or 8 * self.max_request_memory_bytes + 1024**3
+        return GrpcLimits(
+            max_calls=self.grpc_max_calls,
+            max_connections=max(1, min(self.grpc_max_connections, files)),
+            max_memory_bytes=memory,
+            handshake_timeout_s=self.grpc_handshake_timeout_s,
+            idle_s=self.grpc_idle_s,
+            message_timeout_s=self.grpc_message_timeout_s,
+            connection_age_s=_CONNECTION_AGE_S,
+        )
 
     def certificates(self) -> Certificates | None:
         """Raises OSError and ValueError for files that can't be used."""

@@ -7,8 +7,10 @@ import contextlib
 import hashlib
 import json
 import sys
+import time
 from pathlib import Path
 
+import structlog
 from google.protobuf import json_format
 
 from importer import child, store
@@ -16,10 +18,18 @@ from importer.refusal import CALIBRATION, INVALID, NOT_FOUND, ImportRefused
 from importer.settings import Settings, read_settings
 from importer.supervisor import Supervisor
 from yolopool.client import uploads
-from yolopool.errors import InvalidOption, ResourceExhausted, StorageFailed
+from yolopool.errors import (
+    InvalidOption,
+    ResourceExhausted,
+    SignatureInvalid,
+    SignatureRequired,
+    StorageFailed,
+    YolopoolError,
+)
 from yolopool.names import parse_class_names
 from yolopool.server import logs, process
 from yolopool.server.parent_death import die_with_parent
+from yolopool.tls.joining import membership
 from yolopool.v1.importing_pb2 import ImportedPack, ImportProgress
 from yolopool.v1.types_pb2 import (
     HEAD_MODE_END_TO_END,
@@ -57,6 +67,18 @@ def main() -> int:
 
 
 async def _serve(settings: Settings) -> int:
+    joining = settings.joining()
+    if joining is None:
+        return await _import_all(settings)
+    try:
+        async with membership(joining, settings.control_planes, time.time) as files:
+            return await _import_all(settings.with_files(files))
+    except (YolopoolError, OSError) as error:
+        structlog.get_logger().error("importer can't run", why=str(error))
+        return 1
+
+
+async def _import_all(settings: Settings) -> int:
     work = asyncio.create_task(Supervisor(settings).run())
     signal = asyncio.create_task(process.until_signal())
     await asyncio.wait((work, signal), return_when=asyncio.FIRST_COMPLETED)
@@ -70,7 +92,9 @@ async def _serve(settings: Settings) -> int:
 async def _import_file(settings: Settings) -> int:
     try:
         pack = await _one_pack(settings)
-    except (ImportRefused, ResourceExhausted, StorageFailed) as refusal:
+    except (
+        ImportRefused, ResourceExhausted, SignatureInvalid, SignatureRequired, StorageFailed
+    ) as refusal:  # fmt: skip
         sys.stdout.write(json.dumps({"reason": refusal.reason, "message": refusal.message}) + "\n")
         return 1
     fields = json_format.MessageToDict(pack, preserving_proto_field_name=True)
@@ -85,6 +109,7 @@ async def _one_pack(settings: Settings) -> ImportedPack:
 
     with store.scratch(settings.scratch_dir) as folder:
         artifact, digest = _take(settings, folder)
+        _check_signature(settings, artifact, digest)
         limits = child.Limits(
             settings.memory_limit_bytes, settings.time_limit_s, settings.require_sandbox
         )
@@ -104,6 +129,13 @@ async def _one_pack(settings: Settings) -> ImportedPack:
         store.verify_pack(folder, pack.digest)
         store.publish(folder, settings.out.absolute().as_uri(), pack.digest)
         return pack
+
+
+def _check_signature(settings: Settings, artifact: Path, digest: str) -> None:
+    """Raises SignatureRequired and SignatureInvalid, if signers are named."""
+    beside = Path(f"{settings.file}.minisig")
+    text = beside.read_text(encoding="utf-8") if beside.is_file() else ""
+    settings.signers().check(artifact, digest, text)
 
 
 def _weights_of(settings: Settings) -> child.Architecture:

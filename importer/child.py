@@ -9,10 +9,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from google.protobuf import json_format
@@ -23,6 +23,7 @@ from yolopool.v1.types_pb2 import VersionSettings
 
 log = structlog.get_logger()
 
+Said = TypeVar("Said", ImportProgress, ImportedPack)
 OnProgress = Callable[[ImportProgress], Awaitable[None]]
 _WATCH_S = 0.1
 _LINE_BYTES = 4 * 1024**2
@@ -141,11 +142,12 @@ def _result(
     errors: str,
     limits: Limits,
 ) -> ImportedPack:
-    if "failed" in ending:
-        failed = ending["failed"]
+    failed = ending.get("failed")
+    if isinstance(failed, dict) and {"reason", "message"} <= failed.keys():
         raise ImportRefused(str(failed["reason"])[:64], str(failed["message"])[:1_000])
-    if "done" in ending and status == 0:
-        return json_format.ParseDict(ending["done"], ImportedPack())
+    pack = _message(ending.get("done"), ImportedPack())
+    if pack is not None and status == 0:
+        return pack
     if _ran_out_of_memory(status, watch, errors):
         raise ImportRefused(
             OUT_OF_MEMORY,
@@ -184,21 +186,42 @@ async def _converse(
     except (BrokenPipeError, ConnectionResetError):
         pass  # the process has ended; its exit status says how
     ending: dict[str, Any] = {}
-    async for raw in process.stdout:
+    async for raw in _lines(process.stdout):
         line = _parsed(raw)
-        if "progress" in line:
-            await on_progress(json_format.ParseDict(line["progress"], ImportProgress()))
-        elif line:
-            ending = line
+        if "progress" not in line:
+            ending = line or ending
+        elif (news := _message(line["progress"], ImportProgress())) is not None:
+            await on_progress(news)
     return ending
+
+
+async def _lines(stdout: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """Raises ImportRefused for a line that is longer than any that the job writes."""
+    try:
+        async for raw in stdout:
+            yield raw
+    except ValueError as error:
+        raise ImportRefused(
+            CRASHED, f"the import said a line of more than {_LINE_BYTES >> 20} MiB: retry"
+        ) from error
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:
     try:
         line = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return line if isinstance(line, dict) else {}
+
+
+def _message(fields: Any, into: Said) -> Said | None:
+    """What the child says, or None: nothing, or of another form, as of one that was taken over."""
+    if fields is None:
+        return None
+    try:
+        return json_format.ParseDict(fields, into)
+    except Exception:  # the library's errors of objects of any kind are of any kind
+        return None
 
 
 async def _watch_memory(process: asyncio.subprocess.Process, limit_bytes: int) -> bool:

@@ -44,7 +44,8 @@ def main() -> int:
         pipe.write(json.dumps(line) + "\n")
 
     order = json.loads(sys.stdin.read())
-    warnings = sandbox.before_imports()
+    inputs = [Path(path) for path in (order["artifact"], order["build"]["calibration"]) if path]
+    warnings = sandbox.before_imports(inputs, Path(order["folder"]))
     try:
         say({"done": _run(order, warnings, say)})
     except ImportRefused as refusal:

@@ -1,4 +1,5 @@
-"""The sandbox of a process that reads an untrusted file: no network, no exec, bounded resources.
+"""The sandbox of a process that reads an untrusted file: no network, no exec, bounded resources,
+and of all files only its own.
 
 Standard library and pyseccomp only. A layer that the host refuses becomes a warning in the pack: a
 weaker sandbox is reported, never silent.
@@ -9,14 +10,18 @@ import errno
 import os
 import resource
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from yolopool.server.confinement import host_paths, landlock
 
 _CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_NEWIPC = 0x10000000, 0x40000000, 0x08000000
 _CLONE_THREAD = 0x10000
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 1, 38, 4
-# io_uring could do what the other calls may not; the rest reaches other processes or mounts.
-_REFUSED_CALLS = (
+# io_uring could do what the other calls may not; the rest reaches other processes or mounts, or
+# changes what Landlock does not guard: modes, owners, times and attributes of files.
+_REFUSED_CALLS: tuple[str | int, ...] = (
     "socket",
     "socketpair",
     "connect",
@@ -52,28 +57,74 @@ _REFUSED_CALLS = (
     "perf_event_open",
     "keyctl",
     "userfaultfd",
+    "truncate",
+    "chmod",
+    "fchmod",
+    "fchmodat",
+    452,  # fchmodat2
+    "chown",
+    "fchown",
+    "lchown",
+    "fchownat",
+    "utime",
+    "utimes",
+    "futimesat",
+    "utimensat",
+    "setxattr",
+    "lsetxattr",
+    "fsetxattr",
+    "removexattr",
+    "lremovexattr",
+    "fremovexattr",
+    463,  # setxattrat and removexattrat, whose names older libraries do not know
+    466,
 )
 
 
-def before_imports() -> list[str]:
-    """Sets the lowest priority, death with the parent, and namespaces without a network.
+def before_imports(inputs: Sequence[Path], folder: Path) -> list[str]:
+    """Sets the lowest priority, death with the parent, namespaces without a network; and that of
+    all files it may read `inputs` and what libraries need, and write in `folder` alone.
 
-    Must run while the process has one thread: the kernel refuses a new user namespace afterwards.
+    Must run while the process has one thread: the kernel refuses a new user namespace afterwards,
+    and threads that ran before would not be confined.
     """
     libc, warnings = ctypes.CDLL(None, use_errno=True), []
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         warnings.append(_weaker("death with the parent", _last_error()))
     os.nice(19)
+    return [*warnings, *_without_network(libc), *_own_files(inputs, folder)]
+
+
+def _without_network(libc: ctypes.CDLL) -> list[str]:
     user, group = os.getuid(), os.getgid()
     if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC) != 0:
-        return [*warnings, _weaker("network name space", _last_error())]
+        return [_weaker("network name space", _last_error())]
     try:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
     except OSError as error:
-        warnings.append(_weaker("map of the user name space", error.strerror or str(error)))
-    return warnings
+        return [_weaker("map of the user name space", error.strerror or str(error))]
+    return []
+
+
+def _own_files(inputs: Sequence[Path], folder: Path) -> list[str]:
+    files = [path.resolve() for path in inputs]
+    rules = landlock.Rules(
+        (
+            *host_paths.of_python(("importer", "yolopool")),
+            *host_paths.of_system(),
+            *((path, landlock.READ) for path in files),
+            (folder, landlock.CHANGE),
+        ),
+        connects=False,
+    )
+    missing = landlock.confine(rules)
+    if not missing:
+        sys.path[:] = host_paths.installed()  # of the others the names would be found, and no files
+        # A file beside it would be readable too where it lies among libraries.
+        missing = host_paths.readable_beside(files, folder, rules.places)
+    return [_weaker("confinement of files", missing)] if missing else []
 
 
 def after_imports(memory_bytes: int, file_bytes: int, cpu_s: int) -> list[str]:

@@ -20,10 +20,13 @@ from yolopool.errors import (
     InvalidArgument,
     NotFound,
     ResourceExhausted,
+    SignatureInvalid,
+    SignatureRequired,
     StorageFailed,
     YolopoolError,
 )
 from yolopool.server import exhaustion, grpc_server
+from yolopool.server.confinement import landlock
 from yolopool.tls.certificates import Certificates
 from yolopool.transport import bearer
 from yolopool.v1 import importing_pb2 as pb
@@ -32,7 +35,7 @@ from yolopool.v1.importing_pb2_grpc import ImportServiceStub
 log = structlog.get_logger()
 
 _CLAIM_WAIT_S = 20.0
-_CALL_S = 5.0
+CALL_S = 5.0
 _BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -91,6 +94,7 @@ class Supervisor:
         self._planes = ControlPlanes(
             settings.control_planes, settings.api_key.get_secret_value(), settings.certificates()
         )
+        self._signers = settings.signers()
         self._id = uuid.uuid4().hex
         self._limits = child.Limits(
             settings.memory_limit_bytes, settings.time_limit_s, settings.require_sandbox
@@ -99,7 +103,10 @@ class Supervisor:
     async def run(self) -> None:
         """Claims and imports until cancelled; a job in progress then goes to another importer."""
         failures = 0
-        log.info("importer started", id=self._id, control_planes=self._settings.control_planes)
+        abi, planes = landlock.abi(), self._settings.control_planes
+        log.info("importer started", id=self._id, control_planes=planes, landlock_abi=abi)
+        if abi < landlock.WHOLE_ABI:
+            log.warning("imports are not confined to their own files", landlock_abi=abi)
         try:
             while True:
                 # Each time, since what a killed importer left is too young when this one starts.
@@ -110,7 +117,7 @@ class Supervisor:
                 )
                 try:
                     claim = pb.ClaimImportRequest(importer=self._id, wait_s=_CLAIM_WAIT_S)
-                    answer = await self._planes.call("ClaimImport", claim, _CLAIM_WAIT_S + _CALL_S)
+                    answer = await self._planes.call("ClaimImport", claim, _CLAIM_WAIT_S + CALL_S)
                 except YolopoolError as error:
                     delay_s = _BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)]
                     failures += 1
@@ -130,7 +137,7 @@ class Supervisor:
             request.pack.CopyFrom(await self._run_leased(job))
         except ImportRefused as refusal:
             request.failure.reason, request.failure.message = refusal.reason, refusal.message
-        except (ResourceExhausted, StorageFailed) as error:
+        except (ResourceExhausted, StorageFailed, SignatureInvalid, SignatureRequired) as error:
             request.failure.reason, request.failure.message = error.reason, error.message
         except YolopoolError as error:
             log.warning("import abandoned", error=str(error))
@@ -177,6 +184,8 @@ class Supervisor:
     ) -> pb.ImportedPack:
         with store.scratch(self._settings.scratch_dir) as folder:
             artifact = await self._fetch(job.artifact_uri, folder, "artifact.pt")
+            signers = self._signers
+            await asyncio.to_thread(signers.check, artifact, job.artifact, job.signature)
             build = child.Build(job.build.backend, job.build.precision)
             if job.calibration_uri:
                 images = await self._fetch(job.calibration_uri, folder, "calibration.zip")
@@ -208,7 +217,7 @@ class Supervisor:
                 importer=self._id, version=job.version, progress=progress
             )
             try:
-                await self._planes.call("ReportImport", request, _CALL_S)
+                await self._planes.call("ReportImport", request, CALL_S)
             except (FailedPrecondition, NotFound):
                 raise
             except YolopoolError as error:
@@ -220,7 +229,7 @@ class Supervisor:
         attempt = 0
         while True:
             try:
-                await self._planes.call("ReportImport", request, _CALL_S)
+                await self._planes.call("ReportImport", request, CALL_S)
                 return
             except (FailedPrecondition, InvalidArgument, NotFound) as error:
                 log.warning("the result was not accepted", error=str(error))

@@ -1,8 +1,8 @@
 """The fenced blocks of the pages, and how each is tried.
 
-`sh` and `python` blocks are run in the order of their page by tests/e2e/test_docs.py; `json` and
-`yaml` are parsed; `text` is what programs print, and drawings. A comment on the line above a block
-says that it is tried otherwise:
+`sh` and `python` blocks are run in the order of their page by tests/e2e/test_docs.py; `json`,
+`yaml` and `toml` are parsed; `text` is what programs print, and drawings. A comment on the line
+above a block says that it is tried otherwise:
 
     <!-- not run: needs docker -->             one of NOT_RUN
     <!-- run by: tests/e2e/test_up.py -->      that test runs the same command
@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
 SHELL, PYTHON = "sh", "python"
-DATA = ("json", "yaml")
+DATA = ("json", "yaml", "toml")
 PRINTED = "text"
 LANGUAGES = (SHELL, PYTHON, *DATA, PRINTED)
 # Why a block can't be run by a test of this repository.

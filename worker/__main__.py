@@ -10,6 +10,7 @@ import time
 import structlog
 
 from worker.hardware.devices import BrokenGpu
+from worker.process.confinement import confine
 from worker.process.supervisor import report_no_device, supervisor_of
 from worker.process.watchdog import WORKING
 from worker.settings import Settings, read_settings
@@ -17,6 +18,7 @@ from yolopool.errors import YolopoolError
 from yolopool.server import logs, process
 from yolopool.server.log_writer import DirectLog, QueuedLog
 from yolopool.server.parent_death import die_with_parent
+from yolopool.tls.joining import membership
 
 log = structlog.get_logger()
 
@@ -39,7 +41,9 @@ def main() -> int:
     if settings.die_with_parent:
         die_with_parent()
     try:
-        asyncio.run(_run(settings, stream))
+        # Of a device's process: its supervisor starts programs and looks at the whole host.
+        sandbox = confine(settings) if settings.device else ""
+        asyncio.run(_run(settings, stream, sandbox))
     except (YolopoolError, OSError) as error:
         log.error("worker can't run", why=str(error))
         return leave(1)
@@ -55,7 +59,16 @@ def leave(status: int) -> int:
     return status
 
 
-async def _run(settings: Settings, stream: QueuedLog | DirectLog) -> None:
+async def _run(settings: Settings, stream: QueuedLog | DirectLog, sandbox: str) -> None:
+    joining = settings.joining()
+    if joining is None:
+        await _serve(settings, stream, sandbox)
+        return
+    async with membership(joining, settings.control_planes, time.time) as files:
+        await _serve(settings.with_files(files), stream, sandbox)
+
+
+async def _serve(settings: Settings, stream: QueuedLog | DirectLog, sandbox: str) -> None:
     if isinstance(stream, QueuedLog):
         try:
             supervisor = supervisor_of(settings, os.environ, time.monotonic, stream.pass_on)
@@ -68,7 +81,7 @@ async def _run(settings: Settings, stream: QueuedLog | DirectLog) -> None:
     # Imported here to keep the supervisor light: it imports OpenCV.
     from worker.app import serve
 
-    await serve(settings, process.until_signal)
+    await serve(settings, process.until_signal, sandbox)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from worker.io_processes.pool import IoExit, IoProcessPool
 from worker.membership import Membership, report_exit
 from worker.preprocess import arena
 from worker.preprocess.arena import Arena
+from worker.process.confinement import NONE
 from worker.process.exit_report import exit_report
 from worker.process.flight_recorder import FlightRecorder
 from worker.process.recycler import Recycler
@@ -36,7 +37,7 @@ from worker.replicas.replica import Replica
 from worker.replicas.replica_table import ReplicaTable
 from worker.replicas.swapper import Swapper
 from worker.service import convert
-from worker.service.callers import asks_clients, guards
+from worker.service.callers import asks_clients, guards, warn_if_anyone
 from worker.service.identity import Identity
 from worker.service.infer_handler import InferHandler
 from worker.service.service import WorkerService
@@ -48,7 +49,7 @@ from yolopool.server.process import settle
 from yolopool.v1 import fleet_pb2, worker_pb2_grpc
 from yolopool.v1.types_pb2 import FencingToken
 from yolopool.v1.worker_pb2 import AssignRequest
-from yolopool.vocabulary import COMPUTE_CLASS, ReplicaState
+from yolopool.vocabulary import COMPUTE_CLASS, SANDBOX, ReplicaState
 
 log = structlog.get_logger()
 SERVICE = "yolopool.v1.WorkerService"
@@ -66,6 +67,7 @@ class App:
         backend: Backend,
         host: Host | None = None,
         clock: Clock | None = None,
+        sandbox: str = NONE,
     ) -> None:
         self.settings = settings
         self.clock = clock or Clock(time.monotonic, time.time)
@@ -77,7 +79,7 @@ class App:
         self._device_name, self._compute_class = "", settings.compute_class
         # Computed once: two of them read files, and an identity goes with every reply.
         self._id, self._release = settings.worker_id, version("yolopool")
-        self._labels = parse_labels(settings.labels)
+        self._labels = {**parse_labels(settings.labels), SANDBOX: sandbox}
         held: dict[str, Replica] = {}
         self.engine = Engine(settings.queue_capacity, self.clock.monotonic)
         self.arena = Arena(arena.private(settings.intake_bytes()))
@@ -187,6 +189,7 @@ class App:
 
     async def start(self) -> None:
         """Takes the device and listens; SERVING when it returns. Raises OSError if it can't."""
+        warn_if_anyone(self.settings.host, self.certificates)
         self.port = await self.server.start(
             self.settings.host,
             self.settings.port,
@@ -374,12 +377,12 @@ class App:
         self.membership.poke()
 
 
-async def serve(settings: Settings, until: Callable[[], Awaitable[object]]) -> None:
-    """Runs one worker for one device, from start to end."""
+async def serve(settings: Settings, until: Callable[[], Awaitable[object]], sandbox: str) -> None:
+    """Runs one worker for one device, from start to end. `sandbox`: how far it is confined."""
     host = host_of(settings.device)
     if settings.device_kind == "cpu":
         take_turns()
-    app = App(settings, backend_of(settings, host), host)
+    app = App(settings, backend_of(settings, host), host, sandbox=sandbox)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, app.recycler.recycle, "SIGUSR1 asked for a successor")
     app.watch()

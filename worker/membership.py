@@ -15,12 +15,13 @@ from yolopool.server.grpc_server import open_channel
 from yolopool.tls.certificates import Certificates
 from yolopool.transport import bearer
 from yolopool.v1 import fleet_pb2, membership_pb2, membership_pb2_grpc, types_pb2
+from yolopool.vocabulary import MAX_REJOIN_S
 
 log = structlog.get_logger()
 JOIN_TIMEOUT_S = 5.0
 LEAVE_TIMEOUT_S = 0.5
 REPORT_TIMEOUT_S = 2.0
-FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, 2.0
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, MAX_REJOIN_S / 1.5  # with the jitter
 
 
 class Membership:

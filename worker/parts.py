@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from worker.backends.base import Backend
+from worker.batching.admission import MAX_OVER
 from worker.hardware.host import Host
 from worker.io_processes.protocol import IoSettings
 from worker.packs.pack import Pack
@@ -23,7 +24,7 @@ from yolopool.v1.worker_pb2 import PackLocation
 def preprocessor(settings: Settings, arena: Arena, clock: Clock) -> Preprocessor:
     return Preprocessor(
         _intake_threads(settings),
-        settings.queue_capacity,
+        settings.queue_capacity * MAX_OVER,
         ImageLimits(settings.max_image_bytes, settings.max_image_pixels, settings.max_raw_bytes),
         arena,
         clock.monotonic,
@@ -73,7 +74,7 @@ def io_settings(settings: Settings, port: int, number: int) -> IoSettings:
         host=settings.host,
         port=settings.port and port + 1 + number,
         threads=settings.intake_threads or 2,
-        capacity=settings.queue_capacity,
+        capacity=settings.queue_capacity * MAX_OVER,
         max_image_bytes=settings.max_image_bytes,
         max_image_pixels=settings.max_image_pixels,
         max_raw_bytes=settings.max_raw_bytes,

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
-from yolopool.tls.certificates import Certificates, certificates_of
-from yolopool.transport import check_exposure
-from yolopool.vocabulary import COMPUTE_CLASS, MAX_RAW_BYTES
+from yolopool.tls.certificates import Certificates, TlsFiles, certificates_of
+from yolopool.tls.joining import Joining
+from yolopool.transport import check_exposure, is_loopback
+from yolopool.vocabulary import COMPUTE_CLASS, MAX_RAW_BYTES, SANDBOX
 
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?i?b?)", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -101,6 +102,23 @@ class Settings(BaseSettings):
         None, description="certificate of this process, PEM; with tls_key its ports speak TLS"
     )
     tls_key: Path | None = Field(None, description="key of the certificate, PEM")
+    join_token_file: Path | None = Field(
+        None,
+        description="file of a join token ('yolopool certs join-token'), with which this process "
+        "gets a certificate and renews it: then without tls_ca, tls_cert and tls_key",
+    )
+    join_at: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="host:port at which control planes take callers, where the join token is "
+        "shown, separated by commas; empty: control_planes",
+    )
+    join_name: str = Field(
+        "", description="name in the certificate, if the join token has none; empty: the host's"
+    )
+    join_dir: Path = Field(
+        Path("~/.cache/yolopool/worker/joined"),
+        description="folder of that certificate and its key",
+    )
     api_key: SecretStr = Field(
         SecretStr(""), description="API key of the role worker, for a pool that asks who calls"
     )
@@ -208,6 +226,16 @@ class Settings(BaseSettings):
     tensorrt: bool = Field(
         False, description="also run packs built for TensorRT, on a CUDA device; experimental"
     )
+    sandbox: Literal["auto", "require", "off"] = Field(
+        "auto",
+        description="confinement of files: auto: the process changes its own folder only and reads "
+        "what may_read says, if the host can, and not on CUDA; require: or it does not start",
+    )
+    may_read: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="folders that the process may read beside libraries and its own, separated by "
+        "commas: the packs of a store on this machine. Empty: everything that its user may",
+    )
     die_with_parent: bool = Field(False, description="end when the parent process ends")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="lowest level that is logged"
@@ -215,14 +243,14 @@ class Settings(BaseSettings):
     log_json: bool = Field(True, description="log one JSON object per line, for machines")
     log_file: str = Field("", description="log to this file, rotated by its size; empty: to stderr")
 
-    @field_validator("control_planes", mode="before")
+    @field_validator("control_planes", "join_at", "may_read", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("data_dir")
+    @field_validator("data_dir", "join_dir")
     @classmethod
     def _expand(cls, value: Path) -> Path:
         return value.expanduser()
@@ -242,7 +270,14 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _ports_are_safe(self) -> "Settings":
-        check_exposure((self.host,), self.tls_cert is not None, self.insecure)
+        joins = self.join_token_file is not None
+        check_exposure((self.host,), joins or self.tls_cert is not None, self.insecure)
+        if not (is_loopback(self.host) or joins or self.tls_ca or self.insecure):
+            raise ValueError(
+                f"{self.host} is reached from other machines, and this worker obeys whoever "
+                "reaches it: give it the authority of its control planes (--tls-ca), or say "
+                "--insecure"
+            )
         return self
 
     @field_validator("labels")
@@ -317,23 +352,37 @@ class Settings(BaseSettings):
         """Raises OSError and ValueError for files that can't be used."""
         return certificates_of(self.tls_ca, self.tls_cert, self.tls_key)
 
+    def joining(self) -> Joining | None:
+        """How this process gets its certificate, if by a join token."""
+        if self.join_token_file is None:
+            return None
+        name = self.join_name or socket.gethostname()
+        return Joining(
+            self.join_dir, self.join_token_file, name, self.join_at or self.control_planes
+        )
+
+    def with_files(self, files: TlsFiles) -> "Settings":
+        """These settings, with the certificate that this process got."""
+        own = {"tls_ca": files.authority, "tls_cert": files.certificate, "tls_key": files.key}
+        return self.model_copy(update=own)
+
     def secrets(self) -> dict[str, str]:
         """The variables that give a child process what `arguments` leaves out."""
         return {"YOLOPOOL_WORKER_API_KEY": self.api_key.get_secret_value()}
 
 
 def parse_labels(text: str) -> dict[str, str]:
-    """Reads `zone=a,gpu=l4`. Raises ValueError, which names this form, and for the label that
-    every worker has: it says what the device is.
+    """Reads `zone=a,gpu=l4`. Raises ValueError, which names this form, and for the labels that
+    every worker has: they say what the device is, and how far the process is confined.
     """
     labels = {}
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise ValueError(f"{part!r} is not a label: give k=v,k=v")
-        if key.strip() == COMPUTE_CLASS:
+        if key.strip() in (COMPUTE_CLASS, SANDBOX):
             raise ValueError(
-                f"the worker sets the label {COMPUTE_CLASS} itself: leave it out of --labels"
+                f"the worker sets the label {key.strip()} itself: leave it out of --labels"
             )
         labels[key.strip()] = value.strip()
     return labels

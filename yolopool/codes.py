@@ -29,6 +29,26 @@ CODES = {
     "DEADLINE_EXCEEDED": Code(504, 6),
 }
 
+# Reasons for which HTTP has a closer word than for their code.
+STATUSES = {
+    "ARTIFACT_TOO_LARGE": 413,
+    "IMAGE_TOO_LARGE": 413,
+    "MESSAGE_TOO_LARGE": 413,
+    "IMAGE_NOT_DECODABLE": 415,  # it looked at the bytes themselves
+    "IMAGE_DAMAGED": 422,
+    # 429 is for what a caller did too often; these are of the server.
+    "OUT_OF_MEMORY": 503,
+    "OUT_OF_FILES": 503,
+    "REQUEST_MEMORY_FULL": 503,
+    "DISK_FULL": 507,
+    "REGISTRY_FULL": 507,
+}
+
+
+def http_status(code: str, reason: str) -> int:
+    """The HTTP status of an error."""
+    return STATUSES.get(reason) or CODES[code].http_status
+
 
 def of_http(status: int) -> str:
     """The code of an HTTP status: the one that the table has, else the one of its hundred."""

@@ -1,7 +1,7 @@
 """The error tree of the product: every error has a reason code and says what to do.
 
-The classes of `error_kinds` carry the gRPC code, these below them the UPPER_SNAKE reason; `status`
-maps both to and from the wire, and `error_table` finds a class by them.
+The classes of `error_kinds` carry the gRPC code, these and those of `quota_errors` below them the
+UPPER_SNAKE reason; `status` maps both to and from the wire, `error_table` finds a class by them.
 """
 
 from yolopool.error_kinds import Cancelled as Cancelled
@@ -17,6 +17,11 @@ from yolopool.error_kinds import Unauthenticated as Unauthenticated
 from yolopool.error_kinds import Unavailable as Unavailable
 from yolopool.error_kinds import Unimplemented as Unimplemented
 from yolopool.error_kinds import YolopoolError as YolopoolError
+from yolopool.quota_errors import TenantConcurrency as TenantConcurrency
+from yolopool.quota_errors import TenantDay as TenantDay
+from yolopool.quota_errors import TenantMemory as TenantMemory
+from yolopool.quota_errors import TenantRate as TenantRate
+from yolopool.quota_errors import TenantStore as TenantStore
 
 # --- INVALID_ARGUMENT ------------------------------------------------------------------------
 
@@ -41,6 +46,12 @@ class InvalidTensor(InvalidArgument):
     """Of the KServe door: not the tensors that a model takes."""
 
     reason = "INVALID_TENSOR"
+
+
+class InvalidMessage(InvalidArgument):
+    """What was sent is no message of the method, as the protos have it."""
+
+    reason = "INVALID_MESSAGE"
 
 
 class InvalidDigest(InvalidArgument):
@@ -91,6 +102,12 @@ class PackInvalid(InvalidArgument):
     reason = "PACK_INVALID"
 
 
+class SignatureInvalid(InvalidArgument):
+    """A signature that is nobody's who is trusted, or not of these bytes."""
+
+    reason = "SIGNATURE_INVALID"
+
+
 # --- NOT_FOUND -------------------------------------------------------------------------------
 
 
@@ -120,6 +137,12 @@ class WorkerNotFound(NotFound):
 
 class KeyNotFound(NotFound):
     reason = "KEY_NOT_FOUND"
+
+
+class CertificateNotFound(NotFound):
+    """No process that joined has this name or id."""
+
+    reason = "CERTIFICATE_NOT_FOUND"
 
 
 class ScheduleNotFound(NotFound):
@@ -163,6 +186,10 @@ class VersionQuarantined(FailedPrecondition):
     reason = "VERSION_QUARANTINED"
 
 
+class SignatureRequired(FailedPrecondition):
+    reason = "SIGNATURE_REQUIRED"
+
+
 class StaleToken(FailedPrecondition):
     reason = "STALE_TOKEN"
 
@@ -200,6 +227,25 @@ class LedgerFull(ResourceExhausted):
 
 class OutOfMemory(ResourceExhausted):
     reason = "OUT_OF_MEMORY"
+
+
+class RequestMemoryFull(ResourceExhausted):
+    """A process holds as many bytes of requests as it may."""
+
+    reason = "REQUEST_MEMORY_FULL"
+
+
+class TooManyStreams(ResourceExhausted):
+    """A process has as many open streams as it may."""
+
+    reason = "TOO_MANY_STREAMS"
+
+
+class RegistryFull(ResourceExhausted):
+    """There are as many models, versions, keys or schedules as the registry may have."""
+
+    reason = "REGISTRY_FULL"
+    retryable = False
 
 
 class DiskFull(ResourceExhausted):
@@ -263,6 +309,12 @@ class StorageFailed(Unavailable):
     """A disk of the pool can't be written; `place` in the details is the folder on it."""
 
     reason = "STORAGE_FAILED"
+
+
+class IssuerUnavailable(Unavailable):
+    """The keys of a token's issuer can't be read, and none are known."""
+
+    reason = "ISSUER_UNAVAILABLE"
 
 
 class RegistryUnavailable(Unavailable):

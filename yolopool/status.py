@@ -18,6 +18,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 _RETRYABLE = "retryable"
 # What gRPC itself says.
 _NOT_SENT, _NO_ANSWER = "Exception serializing request!", "Deadline Exceeded"
+_TOO_LARGE = ("larger than max", "metadata size exceeds")
 _CALL_ENDED = "Internal error from Core"
 _OF_CONNECTION = (
     grpc.StatusCode.UNAVAILABLE,
@@ -66,7 +67,7 @@ def error_from_rpc(error: grpc.RpcError, proxy: str = "") -> YolopoolError:
     for key, value in call.trailing_metadata() or ():
         if key == DETAILS_KEY:
             return _typed(code.name, message, status_pb2.Status.FromString(value).details)
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and any(said in message for said in _TOO_LARGE):
         # Of gRPC itself, on either side: the same message would be refused again.
         return MessageTooLarge(f"{message}: ask for less at once, or send less")
     if code is grpc.StatusCode.CANCELLED:

@@ -118,14 +118,9 @@ def check_exposure(hosts: Iterable[str], has_tls: bool, insecure: bool) -> None:
         )
 
 
-def bearer(api_key: str) -> tuple[tuple[str, str], ...]:
-    """The metadata that says who calls; of no key, none."""
-    return (("authorization", f"Bearer {api_key}"),) if api_key else ()
-
-
-def api_key_of(api_key: str | None) -> str:
-    """The given API key, else YOLOPOOL_API_KEY, else none."""
-    return api_key or os.environ.get("YOLOPOOL_API_KEY", "")
+def bearer(text: str) -> tuple[tuple[str, str], ...]:
+    """The metadata that says who calls, by an API key or a token; of neither, none."""
+    return (("authorization", f"Bearer {text}"),) if text else ()
 
 
 def address_of(address: str | None) -> str:

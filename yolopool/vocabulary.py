@@ -38,6 +38,8 @@ INPUT_BYTES_PER_PIXEL = 3 * (1 + 4)
 
 # The label by which a placement names workers of one compute class; each worker has it.
 COMPUTE_CLASS = "compute-class"
+# The label that says how far a worker process is confined: files, writes or none.
+SANDBOX = "sandbox"
 # Sums of it differ by their order alone, whatever the device multiplies with.
 EXACT_PRECISION = "fp32"
 # Compute classes of processors that lack the instructions for a variant.
@@ -67,6 +69,10 @@ class Priority(StrEnum):
     INTERACTIVE = "interactive"
     NORMAL = "normal"
     BULK = "bulk"
+
+
+# The longest that a worker waits between two calls to a control plane that does not answer.
+MAX_REJOIN_S = 3.0
 
 
 class ShapePolicy(StrEnum):

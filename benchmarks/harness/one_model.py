@@ -1,5 +1,5 @@
-"""Pools with the demo model alone, asked for one JPEG again and again: what scenarios about the
-cost of a step begin with.
+"""Pools with one model, asked for one JPEG again and again: what scenarios about the cost of a step
+begin with.
 """
 
 import contextlib
@@ -45,11 +45,15 @@ def environment(**changes: str) -> Iterator[None]:
 
 
 async def started(
-    stack: contextlib.AsyncExitStack, pool_flags: PoolFlags, image_size: int, log: Path | None
+    stack: contextlib.AsyncExitStack,
+    pool_flags: PoolFlags,
+    image_size: int,
+    log: Path | None,
+    weights: Path = dataset.DEMO_WEIGHTS,
 ) -> Pool:
-    """A pool with the demo model at this size, on every worker."""
+    """A pool with one model at this size, `shapes`, on every worker."""
     pool = await stack.enter_async_context(Pool(pool_flags, log))
     async with AsyncClient(pool.address) as client:
-        await fleet.register(client, "shapes", dataset.DEMO_WEIGHTS, image_size)
+        await fleet.register(client, "shapes", weights, image_size)
         await client.load("shapes", replicas=pool_flags.expected_workers, pin=True)
     return pool

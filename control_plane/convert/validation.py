@@ -324,16 +324,25 @@ def check_worker(worker: fleet_pb2.Worker) -> fleet_pb2.Worker:
         )
     if not worker.incarnation or len(worker.incarnation) > 64:
         raise InvalidWorker(f"worker {worker.id} has no incarnation of 1 to 64 characters")
-    for text in (worker.address, *worker.io_addresses):
+    if not (worker.address and worker.device and worker.device_kind):
+        raise InvalidWorker(
+            f"worker {worker.id} says no address, no device or no kind of device: say all of them"
+        )
+    return check_heartbeat(worker)
+
+
+def check_heartbeat(worker: fleet_pb2.Worker) -> fleet_pb2.Worker:
+    """A worker that has joined; what it leaves out is as it was. Raises InvalidWorker."""
+    for text in (*filter(None, (worker.address,)), *worker.io_addresses):
         address = _ADDRESS.fullmatch(text)
         if address is None or int(address[1]) > 65535:
             raise InvalidWorker(f"{text[:80]!r} of worker {worker.id} is no host:port")
     if len(worker.io_addresses) > _MAX_IO_PROCESSES:
         raise InvalidWorker(f"worker {worker.id} has more than {_MAX_IO_PROCESSES} I/O processes")
-    if worker.device_kind not in _KINDS or not worker.device:
+    if worker.device_kind and worker.device_kind not in _KINDS:
         raise InvalidWorker(
-            f"worker {worker.id} has device {worker.device!r} of kind {worker.device_kind!r}: "
-            f"known kinds are {', '.join(sorted(_KINDS))}"
+            f"worker {worker.id} has device {worker.device[:80]!r} of kind "
+            f"{worker.device_kind[:80]!r}: known kinds are {', '.join(sorted(_KINDS))}"
         )
     if not _COMPUTE_CLASS.fullmatch(worker.variant.compute_class):
         raise InvalidWorker(

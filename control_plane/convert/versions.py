@@ -31,6 +31,7 @@ from control_plane.types.version import (
     VersionSettings,
 )
 from yolopool.server.arrival_rates import ArrivalRates
+from yolopool.signing.signers import comment_of
 from yolopool.v1 import importing_pb2, model_pb2, types_pb2
 from yolopool.vocabulary import HeadMode, OutputLayout, Priority, ShapePolicy
 
@@ -60,10 +61,10 @@ _RESIDENCY_MODES = {
     ResidencyMode.ON_DEMAND: types_pb2.RESIDENCY_MODE_ON_DEMAND,
 }
 _RESIDENCY_MODES_IN = {number: mode for mode, number in _RESIDENCY_MODES.items()}
-_PRIORITIES = {
+PRIORITIES = {
     priority: types_pb2.Priority.Value(f"PRIORITY_{priority.name}") for priority in Priority
 }
-_PRIORITIES_IN = {number: priority for priority, number in _PRIORITIES.items()}
+PRIORITIES_IN = {number: priority for priority, number in PRIORITIES.items()}
 
 
 def key_in(key: types_pb2.VersionKey) -> VersionKey:
@@ -143,7 +144,7 @@ def placement_in(placement: types_pb2.Placement) -> Placement:
         pool=placement.pool,
         labels=dict(placement.labels),
         max_replicas=placement.max_replicas,
-        priority=_PRIORITIES_IN.get(placement.priority, Priority.NORMAL),
+        priority=PRIORITIES_IN.get(placement.priority, Priority.NORMAL),
     )
 
 
@@ -152,7 +153,7 @@ def placement_out(placement: Placement) -> types_pb2.Placement:
         pool=placement.pool,
         labels=placement.labels,
         max_replicas=placement.max_replicas,
-        priority=_PRIORITIES[placement.priority],
+        priority=PRIORITIES[placement.priority],
     )
 
 
@@ -223,6 +224,8 @@ def version_out(version: ModelVersion) -> model_pb2.ModelVersion:
         placement=placement_out(version.given.placement),
         batching={kind: batching_out(config) for kind, config in version.given.batching.items()},
         served={kind: served_out(build, kind) for kind, build in version.given.served.items()},
+        signer=version.given.signer,
+        signed_comment=comment_of(version.given.signature) if version.given.signer else "",
     )
     if version.given.build_of is not None:
         answer.build_of.CopyFrom(key_out(version.given.build_of))
@@ -303,4 +306,5 @@ def serving_spec_in(request: model_pb2.RegisterModelRequest, newest: ServingSpec
         newest.batching,
         renamed=dict(request.renamed_classes),
         metadata=check_metadata(request.metadata),
+        signature=request.signature,
     )

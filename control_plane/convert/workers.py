@@ -27,8 +27,11 @@ from yolopool.vocabulary import ReplicaState
 _REPLICA_STATES_IN = {
     types_pb2.ReplicaState.Value(f"REPLICA_STATE_{state}"): state for state in ReplicaState
 }
+# LOST is this side's word: no worker says it of itself.
 _WORKER_STATES_IN = {
-    fleet_pb2.WorkerState.Value(f"WORKER_STATE_{state}"): state for state in WorkerState
+    fleet_pb2.WorkerState.Value(f"WORKER_STATE_{state}"): state
+    for state in WorkerState
+    if state is not WorkerState.LOST
 }
 # The field names of a ledger are the same on both sides.
 _LEDGER_FIELDS = tuple(field.name for field in fields(Ledger))

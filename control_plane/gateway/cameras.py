@@ -17,7 +17,7 @@ from control_plane.gateway.connection.envelope import caller_of
 from control_plane.gateway.dispatch import Caller, Dispatch
 from control_plane.gateway.problem import headers_of
 from yolopool import __version__
-from yolopool.codes import CODES
+from yolopool.codes import http_status
 from yolopool.errors import ImageEmpty, InvalidOption, ModelNotFound, YolopoolError
 from yolopool.v1 import detection_pb2
 
@@ -96,7 +96,7 @@ class VisionModels(BaseModel):
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": "It went wrong.", "model": VisionError}
-    for status in (400, 404, 409, 413, 429, 500, 503, 504)
+    for status in (400, 404, 409, 413, 415, 422, 429, 500, 503, 504)
 }
 # The names of the models that a caller may see. Raises what refuses a caller.
 Models = Callable[[Caller], Awaitable[Sequence[str]]]
@@ -186,7 +186,7 @@ async def _answered(work: Any) -> Response:
 
 def failure(error: YolopoolError, status: int = 0) -> Response:
     """An error in the form of the contract; `status`: another one than its code has."""
-    status = status or CODES[error.code].http_status
+    status = status or http_status(error.code, error.reason)
     body = VisionError(success=False, error=error.message, code=status, reason=error.reason)
     return JSONResponse(body.model_dump(), status, headers_of(error))
 

@@ -2,10 +2,12 @@
 nothing; what they call is `Dispatch`.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import orjson
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -40,11 +42,19 @@ class _Application(FastAPI):
     def __init__(self, asks: bool, **more: Any) -> None:
         super().__init__(**more)
         self._asks = asks
+        self._document: asyncio.Task[bytes] | None = None
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             self.openapi_schema = openapi.finish(super().openapi(), self._asks)
         return self.openapi_schema
+
+    async def document(self) -> bytes:
+        """The OpenAPI document as JSON, made once, by a thread: that takes half a second."""
+        if self._document is None:
+            making = asyncio.to_thread(lambda: orjson.dumps(self.openapi()))
+            self._document = asyncio.create_task(making, name="OpenAPI document")
+        return await asyncio.shield(self._document)
 
 
 def build(
@@ -65,11 +75,12 @@ def build(
         description="Many YOLO models from few devices.",
         docs_url=None,
         redoc_url=None,
-        openapi_url=OPENAPI_URL,
+        openapi_url=None,
         redirect_slashes=False,  # to where the field Host says
     )
     # The first routes are found first: the data path is among the doors.
-    doors = (*doors, _pages(view, metrics, is_leader), docs_page.pages(OPENAPI_URL))
+    pages = _pages(view, metrics, is_leader, app.document)
+    doors = (*doors, pages, docs_page.pages(OPENAPI_URL))
     for door in doors:
         app.include_router(door)
     app.state.routes = [route for door in doors for route in door.routes]
@@ -92,8 +103,17 @@ def build(
     return app
 
 
-def _pages(view: View, metrics: Metrics, is_leader: Callable[[], bool]) -> APIRouter:
+def _pages(
+    view: View,
+    metrics: Metrics,
+    is_leader: Callable[[], bool],
+    document: Callable[[], Awaitable[bytes]],
+) -> APIRouter:
     pages = APIRouter(include_in_schema=False)
+
+    @pages.get(OPENAPI_URL)
+    async def openapi_document() -> Response:
+        return Response(await document(), media_type="application/json")
 
     @pages.get("/metrics")
     async def show_metrics() -> Response:

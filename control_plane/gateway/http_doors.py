@@ -1,14 +1,16 @@
 """Puts the HTTP doors together: routes, what is round every call, and the server. No decisions."""
 
+import socket
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 from control_plane.gateway.admin.event_stream import event_routes
 from control_plane.gateway.admin.routes import admin_routes
 from control_plane.gateway.admin.uploads import upload_routes
 from control_plane.gateway.cameras import DETECT, camera_routes
 from control_plane.gateway.connection.envelope import Envelope
-from control_plane.gateway.connection.http_limits import BodyBudget, HttpLimits, body_limits
+from control_plane.gateway.connection.http_limits import HttpLimits, body_limits
 from control_plane.gateway.connection.origins import Origins
 from control_plane.gateway.dispatch import Caller, Dispatch
 from control_plane.gateway.health import health_pages
@@ -24,6 +26,9 @@ from control_plane.metrics import Metrics
 from control_plane.settings import Settings
 from control_plane.types.access.api_key import is_granted
 from control_plane.view.view import View
+from yolopool.errors import InvalidOption
+from yolopool.server.limits.byte_budget import ByteBudget
+from yolopool.tls.authority import shown
 from yolopool.tls.certificates import Certificates
 from yolopool.transport import is_loopback
 from yolopool.vocabulary import MAX_MESSAGE_BYTES
@@ -43,15 +48,16 @@ class HttpDoors:
         is_leader: Callable[[], bool],
         certificates: Certificates | None,
         guard: Guard,
+        budget: ByteBudget,
     ) -> None:
         limits = HttpLimits(
             max_connections=settings.http_max_connections,
+            max_connections_an_address=settings.http_max_connections_an_address,
             max_header_bytes=settings.http_max_header_bytes,
             header_timeout_s=settings.http_header_timeout_s,
             stall_timeout_s=settings.http_stall_timeout_s,
             min_bytes_per_s=settings.http_min_bytes_per_s,
             keep_alive_s=settings.http_keep_alive_s,
-            max_bodies_bytes=settings.http_max_body_memory_bytes,
         )
         self._pictures = Pictures()
         self._dispatch = dispatch
@@ -69,10 +75,14 @@ class HttpDoors:
         bodies = body_limits(
             settings.max_image_bytes, settings.max_artifact_bytes, MAX_MESSAGE_BYTES
         )
-        budget = BodyBudget(limits.max_bodies_bytes)
-        origins = Origins(settings.http_cors_origins, is_loopback(settings.http_host))
+        is_local, hosts = is_loopback(settings.http_host), list(settings.http_allowed_hosts)
+        if hosts or is_local:
+            hosts.append(socket.gethostname().lower())
+        origins = Origins(settings.http_cors_origins, is_local, frozenset(hosts))
         envelope = Envelope(self.application, bodies, budget, origins)
         self._server = HttpServer(envelope, limits, certificates)
+        if certificates is not None and certificates.files.certificate is not None:
+            metrics.watch_certificate(partial(_expiry, certificates.files.certificate))
 
     def bind(self, host: str, port: int) -> int:
         """Returns the port (0: any free one); OSError if it is taken."""
@@ -95,6 +105,14 @@ class HttpDoors:
 
     def stop(self) -> None:
         self._server.stop()
+
+
+def _expiry(certificate: Path) -> float:
+    """When it runs out, Unix time; 0: its file can't be read."""
+    try:
+        return shown(certificate).until_unix_s
+    except (OSError, InvalidOption):
+        return 0.0
 
 
 async def _names(guard: Guard, view: View, caller: Caller) -> Sequence[str]:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import resource
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,13 +15,13 @@ import uvicorn
 from control_plane.gateway.connection.http_limits import HttpLimits
 from control_plane.gateway.connection.http_protocol import HttpDoor, HttpProtocol
 from yolopool import __version__
+from yolopool.server.exhaustion import allowed_files
 from yolopool.server.grpc_server import warn_if_open
 from yolopool.tls.certificates import Certificates, TlsFiles
 
 # Connections get at most this part of the files that the process may open: workers, callers by
 # gRPC and the store need some too.
 _OF_FILES = 0.5
-_ENOUGH_FILES = 2**20
 _UNREAD_BYTES = 256 * 1024
 _TICKS_A_SECOND = 10  # as the library counts them
 _DAY_OF_TICKS = 86_400 * _TICKS_A_SECOND
@@ -81,7 +80,7 @@ class HttpServer:
     def __init__(
         self, application: Any, limits: HttpLimits, certificates: Certificates | None = None
     ) -> None:
-        most = max(1, int(_allowed_files() * _OF_FILES))
+        most = max(1, int(allowed_files() * _OF_FILES))
         limits = replace(limits, max_connections=min(limits.max_connections, most))
         self._door = HttpDoor(limits, lambda: asyncio.get_running_loop().time())
         # What goes wrong in the application is logged by `envelope`, and bad HTTP is not ours.
@@ -138,15 +137,3 @@ class HttpServer:
 
     def stop(self) -> None:
         self._server.stop()
-
-
-def _allowed_files() -> int:
-    """How many files this process may open, after it has asked for as many as it can have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY:
-        hard = _ENOUGH_FILES
-    if soft < hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            return hard
-    return soft

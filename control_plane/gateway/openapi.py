@@ -50,6 +50,7 @@ _WORDS = {
     500: "A fault of the server: `detail` has an id to search its log for.",
     503: "A part of the pool does not answer at the moment.",
     504: "No answer came in time.",
+    507: "A disk of the pool, or its registry, is full.",
 }
 # One response a status, to be named in `responses=` of a route.
 PROBLEMS: dict[int | str, dict[str, Any]] = {

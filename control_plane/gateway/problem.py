@@ -9,7 +9,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from yolopool.codes import CODES, of_http
+from yolopool.codes import http_status, of_http
 from yolopool.error_table import rebuild
 from yolopool.errors import Unauthenticated, YolopoolError
 
@@ -29,15 +29,13 @@ REASONS: Mapping[int, str] = {
     503: "UNAVAILABLE",
 }
 _RETRYABLE = frozenset({408, 429, 503})
-# Of errors for which HTTP has a closer word than for their code.
-_STATUSES = {"ARTIFACT_TOO_LARGE": 413}
 
 
 def problem(error: YolopoolError, request_id: str = "", status: int = 0) -> Response:
     """The answer for an error; `status`: another one than its code has. Retry-After is whole
     seconds, at least 1.
     """
-    status = status or _STATUSES.get(error.reason) or CODES[error.code].http_status
+    status = status or http_status(error.code, error.reason)
     return Response(body_of(error, request_id, status), status, headers_of(error), MEDIA_TYPE)
 
 

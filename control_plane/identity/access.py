@@ -106,10 +106,19 @@ _NATIVE: Mapping[str, Rule] = {
         "MembershipService/Leave": _WORKERS,
         "MembershipService/ReportExit": _WORKERS,
         "PeerService/WantVersion": Rule(Role.CONTROL_PLANE),
+        "CertificateService/CreateJoinToken": Rule(Role.ADMIN, About.FLEET),
+        "CertificateService/IssueCertificate": Rule(Role.JOIN),
+        "CertificateService/RenewCertificate": _WORKERS,
+        "CertificateService/ListCertificates": Rule(Role.ADMIN, About.FLEET),
+        "CertificateService/RevokeCertificate": Rule(Role.ADMIN, About.FLEET),
         "KeyService/CreateKey": Rule(Role.ADMIN, About.FLEET),
         "KeyService/ListKeys": Rule(Role.ADMIN, About.FLEET),
         "KeyService/RotateKey": Rule(Role.ADMIN, About.FLEET),
         "KeyService/RevokeKey": Rule(Role.ADMIN, About.FLEET),
+        "TenantService/SetTenant": Rule(Role.ADMIN, About.FLEET),
+        "TenantService/ListTenants": Rule(Role.ADMIN, About.FLEET),
+        "TenantService/GetUsage": Rule(Role.ADMIN, About.FLEET),
+        "TenantService/DeleteTenant": Rule(Role.ADMIN, About.FLEET),
     }.items()
 }
 # The protocol of KServe. Load and unload are native calls inside, which are asked again.

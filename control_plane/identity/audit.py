@@ -4,6 +4,7 @@ Lines have the event `audit`, so that any log pipeline can keep them apart. No s
 bytes are left out, and a key is named by its id.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,9 +16,9 @@ from google.protobuf.message import Message
 
 from control_plane.caller import Principal
 from control_plane.identity.access import About, Rule, name_of
-from control_plane.identity.key_secrets import masked
 from control_plane.view.view import View
 from yolopool.errors import YolopoolError
+from yolopool.masking import masked
 
 log = structlog.get_logger()
 
@@ -29,6 +30,9 @@ _OWN = ("ImportService", "MembershipService", "PeerService", "GRPCInferenceServi
 # Of services that are not the pool's.
 _FOREIGN = "/grpc."
 MAX_TEXT_CHARS, MAX_PATH_CHARS = 2000, 200
+# Of each caller, and of all that nobody knows together, so many refusals are lines in such a time;
+# the others are counted.
+REFUSALS_SHOWN, REFUSALS_WINDOW_S = 20, 10.0
 
 Stand = Callable[[str], Mapping[str, object]]
 
@@ -38,6 +42,7 @@ class Audit:
 
     def __init__(self, stand: Stand) -> None:
         self._stand = stand
+        self._refusals: dict[str, int] = {}  # of the present window, by who was refused
 
     @contextmanager
     def of(
@@ -74,8 +79,27 @@ class Audit:
     def refused(
         self, method: str, principal: Principal | None, context: Any, error: YolopoolError
     ) -> None:
-        """Notes a call that was not allowed."""
-        log.warning("audit", **_who(principal, context), method=_path(method), outcome=error.reason)
+        """Notes a call that was not allowed: a line, or one in the count of a flood."""
+        who = principal.name if principal is not None else ""
+        if who not in self._refusals:
+            self._refusals[who] = 0
+            asyncio.get_running_loop().call_later(REFUSALS_WINDOW_S, self._count_refusals, who)
+        self._refusals[who] += 1
+        if self._refusals[who] <= REFUSALS_SHOWN:
+            told = {**_who(principal, context), "method": _path(method), "outcome": error.reason}
+            log.warning("audit", **told)
+
+    def _count_refusals(self, who: str) -> None:
+        """Ends the window of a caller, and tells of what had no line."""
+        left_out = self._refusals.pop(who) - REFUSALS_SHOWN
+        if left_out > 0:
+            log.warning(
+                "audit",
+                principal=who,
+                outcome="REFUSED",
+                left_out=left_out,
+                within_s=REFUSALS_WINDOW_S,
+            )
 
 
 def stand_of(view: View, name: str) -> dict[str, object]:

@@ -9,8 +9,10 @@ from control_plane.caller import CALLER, Principal, heard
 from control_plane.identity.access import ALL, OPEN, RULES, Rule, Verdict, judged, name_of
 from control_plane.identity.audit import Audit
 from control_plane.identity.keyring import Keyring
+from control_plane.identity.oidc.tokens import Tokens, looks_like_one
 from control_plane.identity.redaction import redact, redacted_text
 from control_plane.types.access.api_key import Role, is_granted
+from yolopool.error_table import rebuild
 from yolopool.errors import (
     CredentialsInvalid,
     CredentialsMissing,
@@ -30,7 +32,8 @@ _OF_POOL = {"worker": Role.WORKER, "control-plane": Role.CONTROL_PLANE}
 class Gate:
     """`models`: the names of all models, of which some callers may see a part. A context is that of
     a call by gRPC, or the `Caller` of another door. `is_loaded`: whether the keys were read.
-    `opened`: paths and services that answer everyone, beside health.
+    `opened`: paths and services that answer everyone, beside health. `tokens`: of the issuers that
+    are trusted.
     """
 
     def __init__(
@@ -40,11 +43,13 @@ class Gate:
         audit: Audit,
         is_loaded: Callable[[], bool],
         opened: Sequence[str] = (),
+        tokens: Tokens | None = None,
     ) -> None:
         self._keyring = keyring
         self._models = models
         self._is_loaded = is_loaded
         self._opened = tuple(opened)
+        self._tokens = tokens
         self.audit = audit
 
     def is_open(self, method: str) -> bool:
@@ -54,35 +59,41 @@ class Gate:
         )
 
     async def identified(self, method: str, context: Any) -> Principal:
-        """Who calls. Raises Unauthenticated, which the audit has, and RegistryUnavailable before
-        the keys were read.
+        """Who calls. Raises Unauthenticated, and RoleNeeded for a token that gives none, which the
+        audit has; RegistryUnavailable before the keys were read; IssuerUnavailable.
         """
         metadata = context.invocation_metadata() or ()
         try:
             sent = [str(value) for key, value in metadata if key == AUTHORIZATION]
             peer = peer_of(context) if not sent else None
-            if peer is not None and peer[0] in _OF_POOL:
-                shown = Principal(f"certificate:{peer[1]}", _OF_POOL[peer[0]])
+            if peer is not None and peer.role in _OF_POOL:
+                if peer.joined and self._keyring.is_revoked(peer.joined):
+                    raise CredentialsInvalid("the certificate was revoked: join with another token")
+                shown = Principal(f"certificate:{peer.name}", _OF_POOL[peer.role])
                 return _behind(shown, metadata)
             if not sent:
                 raise CredentialsMissing(
-                    "this pool asks who calls: send an API key as 'authorization: Bearer KEY' "
-                    "(clients: YOLOPOOL_API_KEY)"
+                    "this pool asks who calls: send an API key or a token as "
+                    "'authorization: Bearer KEY' (clients: YOLOPOOL_API_KEY, YOLOPOOL_TOKEN)"
                 )
             if len(sent) > 1:
                 raise CredentialsInvalid("the call has several authorizations: send one")
             if sent[0][: len(BEARER)].lower() != BEARER:
                 raise CredentialsInvalid("the authorization is not of the form 'Bearer KEY'")
-            text = sent[0][len(BEARER) :].strip()
-            if not self._is_loaded():
-                raise RegistryUnavailable(
-                    "this control plane has not read the keys yet: try again shortly"
-                )
-            principal = self._keyring.recognised(text) or await self._keyring.verified(text)
-            return _behind(principal, metadata)
-        except (CredentialsMissing, CredentialsInvalid) as error:
+            return _behind(await self._holder(sent[0][len(BEARER) :].strip()), metadata)
+        except (CredentialsMissing, CredentialsInvalid, RoleNeeded) as error:
             self.audit.refused(method, None, context, error)
             raise
+
+    async def _holder(self, text: str) -> Principal:
+        """Whom a key or a token belongs to."""
+        if self._tokens is not None and looks_like_one(text):
+            return self._tokens.recognised(text) or await self._tokens.verified(text)
+        if not self._is_loaded():
+            raise RegistryUnavailable(
+                "this control plane has not read the keys yet: try again shortly"
+            )
+        return self._keyring.recognised(text) or await self._keyring.verified(text)
 
     def allowed(
         self,
@@ -127,10 +138,16 @@ class Gate:
             # It may suggest other names.
             unknown = (name for name in map(name_of, names) if name not in self._models())
             return no_model(next(unknown, ""))
+        # Another error, since several callers may be told of this one.
         hidden = self.hidden(principal)
-        error.message = redacted_text(error.message, hidden)
-        error.details = {key: redacted_text(text, hidden) for key, text in error.details.items()}
-        return error
+        return rebuild(
+            error.code,
+            error.reason,
+            redacted_text(error.message, hidden),
+            error.retryable,
+            error.retry_after_s,
+            {key: redacted_text(text, hidden) for key, text in error.details.items()},
+        )
 
     def veil(self, reply: Any, rule: Rule, principal: Principal) -> None:
         """Takes out of a reply what the caller may not see. In place."""

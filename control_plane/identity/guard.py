@@ -12,6 +12,9 @@ from control_plane.identity.audit import Audit, stand_of
 from control_plane.identity.authentication import Authentication
 from control_plane.identity.gate import Gate, no_model
 from control_plane.identity.keyring import Keyring
+from control_plane.identity.oidc import issuer_file
+from control_plane.identity.oidc.issuer_keys import IssuerKeys
+from control_plane.identity.oidc.tokens import Tokens
 from control_plane.settings import Settings
 from control_plane.store.registry import DesiredState
 from control_plane.types.access.api_key import is_granted
@@ -19,6 +22,7 @@ from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable, YolopoolError
 from yolopool.server.clock import Clock
+from yolopool.transport import is_loopback
 from yolopool.v1 import model_pb2
 
 log = structlog.get_logger()
@@ -31,6 +35,8 @@ LOOK = "/yolopool.v1.ModelService/GetModel"
 class Guard:
     """`interceptors` go before all others; call `open` once desired state was read. Where nobody
     is asked, everyone may do everything.
+
+    Raises OSError and ValueError for a file of issuers that can't be used.
     """
 
     def __init__(
@@ -41,7 +47,14 @@ class Guard:
         self._view = view
         self._refresh = refresh
         self._clock = clock
+        self._tokens = self._new_tokens()
         self._gate = self._new_gate() if settings.auth == "keys" else None
+
+    def _new_tokens(self) -> Tokens | None:
+        if self._settings.oidc is None:
+            return None
+        clock, issuers = self._clock, issuer_file.read(self._settings.oidc)
+        return Tokens([IssuerKeys(one, clock.monotonic) for one in issuers], clock.unix)
 
     def _new_gate(self) -> Gate:
         view, settings = self._view, self._settings
@@ -52,7 +65,14 @@ class Guard:
         ]
         keyring = Keyring(lambda: view.desired.api_keys, self._clock.unix)
         audit = Audit(lambda name: stand_of(view, name))
-        return Gate(keyring, lambda: view.catalogue.models, audit, lambda: view.is_loaded, opened)
+        return Gate(
+            keyring,
+            lambda: view.catalogue.models,
+            audit,
+            lambda: view.is_loaded,
+            opened,
+            self._tokens,
+        )
 
     @property
     def is_on(self) -> bool:
@@ -101,7 +121,10 @@ class Guard:
     async def open(self) -> None:
         """Makes the first admin's key valid. A failure is logged: other keys go on."""
         if not self.is_on:
+            self._warn_if_open()
             return
+        if self._tokens is not None:
+            self._tokens.warm()
         try:
             if await admin_key.ensure(self._path, self._registry, self._view, self._clock.unix()):
                 await self._refresh()
@@ -109,6 +132,16 @@ class Guard:
             log.info("the admin's key can't be stored now: restart once the registry answers")
         except (OSError, ValueError) as error:
             log.error("the admin's key can't be read or made", why=str(error))
+
+    def _warn_if_open(self) -> None:
+        """Encrypted or not: beyond this machine nobody is asked who calls."""
+        hosts = (self._settings.host, self._settings.http_host)
+        if not all(map(is_loopback, hosts)):
+            log.warning(
+                "WHO REACHES THIS CONTROL PLANE MAY DO EVERYTHING: nobody is asked for a key; "
+                "start it with --auth keys",
+                hosts=hosts,
+            )
 
     @property
     def _path(self) -> Path:

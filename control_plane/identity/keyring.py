@@ -71,6 +71,11 @@ class Keyring:
             self._known.popitem(last=False)
         return _principal(key)
 
+    def is_revoked(self, id_: str) -> bool:
+        """Whether a key, or the process that joined with it, was ended."""
+        key = self._keys().get(id_)
+        return key is not None and key.revoked_unix_s > 0
+
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 

@@ -34,7 +34,7 @@ class LeaderElection:
         view: View,
         clock: Clock,
         lease_s: float = 3.0,
-        gather_s: float = 3.0,
+        gather_s: float = 6.0,
         refused: Callable[[RegistryRefusesWrites], None] = lambda _: None,
     ) -> None:
         self._name = name
@@ -67,6 +67,20 @@ class LeaderElection:
         still waits for known workers to call.
         """
         return self.token if self.has_gathered() else None
+
+    async def expect_workers(self) -> None:
+        """From now on the workers on record are waited for; without a record, as long as it takes
+        any of them to call.
+        """
+        self._began_s = self._clock.monotonic()
+        try:
+            recorded = await self._registry.workers()
+        except RegistryUnavailable:
+            log.info("the recorded workers can't be read: they will join by themselves")
+            self._view.expected = None
+            return
+        if self._view.expected is not None:
+            self._view.expected = frozenset(worker.id for worker in recorded)
 
     def has_gathered(self) -> bool:
         """Whether the workers on record have called, or had the time to.

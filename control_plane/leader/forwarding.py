@@ -38,10 +38,14 @@ FORWARDED = frozenset(
         "/yolopool.v1.ScheduleService/SetSchedule",
         "/yolopool.v1.ScheduleService/DeleteSchedule",
         *(f"/yolopool.v1.KeyService/{name}" for name in ("CreateKey", "RotateKey", "RevokeKey")),
+        "/yolopool.v1.CertificateService/RevokeCertificate",
+        "/yolopool.v1.TenantService/SetTenant",
+        "/yolopool.v1.TenantService/DeleteTenant",
     }
 )
 
 _EVERY_ONE = "each control plane serves its own workers and callers"
+_AUTHORITY = "not every control plane has the key of the authority"
 # Every other method, and why the control plane that is called serves it.
 SERVED_LOCALLY: Mapping[str, str] = {
     "/yolopool.v1.DetectionService/Detect": "the data path; of a miss only the want is forwarded",
@@ -57,6 +61,12 @@ SERVED_LOCALLY: Mapping[str, str] = {
     "/yolopool.v1.FleetService/GetFleet": "it tells of the control plane that is called",
     "/yolopool.v1.ScheduleService/ListSchedules": "each control plane follows the store",
     "/yolopool.v1.KeyService/ListKeys": "each control plane follows the store",
+    "/yolopool.v1.CertificateService/CreateJoinToken": _AUTHORITY,
+    "/yolopool.v1.CertificateService/IssueCertificate": _AUTHORITY,
+    "/yolopool.v1.CertificateService/RenewCertificate": _AUTHORITY,
+    "/yolopool.v1.CertificateService/ListCertificates": "each control plane follows the store",
+    "/yolopool.v1.TenantService/ListTenants": "each control plane follows the store",
+    "/yolopool.v1.TenantService/GetUsage": "all control planes count in the store",
     "/yolopool.v1.ScheduleService/GetSchedule": "each control plane follows the store",
     "/yolopool.v1.ImportService/ClaimImport": "one script of the store hands an import out",
     "/yolopool.v1.ImportService/ReportImport": "the store checks the importer's lease",

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 
-from control_plane.store.artifacts import FolderArtifacts
+from control_plane.store.files.artifacts import FolderArtifacts
 from control_plane.store.registry import DesiredState
 from control_plane.types.version import (
     DeviceVariant,
@@ -198,6 +198,8 @@ def build_of(
             served={device_kind: ServedBuild(backend, precision)},
             build_of=version.key,
             calibration=calibration,
+            signature=version.given.signature,
+            signer=version.given.signer,
         ),
     )
 

@@ -2,8 +2,9 @@
 
 import structlog
 
-from control_plane.store.artifacts import FolderArtifacts
+from control_plane.store.files.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
+from control_plane.store.signed import Admit
 from control_plane.types.version import ModelVersion, Pack, VersionKey, VersionSettings
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
@@ -32,12 +33,14 @@ class ImportJobs:
         refresh: Refresh,
         artifacts: FolderArtifacts,
         clock: Clock,
+        admit: Admit,
     ) -> None:
         self._registry = registry
         self._view = view
         self._refresh = refresh
         self._artifacts = artifacts
         self._clock = clock
+        self._admit = admit
         self._seen: dict[str, float] = {}  # when each importer called last
 
     async def claim(self, importer: str, wait_s: float) -> ModelVersion | None:
@@ -47,10 +50,12 @@ class ImportJobs:
             self.saw(importer)
             changes = self._view.waiters.changes
             version = await self._registry.claim_import(importer, LEASE_S, self._clock.unix())
-            if version is not None:
+            if version is not None and not await self._refused(importer, version):
                 log.info("import claimed", version=str(version.key), importer=importer)
                 await self._refresh()
                 return version
+            if version is not None:
+                continue
             left_s = until - self._clock.monotonic()
             if left_s <= 0:
                 return None
@@ -92,6 +97,14 @@ class ImportJobs:
         )
         log.warning("import failed", version=str(key), reason=version.reason, why=version.message)
         await self._refresh()
+
+    async def _refused(self, importer: str, version: ModelVersion) -> bool:
+        """Whether it may not be imported here: its file is not opened then, and it is FAILED."""
+        shown = self._admit(version)
+        if shown is version:
+            return False
+        await self.fail(importer, version.key, shown.reason, shown.message)
+        return True
 
     async def _check_build(self, importer: str, key: VersionKey, pack: Pack) -> None:
         """An importer of an earlier release ignores the build it is asked for and makes its usual

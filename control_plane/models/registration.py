@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
 
 from control_plane.events.recorder import EventRecorder
 from control_plane.models.builds import Builds
-from control_plane.store.artifacts import FolderArtifacts
+from control_plane.store import bounds
+from control_plane.store.bounds import check_room
+from control_plane.store.files.artifacts import FolderArtifacts
+from control_plane.store.files.unused import MIN_GRACE_S, in_use
 from control_plane.store.registry import Registry
-from control_plane.store.unused import MIN_GRACE_S, in_use
 from control_plane.types.event import EventKind
 from control_plane.types.version import (
     Imported,
@@ -22,9 +25,16 @@ from control_plane.types.version import (
 )
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
-from yolopool.errors import ArtifactNotFound, DeadlineExceeded, InvalidOption, VersionNotFound
+from yolopool.errors import (
+    ArtifactNotFound,
+    DeadlineExceeded,
+    InvalidOption,
+    ModelNotFound,
+    VersionNotFound,
+)
 from yolopool.names import ModelRef
 from yolopool.server.clock import Clock
+from yolopool.signing.signers import Signers
 
 log = structlog.get_logger()
 
@@ -45,6 +55,7 @@ class Registration:
         builds: Builds,
         recorder: EventRecorder,
         clock: Clock,
+        signers: Signers,
     ) -> None:
         self._registry = registry
         self._view = view
@@ -53,6 +64,7 @@ class Registration:
         self._builds = builds
         self._recorder = recorder
         self._clock = clock
+        self._signers = signers
 
     def newest_spec(self, model: str) -> ServingSpec:
         """What the newest version of a model was given; the default if there is none."""
@@ -72,10 +84,19 @@ class Registration:
     ) -> ModelVersion:
         """The new version, or the one that an earlier call with this request_id made.
 
-        It is READY at once if a version of the same bytes and settings is. Raises ArtifactNotFound.
+        It is READY at once if a version of the same bytes and settings is. Raises ArtifactNotFound,
+        and what `Signers.check` does.
         """
         if not self._artifacts.touch(artifact):
             raise ArtifactNotFound(f"artifact {artifact} is not in the store: upload it first")
+        models = self._view.catalogue.models
+        check_room(self._view.desired.versions, bounds.MAX_VERSIONS, "versions")
+        check_room(models.get(model, ()), bounds.MAX_VERSIONS_A_MODEL, f"versions of {model}")
+        if model not in models:
+            check_room(models, bounds.MAX_MODELS, "models")
+        path, text = self._artifacts.path(artifact), given.signature
+        signer = await asyncio.to_thread(self._signers.check, path, artifact, text)
+        given = replace(given, signature=text if signer else "", signer=signer)
         now = self._clock.unix()
         version = await self._registry.register(
             model,
@@ -90,6 +111,7 @@ class Registration:
         )
         if version.created_unix_s == now:  # a repeated call makes no version, and no event
             message = f"by {by}, of {version.source_name or artifact[:12]}"
+            message += f", signed by {signer}" if signer else ""
             self._recorder.record(EventKind.REGISTERED, version=version.key, message=message)
         log.info("registered", version=str(version.key), by=by)
         await self._refresh()
@@ -141,6 +163,12 @@ class Registration:
         await self._release_files([known[key] for key in deleted if key in known])
         await self._refresh()
         return deleted
+
+    async def delete_all(self, models: Sequence[str], by: str) -> None:
+        """Deletes all versions of models; one that is gone meanwhile is none."""
+        for model in models:
+            with suppress(ModelNotFound):
+                await self.delete(ModelRef(model), by)
 
     async def _release_files(self, deleted: Sequence[ModelVersion]) -> None:
         # The grace of what nothing else uses begins now.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from control_plane.store.artifacts import FolderArtifacts
-from control_plane.store.unused import FileKind, UnusedFile, in_use, unused
+from control_plane.store.files.artifacts import FolderArtifacts
+from control_plane.store.files.unused import FileKind, UnusedFile, in_use, unused
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import FailedPrecondition, RegistryUnavailable, YolopoolError

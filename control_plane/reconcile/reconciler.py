@@ -27,11 +27,12 @@ log = structlog.get_logger()
 @dataclass(frozen=True, slots=True)
 class ReconcilerTimings:
     """Seconds: the longest between two plans, and how long and how often workers are put on
-    record.
+    record. The record outlives all control planes, so that those that come back know for whom to
+    wait; a worker that left or was lost is taken off it.
     """
 
     tick_s: float = 0.5
-    record_keep_s: float = 30.0
+    record_keep_s: float = 86_400.0
     record_every_s: float = 2.0
 
 

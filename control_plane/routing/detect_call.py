@@ -13,6 +13,7 @@ from control_plane.routing.attempts import Attempt, AttemptRunner
 from control_plane.routing.balancer import Hold, Reject, Route, Send, choose, per_try_timeout_s
 from control_plane.routing.quarantine import Quarantine
 from control_plane.routing.request_log import RequestRecord
+from control_plane.tenants.admission import Admission
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo
 from control_plane.view.view import View
@@ -42,6 +43,7 @@ class DetectContext:
     metrics: Metrics
     clock: Clock
     rng: Random
+    admission: Admission
 
 
 class DetectCall:
@@ -151,6 +153,7 @@ class DetectCall:
         finally:
             record.call_s += context.clock.monotonic() - began
         record.ledger_used_bytes = reply.ledger_used_bytes
+        context.admission.used_device(record.principal.tenant, reply.device_ms / 1000)
         return reply.result
 
     def _timeout_s(self, worker: WorkerInfo, left_s: float) -> float | None:

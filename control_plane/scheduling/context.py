@@ -8,12 +8,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from control_plane.scheduling.proposed_fleet import ProposedFleet
-from control_plane.scheduling.proposed_worker import PRESENT, ProposedWorker
+from control_plane.scheduling.proposed_worker import PRESENT, ProposedWorker, kept_bytes
 from control_plane.scheduling.retention import replica_value
+from control_plane.types.access.tenant import Owners, Tenant, lowered
 from control_plane.types.command import Assign, Release
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.footprint import Footprint, footprint
-from control_plane.types.policy import BatchingConfig, Placement
+from control_plane.types.policy import POOL, BatchingConfig, Placement
 from control_plane.types.snapshot import LoadFailure, Snapshot
 from control_plane.types.version import DeviceVariant, ModelVersion, VersionKey
 from control_plane.types.worker import LOADED, Replica, ReplicaKey
@@ -77,8 +78,13 @@ class PlanContext:
     assigned: set[VersionKey] = field(default_factory=set)
     _values: dict[ReplicaKey, float] = field(default_factory=dict)
     _sizes: dict[tuple[VersionKey, DeviceVariant], Footprint] = field(default_factory=dict)
+    owners: Owners = field(init=False)
+    # Of tenants whose memory is limited, once one of their models was looked at.
+    _held_bytes: dict[str, int] = field(default_factory=dict)
+    _fleet_bytes: int | None = None
 
     def __post_init__(self) -> None:
+        self.owners = Owners(self.snapshot.desired.tenants)
         self.only_cpus = all(w.device_kind == CPU for w in self.snapshot.workers.values())
 
     # --- what is known ------------------------------------------------------------------------
@@ -117,9 +123,44 @@ class PlanContext:
             return True
         if not version.given.runs_on(worker.build):
             return False
+        if not self.owners.allows(key.model, worker.info.labels.get(POOL, "")):
+            return False
         if version.given.placement == ANYWHERE:
             return True
         return version.given.placement.allows(worker.info.labels)
+
+    def priority(self, version: ModelVersion) -> Priority:
+        """How much a version matters beside others: as it is placed, under its owner's ceiling."""
+        owner, placed = self.owners.of(version.key.model), version.given.placement.priority
+        return placed if owner is None else lowered(placed, owner.priority_ceiling)
+
+    @property
+    def fleet_bytes(self) -> int:
+        """Memory for models on all live workers, of the fleet of this plan or not."""
+        if self._fleet_bytes is None:
+            self._fleet_bytes = sum(
+                max(0, worker.capacity_bytes, worker.info.ledger.assignable_bytes)
+                for worker in self._all_workers()
+            )
+        return self._fleet_bytes
+
+    def held_bytes(self, tenant: Tenant) -> int:
+        """What replicas of a tenant's models keep on all live workers, leaving ones included."""
+        held = self._held_bytes.get(tenant.name)
+        if held is None:
+            held = self._held_bytes[tenant.name] = sum(
+                kept_bytes(replica)
+                for worker in self._all_workers()
+                for replica in (*worker.replicas.values(), *worker.leaving.values())
+                if self.owners.of(replica.key.model) == tenant
+            )
+        return held
+
+    def _all_workers(self) -> Iterable[ProposedWorker]:
+        yield from self.fleet.workers.values()
+        for id_, worker in self.snapshot.workers.items():
+            if id_ not in self.fleet.workers and worker.is_live(self.now):
+                yield ProposedWorker(worker, self.snapshot.calls)
 
     def may_use_cpus(self, version: ModelVersion) -> bool:
         """Whether a CPU is as good as any worker: the version was built for one, or all are CPUs.
@@ -149,14 +190,19 @@ class PlanContext:
         target = (worker.id, replica.key)
         known = self._values.get(target)
         if known is None:
-            known = replica_value(self.fleet, self.snapshot, worker, replica, self.now)
+            version = self.version(replica.key)
+            known = 0.0
+            if version is not None:
+                known = replica_value(
+                    self.fleet, self.snapshot, worker, replica, self.now, self.priority(version)
+                )
             self._values[target] = known
         return known
 
     def urgency(self, want: Want) -> tuple[bool, int, float, VersionKey]:
         """Sort key of wants: pinned ones first, then by priority, then the oldest."""
         version = self.version(want.key)
-        level = PRIORITY_LEVELS[version.given.placement.priority] if version is not None else 1
+        level = PRIORITY_LEVELS[self.priority(version)] if version is not None else 1
         if level:
             waited_s = self.snapshot.unix_s - want.since_unix_s
             level = max(0, level - max(0, int(waited_s / AGING_S)))
@@ -179,6 +225,9 @@ class PlanContext:
         after = tuple(sorted(worker.released_now)) if waits else ()
         self.fleet.assign(worker, want.key, size, pinned)
         self.assigned.add(want.key)
+        owner = self.owners.of(want.key.model)
+        if owner is not None and owner.name in self._held_bytes:
+            self._held_bytes[owner.name] += size.kept_bytes
         return Assign(worker.id, want.key, pinned, why, after, prefetch)
 
     def pin(

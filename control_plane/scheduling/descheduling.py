@@ -7,9 +7,12 @@ from control_plane.scheduling.proposed_worker import ProposedWorker
 from control_plane.scheduling.scaling import copies_to_keep
 from control_plane.types.command import Assign, Release
 from control_plane.types.desired import Want
-from control_plane.types.policy import ResidencyMode
+from control_plane.types.policy import POOL, ResidencyMode
 from control_plane.types.version import VersionKey
 from yolopool.vocabulary import ReplicaState
+
+# What was asked for within so many seconds is in use.
+IN_USE_S = 60.0
 
 
 def unpin(context: PlanContext, workers: Iterable[ProposedWorker]) -> Iterable[Assign]:
@@ -94,14 +97,19 @@ def scale_down(
 
 def _surplus_order(
     context: PlanContext, want: Want, worker: ProposedWorker
-) -> tuple[bool, bool, bool, float, float, str]:
-    """Sort key of surplus copies: the first leaves first."""
+) -> tuple[bool, bool, float, int, float, str]:
+    """Sort key of surplus copies: the first leaves first. Of copies that are all in use it is the
+    one that was asked least: a copy made while a worker was away leaves, and not the one of the
+    worker that came back, where callers know it.
+    """
     replica = worker.replicas[want.key]
+    in_use = context.snapshot.unix_s - IN_USE_S
+    idle = not worker.outstanding(replica) and worker.last_used(replica) < in_use
     return (
         want.pinned and replica.pinned,
-        worker.outstanding(replica) > 0,
         replica.state is ReplicaState.HOT,
-        worker.last_used(replica),
+        worker.last_used(replica) if idle else in_use,
+        replica.requests_total,
         -worker.crowding,
         worker.id,
     )
@@ -124,6 +132,10 @@ def migrate(context: PlanContext, want: Want, holders: list[ProposedWorker]) -> 
 def _why_misplaced(context: PlanContext, key: VersionKey, worker: ProposedWorker) -> str:
     if context.snapshot.desired.is_cordoned(worker.info):
         return "its worker drains, and it is loaded elsewhere"
+    owner = context.owners.of(key.model)
+    if not context.owners.allows(key.model, worker.info.labels.get(POOL, "")):
+        who = f"tenant {owner.name}" if owner is not None else "nobody"
+        return f"it is of {who}, and its worker is for others; it is loaded elsewhere"
     version = context.version(key)
     asked = version.given.placement.requires if version is not None else ""
     return f"it may only be where {asked}, and it is loaded there"

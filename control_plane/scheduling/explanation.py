@@ -12,10 +12,11 @@ from control_plane.scheduling.context import CPU
 from control_plane.scheduling.plan import replan
 from control_plane.scheduling.proposed_fleet import ProposedFleet
 from control_plane.scheduling.proposed_worker import ProposedWorker
+from control_plane.types.access.tenant import Owners
 from control_plane.types.command import Assign, Blocked, Release
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.footprint import footprint
-from control_plane.types.policy import Placement, ResidencyMode
+from control_plane.types.policy import POOL, Placement, ResidencyMode
 from control_plane.types.snapshot import Snapshot
 from control_plane.types.version import DeviceVariant, ModelVersion, VersionKey
 from control_plane.types.worker import Replica, WorkerInfo, WorkerState
@@ -241,6 +242,12 @@ def _feasible(
     if not version.given.runs_on(worker.build):
         made = (f"{one.variant} on {kind}" for kind, one in version.given.served.items())
         return False, "NO_WORKER", f"it is a build for {', '.join(made)}, not run on this device"
+    owners, pool = Owners(snapshot.desired.tenants), worker.labels.get(POOL, "")
+    if not owners.allows(version.key.model, pool):
+        owner = owners.of(version.key.model)
+        if owner is not None and owner.pool:
+            return False, "NO_WORKER", f"tenant {owner.name} has workers of its own: {owner.pool}"
+        return False, "NO_WORKER", f"pool {pool} is for the models of a tenant alone"
     if not placement.allows(worker.labels):
         return False, "NO_WORKER", f"it may only run on workers with {placement.requires}"
     return _as_planned(snapshot, version, worker, now)

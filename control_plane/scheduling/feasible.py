@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from control_plane.scheduling import preemption, reasons
 from control_plane.scheduling.context import CPU, PlanContext
 from control_plane.scheduling.proposed_worker import ProposedWorker
+from control_plane.scheduling.shares import memory_share
 from control_plane.types.command import Blocked, Command
 from control_plane.types.desired import Want
 from control_plane.types.footprint import Footprint
@@ -15,10 +16,15 @@ from control_plane.types.version import ModelVersion, VersionKey
 
 
 def place_replica(context: PlanContext, want: Want, version: ModelVersion) -> list[Command]:
-    """An Assign with the Releases it needs before it; or Blocked, last and alone."""
+    """An Assign with the Releases it needs before it; or Blocked, last, and alone but for the
+    Releases that its tenant's share needs.
+    """
     workers = context.fleet.workers
     if not workers:
         return [reasons.no_worker(want.key)]
+    waits = memory_share.make_room(context, want, version)
+    if waits:
+        return waits
     first = _most_free(context, want, version)
     if first is not None:
         return [context.assign(want, first, context.size(version, first), "it fits")]
@@ -27,7 +33,8 @@ def place_replica(context: PlanContext, want: Want, version: ModelVersion) -> li
         return [reasons.too_few_workers(want.key, want.replicas, len(workers))]
     eligible = [worker for worker in free if context.is_eligible(want.key, worker)]
     if not eligible:
-        return [reasons.no_eligible_worker(want.key, version.given)]
+        owner = context.owners.of(want.key.model)
+        return [reasons.no_eligible_worker(want.key, version.given, owner)]
     sizes = {worker.id: context.size(version, worker) for worker in eligible}
     allowed = _allowed_to_run(context, version, eligible, sizes)
     if not allowed:

@@ -19,6 +19,7 @@ from control_plane.scheduling import (
 from control_plane.scheduling.context import PlanContext, ProposedWants, is_loaded
 from control_plane.scheduling.proposed_fleet import ProposedFleet
 from control_plane.scheduling.proposed_worker import ProposedWorker, size_of
+from control_plane.scheduling.shares import memory_share
 from control_plane.types.command import Assign, Blocked, Command, DropWant, KeepPrefetched, Release
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.snapshot import Snapshot
@@ -55,6 +56,8 @@ def replan(
         *descheduling.release_unschedulable(context, workers),
         *descheduling.release_unwanted(context, workers),
     ]
+    if about is None:
+        commands += memory_share.release_excess(context)
     for key in [want.key for want in sorted(wants, key=context.urgency)]:
         # A more urgent want may have evicted its replica, and lowered or dropped this want.
         want = context.wants.get(key)
@@ -138,7 +141,8 @@ def _place_missing(
     for _ in range(missing):
         commands = feasible.place_replica(context, want, version)
         if isinstance(commands[-1], Blocked):
-            yield from refused[:1] or _give_up(context, want, commands)
+            yield from commands[:-1]
+            yield from refused[:1] or _give_up(context, want, commands[-1])
             return
         yield from commands
 
@@ -236,10 +240,9 @@ def _is_batched_otherwise(version: ModelVersion, worker: ProposedWorker) -> bool
     return replica.batching != version.given.batching.get(worker.device_kind)
 
 
-def _give_up(context: PlanContext, want: Want, commands: list[Command]) -> Iterable[Command]:
+def _give_up(context: PlanContext, want: Want, blocked: Command) -> Iterable[Command]:
     """Why a want is blocked. A soft want that failed on every worker is dropped, not retried."""
-    blocked = commands[-1]
-    yield from commands
+    yield blocked
     soft = want.source is not WantSource.ADMIN and not want.pinned
     failed = isinstance(blocked, Blocked) and blocked.final and blocked.reason == "LOAD_FAILED"
     if failed and soft and not context.present(want.key):

@@ -6,6 +6,7 @@ from control_plane.scheduling.context import PlanContext
 from control_plane.scheduling.proposed_worker import ProposedWorker
 from control_plane.scheduling.retention import cold_start_s
 from control_plane.scheduling.scaling import SPARE_BUSY
+from control_plane.scheduling.shares import memory_share
 from control_plane.types.command import Assign
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.policy import ResidencyMode
@@ -24,6 +25,8 @@ def prefetch(context: PlanContext) -> Iterable[Assign]:
         return
     likely = sorted(_likely(context), key=lambda pair: (-pair[0], pair[1].key))
     for _, version in likely[:MAX_PREFETCHES]:
+        if not memory_share.allows(context, version):
+            continue
         for worker in sorted(idle, key=lambda worker: (-worker.free_tier_bytes, worker.id)):
             size = context.size(version, worker)
             if (

@@ -6,8 +6,10 @@ Callers get a final reason at once, any other one when their deadline passes.
 from collections.abc import Mapping, Sequence
 
 from control_plane.scheduling.proposed_worker import ProposedWorker
+from control_plane.types.access.tenant import Tenant
 from control_plane.types.command import Blocked
 from control_plane.types.footprint import Footprint
+from control_plane.types.policy import POOL
 from control_plane.types.snapshot import LoadFailure
 from control_plane.types.version import (
     DeviceVariant,
@@ -75,14 +77,21 @@ def only_cpus(key: VersionKey) -> Blocked:
     return Blocked(key, "NO_WORKER", why)
 
 
-def no_eligible_worker(key: VersionKey, given: ServingSpec) -> Blocked:
+def no_eligible_worker(key: VersionKey, given: ServingSpec, owner: Tenant | None = None) -> Blocked:
     placement = given.placement
+    if owner is not None and owner.pool:
+        asked = " and ".join(filter(None, (f"{POOL}={owner.pool}", placement.requires)))
+        why = (
+            f"tenant {owner.name} has workers of its own, and none with {asked} takes work: start "
+            f"one with --labels {POOL}={owner.pool}"
+        )
+        return Blocked(key, "NO_WORKER", why)
     if given.build_of is not None:
         built = " or ".join(f"{kind} ({made.variant})" for kind, made in given.served.items())
         asked = " and ".join(filter(None, (built, placement.requires)))
         why = f"it is a build for {asked}, and no worker that computes it takes work: start one"
     elif not placement.requires:
-        why = "every worker that does not have it yet is cordoned: start another"
+        why = "every worker that does not have it yet is cordoned, or a tenant's own: start another"
     else:
         asked = placement.requires
         why = f"no worker that takes work has {asked}: start one, or place {key} elsewhere"

@@ -47,9 +47,16 @@ def cold_start_s(
 
 
 def replica_value(
-    fleet: ProposedFleet, snapshot: Snapshot, worker: ProposedWorker, replica: Replica, now: float
+    fleet: ProposedFleet,
+    snapshot: Snapshot,
+    worker: ProposedWorker,
+    replica: Replica,
+    now: float,
+    priority: Priority,
 ) -> float:
-    """Seconds that a replica saves a second and byte; copies of a version share what they save."""
+    """Seconds that a replica saves a second and byte; copies of a version share what they save.
+    `priority`: of the version.
+    """
     version = snapshot.desired.versions.get(replica.key)
     if version is None:
         return 0.0
@@ -59,7 +66,7 @@ def replica_value(
     cost_s = cold_start_s(version, worker.build, snapshot.footprints)
     copies = max(1, len(fleet.holder_ids.get(replica.key, ())))
     held_s = snapshot.unix_s - replica.hot_since_unix_s if replica.hot_since_unix_s else 0.0
-    weight = WEIGHTS[version.given.placement.priority]
+    weight = WEIGHTS[priority]
     return gdsf_value(weight * estimate / copies, cost_s, replica.weights_bytes, held_s)
 
 

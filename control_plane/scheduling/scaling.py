@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from control_plane.scheduling.context import PlanContext, is_loaded
 from control_plane.scheduling.proposed_worker import ProposedWorker
+from control_plane.scheduling.shares import memory_share
 from control_plane.types.command import Assign
 from control_plane.types.desired import Want
 from control_plane.types.version import ModelVersion
@@ -65,6 +66,7 @@ def scale_up(context: PlanContext, want: Want, version: ModelVersion) -> Iterabl
         same = any(worker.device_kind == holder.device_kind for holder in holders)
         return (
             same
+            and memory_share.allows(context, version)
             and context.failure(worker, want.key) is None
             and worker.fits(size)
             and (worker.fits_hot(size) or worker.crowding < SPARE_BUSY)

@@ -1,12 +1,16 @@
-"""DetectionService: checks each Detect, a frame of a stream too, and passes it to the router."""
+"""DetectionService: lets in each Detect, a frame of a stream too, checks it, and passes it to the
+router. What other doors take comes here, too, image by image.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from control_plane.caller import CallContext, principal_of, trace_id_of
+from control_plane.convert.tenants import lowered_priority
 from control_plane.convert.validation import deadline_of, infer_request
 from control_plane.routing.router import Router
 from control_plane.streams.detect_streams import DetectStreams
+from control_plane.tenants.admission import Admission
 from yolopool.errors import YolopoolError
 from yolopool.names import parse_ref
 from yolopool.server.clock import Clock
@@ -22,8 +26,10 @@ class DetectionService(detection_pb2_grpc.DetectionServiceServicer):
         max_image_bytes: int,
         max_raw_bytes: int,
         streams: DetectStreams,
+        admission: Admission,
     ) -> None:
         self._router = router
+        self._admission = admission
         self._clock = clock
         self._default_deadline_s = default_deadline_s
         self._max_image_bytes = max_image_bytes
@@ -35,13 +41,22 @@ class DetectionService(detection_pb2_grpc.DetectionServiceServicer):
     ) -> detection_pb2.DetectResponse:
         deadline_s = deadline_of(context, self._clock.monotonic(), self._default_deadline_s)
         principal, trace_id = principal_of(context), trace_id_of(context)
+        size_bytes = len(request.encoded) or len(request.raw.data)
         try:
-            ref = parse_ref(request.model)
-            body = infer_request(request, self._max_image_bytes, self._max_raw_bytes)
+            opened = self._admission.open(principal.tenant, size_bytes)
         except YolopoolError as error:
             self._router.refused(request, principal, error, trace_id)
             raise
-        return await self._router.detect(request, ref, body, principal, deadline_s, trace_id)
+        with opened as tenant:
+            try:
+                ref = parse_ref(request.model)
+                body = infer_request(request, self._max_image_bytes, self._max_raw_bytes)
+            except YolopoolError as error:
+                self._router.refused(request, principal, error, trace_id)
+                raise
+            body.tenant, body.weight = principal.tenant, tenant.weight
+            body.priority = lowered_priority(body.priority, tenant.priority_ceiling)
+            return await self._router.detect(request, ref, body, principal, deadline_s, trace_id)
 
     async def DetectStream(
         self, requests: AsyncIterator[detection_pb2.DetectStreamRequest], context: CallContext

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from collections.abc import Iterable
 
 import structlog
 
@@ -10,17 +9,18 @@ from control_plane.caller import CallContext, principal_of
 from control_plane.convert.api_keys import key_out, role_in
 from control_plane.identity import key_secrets
 from control_plane.store.registry import DesiredState
-from control_plane.types.access.api_key import ApiKey, SecretHash
+from control_plane.types.access.api_key import ApiKey, SecretHash, checked_grants
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import FailedPrecondition, InvalidOption, KeyNotFound
+from yolopool.masking import masked
 from yolopool.names import check_name
 from yolopool.server.clock import Clock
 from yolopool.v1 import keys_pb2, keys_pb2_grpc
 
 log = structlog.get_logger()
 
-MAX_LABEL_CHARS, MAX_PATTERNS, MAX_PATTERN_CHARS = 120, 64, 130
+MAX_LABEL_CHARS = 120
 MAX_LIFETIME_S, MAX_OVERLAP_S = 10 * 365 * 86_400.0, 30 * 86_400.0
 # Ended keys are still listed, and in the registry, for so long.
 ENDED_KEPT_S = 30 * 86_400.0
@@ -46,7 +46,7 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
             label=_label(request.label),
             tenant=check_name(request.tenant) if request.tenant else "",
             role=role_in(request.role),
-            grants=_grants(request.models),
+            grants=checked_grants(request.models),
             secrets=(await _hashed(secret),),
             created_unix_s=now,
             expires_unix_s=_ends(now, request.lifetime_s),
@@ -60,7 +60,8 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
     async def ListKeys(
         self, request: keys_pb2.ListKeysRequest, context: CallContext
     ) -> keys_pb2.ListKeysResponse:
-        keys = self._view.desired.api_keys.values()
+        # Join tokens are the other service's.
+        keys = [key for key in self._view.desired.api_keys.values() if key.joins is None]
         newest_first = sorted(keys, key=lambda key: (-key.created_unix_s, key.id))
         return keys_pb2.ListKeysResponse(keys=[key_out(key) for key in newest_first])
 
@@ -113,7 +114,7 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
 
     def _key(self, id_: str) -> ApiKey:
         key = self._view.desired.api_keys.get(id_)
-        if key is None:
+        if key is None or key.joins is not None:
             raise _unknown(id_)
         return key
 
@@ -123,28 +124,13 @@ async def _hashed(secret: key_secrets.KeySecret) -> SecretHash:
 
 
 def _unknown(id_: str) -> KeyNotFound:
-    return KeyNotFound(
-        f"there is no key {key_secrets.masked(id_)[:40]!r}: list the keys to see their ids"
-    )
+    return KeyNotFound(f"there is no key {masked(id_)[:40]!r}: list the keys to see their ids")
 
 
 def _label(label: str) -> str:
     if len(label) > MAX_LABEL_CHARS or not label.isprintable():
         raise InvalidOption(f"label: at most {MAX_LABEL_CHARS} printable characters")
     return label
-
-
-def _grants(patterns: Iterable[str]) -> tuple[str, ...]:
-    """Patterns as a key has them; one that says * alone makes the others needless."""
-    grants = tuple(dict.fromkeys(patterns)) or ("*",)
-    if len(grants) > MAX_PATTERNS:
-        raise InvalidOption(f"models: at most {MAX_PATTERNS} patterns, or *")
-    for pattern in grants:
-        if not 0 < len(pattern) <= MAX_PATTERN_CHARS or not pattern.isprintable():
-            raise InvalidOption(
-                f"models: a pattern has 1 to {MAX_PATTERN_CHARS} characters, such as team-a/*"
-            )
-    return ("*",) if "*" in grants else grants
 
 
 def _ends(now: float, lifetime_s: float) -> float:

@@ -35,7 +35,8 @@ from control_plane.models.loading import Loader
 from control_plane.models.policies import Policies
 from control_plane.models.registration import Registration
 from control_plane.models.sweeper import Sweeper
-from control_plane.store.artifacts import FolderArtifacts, check_digest
+from control_plane.store.files.artifacts import FolderArtifacts, check_digest
+from control_plane.tenants.stored_bytes import StoredBytes
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.view.view import View
@@ -61,6 +62,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         loader: Loader,
         changeovers: Changeovers,
         sweeper: Sweeper,
+        stored: StoredBytes,
         clock: Clock,
     ) -> None:
         self._view = view
@@ -71,6 +73,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self._loader = loader
         self._changeovers = changeovers
         self._sweeper = sweeper
+        self._stored = stored
         self._clock = clock
 
     async def UploadArtifact(
@@ -80,6 +83,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidOption("the first message of an upload must be its header")
         header = first.header
+        self._stored.check_upload(principal_of(context).tenant, header.size_bytes)
         if not header.sha256:
             return await self._received(header, requests)
         digest = check_digest(header.sha256)
@@ -100,6 +104,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.RegisterModelResponse:
         name, artifact = check_name(request.name), check_digest(request.artifact)
         settings = settings_in(check_settings(request.settings))
+        self._stored.check_model(name, artifact)
         version = await self._registration.register(
             name,
             artifact,
@@ -195,6 +200,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.BuildModelRequest, context: CallContext
     ) -> model_pb2.BuildModelResponse:
         calibration = check_digest(request.calibration) if request.calibration else ""
+        self._stored.check_model(parse_ref(request.model).name)
         build = await self._builds.build(
             parse_ref(request.model),
             request.backend,

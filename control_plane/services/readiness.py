@@ -13,6 +13,7 @@ from yolopool.server.grpc_server import KINDS
 
 _GATED = frozenset(
     {
+        "yolopool.v1.CertificateService",
         "yolopool.v1.DetectionService",
         "yolopool.v1.ExplainService",
         "yolopool.v1.KeyService",

@@ -22,6 +22,7 @@ from control_plane.routing.request_traces import RequestHistory
 from control_plane.routing.router import Router
 from control_plane.routing.worker_exits import WorkerExitHandler
 from control_plane.services.benchmarks import BenchService
+from control_plane.services.certificates import CertificateService
 from control_plane.services.detection import DetectionService
 from control_plane.services.events import EventService
 from control_plane.services.explain import ExplainService
@@ -32,18 +33,25 @@ from control_plane.services.processes.imports import ImportService
 from control_plane.services.processes.membership import MembershipService
 from control_plane.services.processes.peers import PeerService
 from control_plane.services.schedules import ScheduleService
+from control_plane.services.tenants import TenantService
 from control_plane.settings import Settings
-from control_plane.store.artifacts import FolderArtifacts
+from control_plane.store.files.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
 from control_plane.streams.detect_streams import DetectStreams
+from control_plane.tenants.admission import Admission
+from control_plane.tenants.deletion import Deletion
+from control_plane.tenants.exchange import QuotaExchange
+from control_plane.tenants.stored_bytes import StoredBytes
 from control_plane.types.snapshot import Snapshot
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
 from yolopool.server.clock import Clock
+from yolopool.server.limits.byte_budget import ByteBudget
 from yolopool.server.open_calls import OpenCalls
 from yolopool.v1 import (
     bench_pb2_grpc,
+    certificates_pb2_grpc,
     detection_pb2_grpc,
     events_pb2_grpc,
     explain_pb2_grpc,
@@ -54,10 +62,12 @@ from yolopool.v1 import (
     model_pb2_grpc,
     peer_pb2_grpc,
     schedule_pb2_grpc,
+    tenants_pb2_grpc,
 )
 
 SERVICES = (
     "yolopool.v1.BenchService",
+    "yolopool.v1.CertificateService",
     "yolopool.v1.DetectionService",
     "yolopool.v1.EventService",
     "yolopool.v1.ExplainService",
@@ -68,6 +78,7 @@ SERVICES = (
     "yolopool.v1.ModelService",
     "yolopool.v1.PeerService",
     "yolopool.v1.ScheduleService",
+    "yolopool.v1.TenantService",
 )
 
 
@@ -93,18 +104,24 @@ class Dependencies:
     worker_exits: WorkerExitHandler
     snapshot: Callable[[], Snapshot]
     calls: OpenCalls
+    is_leader: Callable[[], bool]
+    budget: ByteBudget
 
 
 class Services:
-    """`add_to` a server before it starts, and `close` when it stops."""
+    """`add_to` a server before it starts, and `close` when it stops. `quotas` is to be run."""
 
     def __init__(self, deps: Dependencies) -> None:
         settings, registry, view, clock = deps.settings, deps.registry, deps.view, deps.clock
         deadline_s, loader, artifacts = settings.default_deadline_s, deps.loader, deps.artifacts
         refresh = deps.refresh
         history = RequestHistory()
-        jobs = ImportJobs(registry, view, refresh, artifacts, clock)
-        router = Router(_detect_context(deps), history)
+        jobs = ImportJobs(registry, view, refresh, artifacts, clock, view.admit)
+        admission = Admission(view, clock)
+        self.quotas = QuotaExchange(
+            deps.identity.name, admission, registry, view, deps.metrics, deps.is_leader, clock
+        )
+        router = Router(_detect_context(deps, admission), history)
         self._bench = BenchService(view, loader, deps.worker_client, clock, Random())
         self._detection = DetectionService(
             router,
@@ -112,7 +129,17 @@ class Services:
             deadline_s,
             settings.max_image_bytes,
             settings.max_raw_bytes,
-            DetectStreams(view, deps.metrics, clock, deps.calls, deadline_s),
+            DetectStreams(
+                view,
+                deps.metrics,
+                clock,
+                deps.calls,
+                deadline_s,
+                deps.budget,
+                settings.max_streams,
+                settings.grpc_message_timeout_s,
+            ),
+            admission,
         )
         self._events = EventService(registry)
         self._explain = ExplainService(view, deps.snapshot, history, clock)
@@ -121,6 +148,7 @@ class Services:
         )
         self._imports = ImportService(jobs, artifacts)
         self._keys = KeyService(registry, view, refresh, clock)
+        self._certificates = CertificateService(settings, registry, view, refresh, clock)
         self._membership = MembershipService(
             view,
             registry,
@@ -130,13 +158,27 @@ class Services:
             settings.heartbeat_interval_s,
             settings.lease_s,
         )
-        self._models = _model_service(deps)
+        builds = Builds(registry, view, refresh, artifacts, clock)
+        registration = Registration(
+            registry,
+            view,
+            refresh,
+            artifacts,
+            builds,
+            deps.recorder,
+            clock,
+            settings.signers(),
+        )
+        self._models = _model_service(deps, registration, builds)
         self._peers = PeerService(view, loader, clock, Random(), deadline_s)
         self._schedules = ScheduleService(registry, view, refresh, clock)
+        deletion = Deletion(registry, view, refresh, registration.delete_all, clock)
+        self._tenants = TenantService(registry, view, refresh, deletion, clock)
 
     def add_to(self, server: Any) -> None:
         """`server`: of gRPC, or what takes the methods of services as one does."""
         bench_pb2_grpc.add_BenchServiceServicer_to_server(self._bench, server)
+        certificates_pb2_grpc.add_CertificateServiceServicer_to_server(self._certificates, server)
         detection_pb2_grpc.add_DetectionServiceServicer_to_server(self._detection, server)
         events_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
         explain_pb2_grpc.add_ExplainServiceServicer_to_server(self._explain, server)
@@ -147,6 +189,7 @@ class Services:
         model_pb2_grpc.add_ModelServiceServicer_to_server(self._models, server)
         peer_pb2_grpc.add_PeerServiceServicer_to_server(self._peers, server)
         schedule_pb2_grpc.add_ScheduleServiceServicer_to_server(self._schedules, server)
+        tenants_pb2_grpc.add_TenantServiceServicer_to_server(self._tenants, server)
 
     async def close(self) -> None:
         """Ends the streams of frames and of events."""
@@ -154,7 +197,7 @@ class Services:
         await self._events.close()
 
 
-def _detect_context(deps: Dependencies) -> DetectContext:
+def _detect_context(deps: Dependencies, admission: Admission) -> DetectContext:
     return DetectContext(
         deps.view,
         AttemptRunner(deps.view, deps.worker_client, deps.clock),
@@ -163,21 +206,22 @@ def _detect_context(deps: Dependencies) -> DetectContext:
         deps.metrics,
         deps.clock,
         Random(),
+        admission,
     )
 
 
-def _model_service(deps: Dependencies) -> ModelService:
+def _model_service(deps: Dependencies, registration: Registration, builds: Builds) -> ModelService:
     registry, view, artifacts, clock = deps.registry, deps.view, deps.artifacts, deps.clock
     refresh = deps.refresh
-    builds = Builds(registry, view, refresh, artifacts, clock)
     return ModelService(
         view,
         artifacts,
-        Registration(registry, view, refresh, artifacts, builds, deps.recorder, clock),
+        registration,
         Policies(registry, view, refresh, clock),
         builds,
         deps.loader,
         deps.changeovers,
         deps.sweeper,
+        StoredBytes(view, artifacts.held_bytes),
         clock,
     )

@@ -5,6 +5,8 @@ import structlog
 from control_plane.caller import CallContext, Principal, principal_of
 from control_plane.convert.schedules import schedule_in, status_out
 from control_plane.identity.access import name_of
+from control_plane.store import bounds
+from control_plane.store.bounds import check_room
 from control_plane.store.registry import DesiredState
 from control_plane.types.access.api_key import is_granted
 from control_plane.types.version import VersionKey
@@ -35,6 +37,9 @@ class ScheduleService(schedule_pb2_grpc.ScheduleServiceServicer):
         if len(set(prepared)) < len(prepared):
             raise InvalidSchedule("prepare names a model twice: name it once")
         self._check_own(schedule.name, principal_of(context))
+        schedules = self._view.desired.schedules
+        if schedule.name not in schedules:
+            check_room(schedules, bounds.MAX_SCHEDULES, "schedules")
         held = await self._registry.put_schedule(schedule)
         await self._refresh()
         log.info("schedule set", schedule=held.name, by=principal_of(context).name)

@@ -125,6 +125,7 @@ class DesiredBackup:
             "cordons": dict(desired.cordons),
             "numbers": dict(desired.numbers),
             "api_keys": [codec.encode_api_key(key) for key in desired.api_keys.values()],
+            "tenants": [codec.encode_tenant(one) for one in desired.tenants.values()],
             "schedules": [codec.encode_schedule(plan) for plan in desired.schedules.values()],
         }
         yield json.dumps(head) + "\n"
@@ -145,7 +146,7 @@ def says_less(new: Desired, old: Desired) -> str:
         return f"the store went back from revision {old.revision} to {new.revision}"
     emptied = [
         name
-        for name in ("versions", "schedules", "numbers", "api_keys")
+        for name in ("versions", "schedules", "numbers", "api_keys", "tenants")
         if getattr(old, name) and not getattr(new, name)
     ]
     return f"all {', '.join(emptied)} are gone" if emptied else ""
@@ -159,8 +160,9 @@ def _parse(lines: Iterator[str]) -> Desired:
     versions = [codec.decode_version(next(lines, "")) for _ in range(head["versions"])]
     wants = [codec.decode_want(next(lines, "")) for _ in range(head["wants"])]
     schedules = [codec.decode_schedule(text) for text in head["schedules"]]
-    # A release without keys wrote none.
+    # A release without keys, or without tenants, wrote none.
     api_keys = [codec.decode_api_key(text) for text in head.get("api_keys", ())]
+    tenants = [codec.decode_tenant(text) for text in head.get("tenants", ())]
     return Desired(
         head["revision"],
         head["cluster"],
@@ -170,6 +172,7 @@ def _parse(lines: Iterator[str]) -> Desired:
         {schedule.name: schedule for schedule in schedules},
         head["numbers"],
         {key.id: key for key in api_keys},
+        {tenant.name: tenant for tenant in tenants},
         head["mark"],
     )
 

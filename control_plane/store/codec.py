@@ -1,7 +1,7 @@
 """Encodes what the registry keeps as JSON, readable with redis-cli, and decodes it. Pure.
 
-Unknown fields are ignored and missing ones take their defaults, so that two releases can share a
-store.
+Missing fields take their defaults, and unknown ones are ignored and kept (`keeping`), so that two
+releases can share a store.
 """
 
 import json
@@ -10,7 +10,8 @@ from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
 from control_plane.store.transaction import ImportJob
-from control_plane.types.access.api_key import ApiKey, Role, SecretHash
+from control_plane.types.access.api_key import ApiKey, Joining, Role, SecretHash
+from control_plane.types.access.tenant import Tenant, TenantLimits
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
@@ -32,6 +33,36 @@ from yolopool.vocabulary import HeadMode, OutputLayout, Priority, ReplicaState, 
 
 Record = TypeVar("Record")
 Key = TypeVar("Key")
+
+# Records within records, which are changed in place. A pack is replaced by another as a whole.
+PARTS: Mapping[type[Any], Mapping[str, type[Any]]] = {
+    ModelVersion: {"settings": VersionSettings, "asked": VersionSettings, "given": ServingSpec},
+    ServingSpec: {"residency": Residency, "placement": Placement},
+    Schedule: {"change": Changeover},
+    Tenant: {"limits": TenantLimits},
+}
+
+
+def keeping(kind: type[Any], text: str, before: str) -> str:
+    """A record that is written, with what another release had written into it and this one does
+    not know of.
+    """
+    new, old = json.loads(text), json.loads(before)
+    merged = _with_unknown(kind, new, old)
+    return text if merged == new else _dump(merged)
+
+
+def _with_unknown(
+    kind: type[Any], new: Mapping[str, Any], old: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    known, parts = {field.name for field in fields(kind)}, PARTS.get(kind, {})
+    inner = {
+        name: _with_unknown(part, new[name], old[name])
+        for name, part in parts.items()
+        if isinstance(new.get(name), dict) and isinstance(old.get(name), dict)
+    }
+    unknown = {name: value for name, value in old.items() if name not in known}
+    return {**new, **inner, **unknown}
 
 
 def decode_key(text: str) -> VersionKey:
@@ -174,12 +205,30 @@ def encode_api_key(key: ApiKey) -> str:
 
 def decode_api_key(text: str) -> ApiKey:
     raw = json.loads(text)
-    parts = {
+    parts: dict[str, Any] = {
         "role": Role(raw["role"]),
         "grants": tuple(raw["grants"]),
         "secrets": tuple(_make(SecretHash, secret) for secret in raw["secrets"]),
     }
+    joins = raw.get("joins")
+    if joins is not None:
+        of = {"role": Role(joins["role"]), "hosts": tuple(joins["hosts"])}
+        parts["joins"] = _make(Joining, {**joins, **of})
     return _make(ApiKey, {**raw, **parts})
+
+
+def encode_tenant(tenant: Tenant) -> str:
+    return _dump(asdict(tenant))
+
+
+def decode_tenant(text: str) -> Tenant:
+    raw = json.loads(text)
+    parts = {
+        "models": tuple(raw["models"]),
+        "limits": _make(TenantLimits, raw["limits"]),
+        "priority_ceiling": Priority(raw["priority_ceiling"]),
+    }
+    return _make(Tenant, {**raw, **parts})
 
 
 def _preparation(raw: Mapping[str, Any]) -> Preparation:

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from control_plane.store.accounts import MemoryAccounts
 from control_plane.store.registry import LOG_KEPT, StoreDamaged, StoreEmptied
 from control_plane.store.salvage import MAPS, PARTS, Remains, salvaged
 from control_plane.store.transaction import ImportJob, Transaction, Writes
 from control_plane.store.write_verbs import WriteVerbs
 from control_plane.types.access.api_key import ApiKey
+from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.event import EVENTS_KEPT, Event
 from control_plane.types.footprint import Footprint, FootprintKey
@@ -40,6 +42,7 @@ class _Held:
     schedules: dict[str, Schedule] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
     api_keys: dict[str, ApiKey] = field(default_factory=dict)
+    tenants: dict[str, Tenant] = field(default_factory=dict)
     jobs: dict[VersionKey, ImportJob] = field(default_factory=dict)
     requests: dict[str, VersionKey] = field(default_factory=dict)
 
@@ -103,6 +106,9 @@ class _MemoryTransaction(Transaction):
     def api_key(self, id_: str) -> ApiKey | None:
         return self._held.api_keys.get(id_)
 
+    def tenant(self, name: str) -> Tenant | None:
+        return self._held.tenants.get(name)
+
     def number(self, name: str) -> int:
         return self._held.numbers.get(name, 0)
 
@@ -142,6 +148,7 @@ class MemoryRegistry(WriteVerbs):
         self._lease: _LeaderLease | None = None
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
         self._footprints: dict[FootprintKey, Footprint] = {}
+        self.accounts = MemoryAccounts(self._clock)
         self._events = _Events(self._wall_clock)
         self._notify()
 
@@ -192,6 +199,7 @@ class MemoryRegistry(WriteVerbs):
             dict(held.schedules),
             dict(held.numbers),
             dict(held.api_keys),
+            dict(held.tenants),
             self._log[-1].mark,
         )
 
@@ -212,6 +220,7 @@ class MemoryRegistry(WriteVerbs):
             _written(held.schedules, (writes.schedules for writes in since)),
             _written(held.numbers, (writes.numbers for writes in since)),
             _written(held.api_keys, (writes.api_keys for writes in since)),
+            _written(held.tenants, (writes.tenants for writes in since)),
         )
 
     async def changes(self) -> AsyncIterator[int]:

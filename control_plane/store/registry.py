@@ -8,7 +8,9 @@ answer in time; repeating the call is then safe.
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
+from control_plane.store.accounts import Accounts
 from control_plane.types.access.api_key import ApiKey
+from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.event import Event
 from control_plane.types.footprint import Footprint, FootprintKey
@@ -62,7 +64,8 @@ class StoreDamaged(RegistryUnavailable):
 
 
 class DesiredState(Protocol):
-    """Versions, wants, cordons and schedules. Each write that changes one makes a revision.
+    """Versions, wants, cordons, schedules, keys, tenants. Each write that changes one makes a
+    revision.
 
     Reads and writes raise StoreEmptied when the store has no cluster id, and StoreDamaged when it
     does not hold all that its revision says.
@@ -236,6 +239,16 @@ class DesiredState(Protocol):
         """Removes a key. Returns whether there was one."""
         ...
 
+    # --- tenants --------------------------------------------------------------------------
+
+    async def put_tenant(self, tenant: Tenant) -> Tenant:
+        """Adds or replaces the tenant of this name."""
+        ...
+
+    async def drop_tenant(self, name: str) -> bool:
+        """Removes a tenant. Returns whether there was one."""
+        ...
+
     # --- schedules ------------------------------------------------------------------------
 
     async def put_schedule(self, schedule: Schedule) -> Schedule:
@@ -352,5 +365,10 @@ class EventLog(Protocol):
 
 class Registry(DesiredState, ImportQueue, LeaseStore, ObservedState, EventLog, Protocol):
     """The whole store. Times are Unix seconds and arguments; leases are durations."""
+
+    @property
+    def accounts(self) -> Accounts:
+        """Parts of quotas, and usage."""
+        ...
 
     async def close(self) -> None: ...

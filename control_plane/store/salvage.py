@@ -7,13 +7,14 @@ from typing import Any
 from control_plane.store.transaction import ImportJob
 from control_plane.store.transactions import requeued
 from control_plane.types.access.api_key import ApiKey
+from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, Want
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
 from yolopool.names import is_build
 
 # Maps of `Desired`; a store also has the jobs of its import queue.
-MAPS = ("versions", "wants", "cordons", "schedules", "numbers", "api_keys")
+MAPS = ("versions", "wants", "cordons", "schedules", "numbers", "api_keys", "tenants")
 PARTS = (*MAPS, "jobs")
 
 
@@ -32,6 +33,7 @@ class Remains:
     schedules: Mapping[str, Schedule] | None = None
     numbers: Mapping[str, int] | None = None
     api_keys: Mapping[str, ApiKey] | None = None
+    tenants: Mapping[str, Tenant] | None = None
     jobs: Mapping[VersionKey, ImportJob] | None = None
 
 

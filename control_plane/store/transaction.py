@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
 from control_plane.types.access.api_key import ApiKey
+from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Want
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
@@ -37,6 +38,7 @@ class Writes:
     schedules: dict[str, Schedule | None] = field(default_factory=dict)
     numbers: dict[str, int | None] = field(default_factory=dict)
     api_keys: dict[str, ApiKey | None] = field(default_factory=dict)
+    tenants: dict[str, Tenant | None] = field(default_factory=dict)
     # These two are no desired state: a commit makes a revision for them, which names nothing.
     jobs: dict[VersionKey, ImportJob | None] = field(default_factory=dict)
     requests: dict[str, VersionKey] = field(default_factory=dict)
@@ -88,6 +90,9 @@ class Transaction(ABC):
     def api_key(self, id_: str) -> ApiKey | None: ...
 
     @abstractmethod
+    def tenant(self, name: str) -> Tenant | None: ...
+
+    @abstractmethod
     def number(self, name: str) -> int:
         """The highest number that a name ever had; 0: none."""
 
@@ -131,6 +136,13 @@ class Transaction(ABC):
 
     def drop_api_key(self, id_: str) -> None:
         self.writes.api_keys[id_] = None
+
+    def put_tenant(self, tenant: Tenant) -> Tenant:
+        self.writes.tenants[tenant.name] = tenant
+        return tenant
+
+    def drop_tenant(self, name: str) -> None:
+        self.writes.tenants[name] = None
 
     def put_number(self, name: str, number: int) -> None:
         self.writes.numbers[name] = number

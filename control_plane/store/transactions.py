@@ -12,6 +12,7 @@ from control_plane.store.registry import REQUEST_ID_KEPT_S
 from control_plane.store.transaction import ImportJob, Transaction
 from control_plane.types import lifecycle
 from control_plane.types.access.api_key import ApiKey
+from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Want
 from control_plane.types.lease import FencingToken
 from control_plane.types.schedule import Schedule
@@ -238,6 +239,20 @@ def drop_api_key(tx: Transaction, id_: str) -> bool:
     if tx.api_key(id_) is None:
         return False
     tx.drop_api_key(id_)
+    return True
+
+
+# --- tenants ------------------------------------------------------------------------------
+
+
+def put_tenant(tx: Transaction, tenant: Tenant) -> Tenant:
+    return tenant if tx.tenant(tenant.name) == tenant else tx.put_tenant(tenant)
+
+
+def drop_tenant(tx: Transaction, name: str) -> bool:
+    if tx.tenant(name) is None:
+        return False
+    tx.drop_tenant(name)
     return True
 
 

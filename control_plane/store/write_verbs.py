@@ -8,6 +8,7 @@ from typing import TypeVar
 from control_plane.store import transactions
 from control_plane.store.transaction import Transaction
 from control_plane.types.access.api_key import ApiKey
+from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Want
 from control_plane.types.lease import FencingToken
 from control_plane.types.policy import BatchingConfig, Placement, Residency
@@ -127,6 +128,14 @@ class WriteVerbs(ABC):
 
     async def drop_api_key(self, id_: str) -> bool:
         return await self.write(lambda tx: transactions.drop_api_key(tx, id_))
+
+    # --- tenants --------------------------------------------------------------------------
+
+    async def put_tenant(self, tenant: Tenant) -> Tenant:
+        return await self.write(lambda tx: transactions.put_tenant(tx, tenant))
+
+    async def drop_tenant(self, name: str) -> bool:
+        return await self.write(lambda tx: transactions.drop_tenant(tx, name))
 
     # --- schedules ------------------------------------------------------------------------
 

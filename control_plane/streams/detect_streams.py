@@ -1,5 +1,6 @@
 """All DetectStreams of a control plane: opens them, and ends them when it stops."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -12,9 +13,10 @@ from control_plane.streams.frame_stream import Answer, Detect, FrameStream
 from control_plane.streams.frame_window import StreamRules
 from control_plane.streams.turnstile import Turnstile
 from control_plane.view.view import View
-from yolopool.errors import Draining, InvalidOption
+from yolopool.errors import DeadlineExceeded, Draining, InvalidOption, TooManyStreams
 from yolopool.names import parse_ref
 from yolopool.server.clock import Clock
+from yolopool.server.limits.byte_budget import ByteBudget
 from yolopool.server.open_calls import OpenCalls
 from yolopool.v1 import detection_pb2, types_pb2
 
@@ -33,7 +35,13 @@ class DetectStreams:
         clock: Clock,
         calls: OpenCalls,
         default_deadline_s: float,
+        budget: ByteBudget,
+        max_streams: int,
+        opening_s: float,
     ) -> None:
+        self._opening_s = opening_s
+        self._budget = budget
+        self._max_streams = max_streams
         self._turnstile = Turnstile(view)
         self._metrics = metrics
         self._clock = clock
@@ -48,9 +56,15 @@ class DetectStreams:
         """The answers of one stream, whose frames `detect` runs. Raises what ends it."""
         messages = aiter(requests)
         # Not counted before: a caller who never opens it would hold up a stop.
-        opening = await _opening(messages)
+        opening = await _opening(messages, self._opening_s)
         if self._closing:
             raise Draining("this control plane is stopping: open a stream to another")
+        if len(self._open) >= self._max_streams:
+            raise TooManyStreams(
+                f"{self._max_streams} streams are open at this control plane: end one, ask another "
+                "one, or raise --max-streams",
+                retry_after_s=1.0,
+            )
         with self._calls.one():
             stream = FrameStream(
                 _rules(opening),
@@ -61,6 +75,7 @@ class DetectStreams:
                 self._turnstile,
                 self._metrics,
                 self._clock,
+                self._budget,
             )
             self._open.add(stream)
             self._metrics.streams.inc()
@@ -79,8 +94,14 @@ class DetectStreams:
             stream.end()
 
 
-async def _opening(messages: AsyncIterator[Any]) -> detection_pb2.StreamOpening:
-    first = await anext(messages, None)
+async def _opening(messages: AsyncIterator[Any], limit_s: float) -> detection_pb2.StreamOpening:
+    try:
+        async with asyncio.timeout(limit_s):
+            first = await anext(messages, None)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"the stream was not opened in {limit_s:g} s: send an opening, then frames"
+        ) from None
     if first is None or first.WhichOneof("message") != "opening":
         raise InvalidOption("the first message of a stream opens it: send an opening, then frames")
     opening: detection_pb2.StreamOpening = first.opening

@@ -12,14 +12,27 @@ from control_plane.caller import CallContext, Principal, principal_of
 from control_plane.metrics import Metrics
 from control_plane.streams.frame_window import FrameWindow, OpenFrame, StreamRules
 from control_plane.streams.turnstile import Group, Turnstile
-from yolopool.errors import Draining, InvalidOption, QueueFull, YolopoolError
+from yolopool.errors import (
+    Draining,
+    InvalidOption,
+    QueueFull,
+    TenantConcurrency,
+    TenantRate,
+    YolopoolError,
+)
 from yolopool.server.clock import Clock
+from yolopool.server.limits.byte_budget import ByteBudget
+from yolopool.server.limits.intake import no_room
 from yolopool.server.open_calls import typed_error
 from yolopool.v1 import detection_pb2
 
 METHOD = "/yolopool.v1.DetectionService/DetectStream"
 # The shortest time after which a frame asks a full queue again.
 MIN_AGAIN_S = 0.01
+# What a frame waits for.
+PACED = (QueueFull, TenantRate, TenantConcurrency)
+# How long room is kept for a frame that may be on its way.
+SPARE_S = 0.25
 
 Answer = detection_pb2.DetectStreamResponse
 Frame = OpenFrame[detection_pb2.StreamFrame, Answer]
@@ -67,7 +80,12 @@ class FrameStream:
         turnstile: Turnstile,
         metrics: Metrics,
         clock: Clock,
+        budget: ByteBudget,
     ) -> None:
+        self._budget = budget
+        # Of the budget: what frames hold, and what is kept for the next until `_sparing`.
+        self._held_bytes = self._spare_bytes = 0
+        self._sparing: asyncio.TimerHandle | None = None
         self._window = FrameWindow[detection_pb2.StreamFrame, Answer](rules)
         self._common = frame
         self._timeout_s = timeout_s
@@ -131,6 +149,7 @@ class FrameStream:
         reading.cancel()
         for task in self._running:
             task.cancel()
+        self._window.leave()
         self._go_on()
 
     def _read_all(self, reading: asyncio.Task[None]) -> None:
@@ -139,17 +158,46 @@ class FrameStream:
         self._wake.set()
 
     async def _read(self, requests: AsyncIterator[Any]) -> None:
-        async for message in requests:
-            if message.WhichOneof("message") != "frame":
-                raise InvalidOption("only the first message of a stream opens it: send frames")
-            frame, now = message.frame, self._clock.monotonic()
-            size_bytes = len(frame.encoded) or len(frame.raw.data)
+        try:
+            async for message in requests:
+                if message.WhichOneof("message") != "frame":
+                    raise InvalidOption("only the first message of a stream opens it: send frames")
+                size_bytes = message.ByteSize()
+                self._read_one(message.frame, size_bytes)
+                del message  # the next may be long in coming
+                while not self._window.may_read:
+                    self._room.clear()
+                    await self._room.wait()
+                await self._keep_room(size_bytes)
+        finally:
+            self._give_spare()
+
+    def _read_one(self, frame: detection_pb2.StreamFrame, size_bytes: int) -> None:
+        now = self._clock.monotonic()
+        self._give_spare()
+        if self._budget.take(size_bytes):
+            self._held_bytes += size_bytes
             self._window.read(frame, size_bytes, now, now + self._timeout_s)
-            self._go_on()
-            self._wake.set()
-            while not self._window.may_read:
-                self._room.clear()
-                await self._room.wait()
+        else:
+            error = Answer(error=_told(no_room(size_bytes)))
+            self._window.refused(_without_image(frame), error, now)
+        self._go_on()
+        self._wake.set()
+
+    async def _keep_room(self, size_bytes: int) -> None:
+        """Waits for room for a frame as large as the one before, and keeps it for a moment: what a
+        caller has sent already is read into it, and one who sends nothing now holds up nobody.
+        """
+        await self._budget.room(size_bytes)
+        self._spare_bytes = size_bytes
+        self._sparing = asyncio.get_running_loop().call_later(SPARE_S, self._give_spare)
+
+    def _give_spare(self) -> None:
+        if self._sparing is not None:
+            self._sparing.cancel()
+            self._sparing = None
+        self._budget.give(self._spare_bytes)
+        self._spare_bytes = 0
 
     # --- after every event ------------------------------------------------------------------
 
@@ -158,6 +206,8 @@ class FrameStream:
         now = self._clock.monotonic()
         self._metrics.frames_dropped.inc(self._window.dropped - self._dropped)
         self._dropped = self._window.dropped
+        self._budget.give(self._held_bytes - self._window.ahead_bytes)
+        self._held_bytes = self._window.ahead_bytes
         if self._window.may_read:
             self._room.set()
         if self._timer is not None:
@@ -175,7 +225,8 @@ class FrameStream:
     def _ask(self, now: float) -> None:
         wants = not self._ending and self._window.may_start(now)
         model, priority = self._common.model, self._common.priority
-        group = self._turnstile.group(model, priority) if wants else None
+        tenant = principal_of(self._context).tenant
+        group = self._turnstile.group(model, priority, tenant) if wants else None
         if self._asked is not None and self._asked is not group:
             self._turnstile.withdraw(self, self._asked)
             self._asked = None
@@ -207,7 +258,7 @@ class FrameStream:
             answer = Answer(response=await self._detect(self._request(frame.frame), call))
             if group is not None:
                 self._turnstile.answered(group, answer.response)
-        except QueueFull as error:
+        except PACED as error:
             again_at = self._clock.monotonic() + max(MIN_AGAIN_S, error.retry_after_s or 0.0)
             if again_at < frame.deadline:
                 self._window.put_back(frame, again_at)
@@ -215,6 +266,7 @@ class FrameStream:
             answer = Answer(error=_told(error))
         except Exception as error:
             answer = Answer(error=_told(typed_error(error, METHOD)))
+        frame.frame = _without_image(frame.frame)
         self._window.answered(frame, answer)
 
     def _request(self, frame: detection_pb2.StreamFrame) -> detection_pb2.DetectRequest:
@@ -246,6 +298,10 @@ class FrameStream:
             answer.held.extend(one.frame.frame_id for one in held)
         self._window.told()
         return answer
+
+
+def _without_image(frame: detection_pb2.StreamFrame) -> detection_pb2.StreamFrame:
+    return detection_pb2.StreamFrame(frame_id=frame.frame_id, timestamp_s=frame.timestamp_s)
 
 
 def _told(error: YolopoolError) -> detection_pb2.FrameError:

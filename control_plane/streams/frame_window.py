@@ -50,15 +50,16 @@ class FrameWindow(Generic[F, A]):
     # In the order of reading: frames that wait for their start, and all that are not taken.
     waiting: deque[OpenFrame[F, A]] = field(default_factory=deque)
     unread: deque[OpenFrame[F, A]] = field(default_factory=deque)
+    # Of the images that are held.
+    ahead_bytes: int = 0
     _told: int = 0
-    _ahead_bytes: int = 0
 
     @property
     def may_read(self) -> bool:
         """Whether there is room for one more frame."""
         if self.rules.newest_only or not self.unread:
             return True
-        return len(self.unread) < self.rules.window and self._ahead_bytes < MAX_AHEAD_BYTES
+        return len(self.unread) < self.rules.window and self.ahead_bytes < MAX_AHEAD_BYTES
 
     def read(self, frame: F, size_bytes: int, now: float, deadline: float) -> None:
         """Adds a frame that was read; for one that waits, if only the newest counts."""
@@ -68,7 +69,23 @@ class FrameWindow(Generic[F, A]):
         entry = OpenFrame[F, A](frame, self.received, size_bytes, now, deadline)
         self.waiting.append(entry)
         self.unread.append(entry)
-        self._ahead_bytes += size_bytes
+        self.ahead_bytes += size_bytes
+
+    def refused(self, frame: F, answer: A, now: float) -> None:
+        """A frame that there was no room for has its answer; where only the newest counts, it is
+        dropped.
+        """
+        self.received += 1
+        if self.rules.newest_only:
+            self.dropped += 1
+        else:
+            self.unread.append(OpenFrame[F, A](frame, self.received, 0, now, now, answer=answer))
+
+    def leave(self) -> None:
+        """The stream is over: its images are needed no more."""
+        self.ahead_bytes = 0
+        for entry in self.unread:
+            entry.size_bytes = 0
 
     def may_start(self, now: float) -> bool:
         """Whether a frame waits that may be started as soon as it is the stream's turn.
@@ -113,7 +130,10 @@ class FrameWindow(Generic[F, A]):
             self.waiting.insert(before, entry)
 
     def answered(self, entry: OpenFrame[F, A], answer: A) -> None:
+        """Its image is needed no more, however long the reader takes for the answer."""
         entry.answer = answer
+        self.ahead_bytes -= entry.size_bytes
+        entry.size_bytes = 0
 
     def next_answer(self) -> OpenFrame[F, A] | None:
         """The frame whose answer is to be sent next, if it is there; then it is to be `taken`."""
@@ -143,4 +163,4 @@ class FrameWindow(Generic[F, A]):
 
     def _forget(self, entry: OpenFrame[F, A]) -> None:
         self.unread.remove(entry)
-        self._ahead_bytes -= entry.size_bytes
+        self.ahead_bytes -= entry.size_bytes

@@ -1,5 +1,5 @@
-"""Gives turns to the streams of this control plane: `turns` for each version and priority, with as
-many frames in flight as keep the version's devices busy.
+"""Gives turns to the streams of this control plane: `turns` for each version, priority and tenant,
+with as many frames in flight as keep the version's devices busy. Tenants take turns at the worker.
 """
 
 from dataclasses import dataclass, field
@@ -28,9 +28,9 @@ class TakesTurns(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """The streams of one version and priority."""
+    """The streams of one version, priority and tenant."""
 
-    key: tuple[VersionKey, int]
+    key: tuple[VersionKey, int, str]
     turns: Turns[TakesTurns] = field(default_factory=Turns)
     passes: PassTimes = field(default_factory=PassTimes)
     is_giving: bool = False
@@ -39,14 +39,14 @@ class Group:
 class Turnstile:
     def __init__(self, view: View) -> None:
         self._view = view
-        self._groups: dict[tuple[VersionKey, int], Group] = {}
+        self._groups: dict[tuple[VersionKey, int, str], Group] = {}
 
-    def group(self, model: str, priority: int) -> Group | None:
+    def group(self, model: str, priority: int, tenant: str = "") -> Group | None:
         """Where a stream of this model asks now; None: the model can't be used, so that its frames
         fail at once, without a turn.
         """
         try:
-            key = (self._view.catalogue.ready(parse_ref(model)).key, priority)
+            key = (self._view.catalogue.ready(parse_ref(model)).key, priority, tenant)
         except YolopoolError:
             return None
         return self._groups.setdefault(key, Group(key))

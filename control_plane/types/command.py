@@ -36,7 +36,7 @@ class Release:
     why: str
     drop_want: bool = False
     replicas_left: int = 0
-    reason: str = "UNWANTED"  # or ROOM, IDLE, SURPLUS, MOVED, STRANDED: labels of a metric
+    reason: str = "UNWANTED"  # or ROOM, SHARE, IDLE, SURPLUS, MOVED, STRANDED: labels of a metric
 
     def __str__(self) -> str:
         return f"release {self.key} from {self.worker}: {self.why}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from control_plane.types.access.api_key import ApiKey
+from control_plane.types.access.tenant import Tenant
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.types.worker import WorkerInfo
@@ -59,6 +60,7 @@ class Desired:
     # The highest version that each name ever had: the number of a deleted version is not reused.
     numbers: Mapping[str, int] = field(default_factory=dict)
     api_keys: Mapping[str, ApiKey] = field(default_factory=dict)
+    tenants: Mapping[str, Tenant] = field(default_factory=dict)
     # Random, drawn with each revision: a store that lost its last writes repeats revisions, not
     # marks.
     mark: str = ""
@@ -96,3 +98,4 @@ class DesiredDelta:
     schedules: Mapping[str, Schedule | None] = field(default_factory=dict)
     numbers: Mapping[str, int | None] = field(default_factory=dict)
     api_keys: Mapping[str, ApiKey | None] = field(default_factory=dict)
+    tenants: Mapping[str, Tenant | None] = field(default_factory=dict)

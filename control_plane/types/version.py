@@ -150,7 +150,8 @@ class ServedBuild:
 class ServingSpec:
     """How a version is to be served: policies and builds; and for a file that has weights only, the
     YAML text of its architecture and its class names. `renamed`: other names for some of a file's
-    own classes, by class id; `metadata`: texts by file name, for people.
+    own classes, by class id; `metadata`: texts by file name, for people. `signature`: text of the
+    .minisig of the artifact that was checked, and `signer` whose it is.
 
     `served`: builds by kind of device. A row that is itself a build (of the version `build_of`) has
     one entry, which keeps its comparisons, and runs on that kind alone; `calibration` is the
@@ -168,6 +169,8 @@ class ServingSpec:
     calibration: str = ""
     renamed: Mapping[int, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    signature: str = ""
+    signer: str = ""
 
     def runs_on(self, device: "DeviceVariant") -> bool:
         """Whether a worker of this kind and compute class can load it."""

@@ -6,7 +6,9 @@ The maps are changed in place, so that the cost of a change does not grow with t
 from dataclasses import replace
 from typing import TypeVar
 
+from control_plane.store.signed import Admit, as_it_is
 from control_plane.types.access.api_key import ApiKey
+from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
@@ -19,17 +21,22 @@ NOTHING = Desired(revision=-1, cluster="", versions={}, wants={})
 
 
 class DesiredCache:
-    """The maps of `desired` change in place: keep no reference to them. `frozen` is a value."""
+    """The maps of `desired` change in place: keep no reference to them. `frozen` is a value of what
+    was read; `desired` and the catalogue show each version as `admit` says.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, admit: Admit = as_it_is) -> None:
         self.desired = NOTHING
         self.catalogue = Catalogue()
+        self._admit = admit
         self._versions: dict[VersionKey, ModelVersion] = {}
+        self._shown: dict[VersionKey, ModelVersion] = {}
         self._wants: dict[VersionKey, Want] = {}
         self._cordons: dict[str, str] = {}
         self._schedules: dict[str, Schedule] = {}
         self._numbers: dict[str, int] = {}
         self._api_keys: dict[str, ApiKey] = {}
+        self._tenants: dict[str, Tenant] = {}
         self._frozen: Desired | None = None
 
     @property
@@ -47,23 +54,27 @@ class DesiredCache:
                 schedules=dict(self._schedules),
                 numbers=dict(self._numbers),
                 api_keys=dict(self._api_keys),
+                tenants=dict(self._tenants),
             )
         return self._frozen
 
     def take_all(self, read: Desired) -> None:
         """Replaces everything by what was read."""
         self._versions, self._wants = dict(read.versions), dict(read.wants)
+        self._shown = {key: self._admit(version) for key, version in read.versions.items()}
         self._cordons, self._numbers = dict(read.cordons), dict(read.numbers)
         self._schedules, self._api_keys = dict(read.schedules), dict(read.api_keys)
-        self.catalogue = Catalogue(self._versions.values())
+        self._tenants = dict(read.tenants)
+        self.catalogue = Catalogue(self._shown.values())
         self.desired = replace(
             read,
-            versions=self._versions,
+            versions=self._shown,
             wants=self._wants,
             cordons=self._cordons,
             schedules=self._schedules,
             numbers=self._numbers,
             api_keys=self._api_keys,
+            tenants=self._tenants,
         )
         self._frozen = None
 
@@ -81,6 +92,8 @@ class DesiredCache:
             _apply(self._numbers, name, number)
         for key_id, api_key in changes.api_keys.items():
             _apply(self._api_keys, key_id, api_key)
+        for tenant_name, tenant in changes.tenants.items():
+            _apply(self._tenants, tenant_name, tenant)
         self.desired = replace(self.desired, revision=changes.revision, mark=changes.mark)
         self._frozen = None
         return changes.versions.keys() | changes.wants.keys()
@@ -88,10 +101,12 @@ class DesiredCache:
     def _show(self, key: VersionKey, version: ModelVersion | None) -> None:
         if version is None:
             self._versions.pop(key, None)
+            self._shown.pop(key, None)
             self.catalogue.drop(key)
         elif self._versions.get(key) is not version:
             self._versions[key] = version
-            self.catalogue.put(version)
+            self._shown[key] = self._admit(version)
+            self.catalogue.put(self._shown[key])
 
 
 def _apply(held: dict[Key, Value], key: Key, value: Value | None) -> None:

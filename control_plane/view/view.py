@@ -7,6 +7,7 @@ wakes the waiters of the versions it touches.
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
+from control_plane.store.signed import admission
 from control_plane.types.command import Blocked
 from control_plane.types.desired import Desired, DesiredDelta
 from control_plane.types.lease import FencingToken, Leader
@@ -20,6 +21,7 @@ from control_plane.view.waiters import ANY, Waiters
 from control_plane.view.worker_table import WorkerTable
 from yolopool.server.arrival_rates import ArrivalRates
 from yolopool.server.clock import Clock
+from yolopool.signing.signers import Signers
 
 LEADER = "leader"  # the subject for a change of leader
 
@@ -27,9 +29,13 @@ LEADER = "leader"  # the subject for a change of leader
 class View:
     """Satisfies `RoutingView`. No method awaits, so each is atomic on one event loop."""
 
-    def __init__(self, clock: Clock, waiters: Waiters | None = None) -> None:
+    def __init__(
+        self, clock: Clock, waiters: Waiters | None = None, signers: Signers | None = None
+    ) -> None:
         self.waiters: Final = waiters or Waiters()
-        self._desired_cache = DesiredCache()
+        # What a version is shown as, which may be less than the store says.
+        self.admit: Final = admission(signers or Signers())
+        self._desired_cache = DesiredCache(self.admit)
         self._changes = PlanChanges()
         self._table = table = WorkerTable(clock, self._desired_cache, self._changes, self.waiters)
         self._clock = clock
@@ -117,7 +123,7 @@ class View:
         for key, version in changes.versions.items():
             if version is None:
                 self._forget(key)
-        if changes.cordons:
+        if changes.cordons or changes.tenants:
             self._changes.touch_all()
         self._show(*self._desired_cache.take(changes))
 

@@ -3,6 +3,7 @@
 It unpacks nothing to disk, uses no name in the zip as a path, and decodes only JPEG and PNG.
 """
 
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ from importer.refusal import CALIBRATION, ImportRefused
 U8 = npt.NDArray[np.uint8]
 _MAX_IMAGES, _MAX_IMAGE_BYTES, _MAX_BYTES = 1_000, 64 * 1024**2, 2 * 1024**3
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+# What a damaged archive makes the library raise: OSError where a place in it is before its
+# beginning, RuntimeError where a member is encrypted, or packed as is not known here.
+_DAMAGE = (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, struct.error)
 _PROGRESS_REPORTS = 20  # in one iteration
 _GREY = 114  # the border, as in workers
 
@@ -58,7 +62,7 @@ def _members(path: Path) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except _DAMAGE as error:
         raise _refused(f"they are no zip archive ({error})") from error
     if not 1 <= len(members) <= _MAX_IMAGES:
         raise _refused(f"the archive holds {len(members)} files")
@@ -84,7 +88,7 @@ def _decoded(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> U8:
         if data.startswith(_BEGINNINGS):
             # OpenCV refuses images with more pixels than this process's environment allows.
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, cv2.error) as error:
+    except (*_DAMAGE, cv2.error) as error:
         raise _refused(f"{_name(member)} can't be read ({_line(error)})") from error
     if image is None:
         raise _refused(f"{_name(member)} is no JPEG or PNG image that can be decoded")

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from tests.chaos import trial
-from tests.chaos.pool import Shape
+from tests.chaos.pool import GROUNDS
 from tests.chaos.traffic import Rate
 from tests.chaos.trial import Pace, Scenario
 
@@ -25,10 +25,9 @@ def play_all(capsys: pytest.CaptureFixture[str]) -> PlayAll:
 
     async def on_a_pool(scenarios: Sequence[Scenario]) -> None:
         seed = int(os.environ.get(SEED) or random.SystemRandom().randrange(10**6))
-        shape = Shape(
-            sentinels=any(one.sentinels for one in scenarios),
-            supervised=any(one.supervised for one in scenarios),
-        )
+        shape = trial.shape_of(scenarios)
+        if lacks := GROUNDS[shape.ground].lacks():
+            pytest.skip(f"this machine lacks {lacks}")
         # Workers and supervisors heal sooner than leases run out.
         pace = Pace(calm_s=0.4, quiet_s=1.0) if shape.supervised else Pace()
         reports = await trial.play_all(scenarios, shape, pace, Rate(), seed)

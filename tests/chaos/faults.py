@@ -62,6 +62,30 @@ async def _taken_over(trial: Trial, holder: str, blow: Callable[[], None]) -> st
     return other
 
 
+async def kill_the_follower(trial: Trial) -> None:
+    """SIGKILL for the control plane that does not decide; it comes back."""
+    process = trial.pool.processes[await _follower(trial)]
+    trial.strike(process.kill)
+    await asyncio.sleep(trial.pace.away_s)
+    process.start()
+    await trial.expect_whole()
+
+
+async def freeze_the_follower(trial: Trial) -> None:
+    """SIGSTOP for the control plane that does not decide, then SIGCONT."""
+    process = trial.pool.processes[await _follower(trial)]
+    trial.strike(process.freeze)
+    await asyncio.sleep(trial.pace.away_s)
+    process.thaw()
+    await trial.expect_whole()
+
+
+async def _follower(trial: Trial) -> str:
+    leader = await trial.pool.reconciler()
+    (follower,) = (name for name in trial.pool.control_planes if name != leader)
+    return follower
+
+
 async def kill_a_worker(trial: Trial) -> None:
     """SIGKILL for a worker whose models live elsewhere too; it comes back empty."""
     victim = await _a_holder(trial)
@@ -173,17 +197,14 @@ async def _a_holder(trial: Trial) -> str:
 
 
 RECONCILER = Scenario("kill -9 the reconciler", kill_the_reconciler)
-FROZEN_RECONCILER = Scenario(
-    "freeze the reconciler",
-    freeze_the_reconciler,
-    # Of callers who have no other door in time.
-    failures_allowed=frozenset({"DEADLINE_EXCEEDED"}),
-)
+FROZEN_RECONCILER = Scenario("freeze the reconciler", freeze_the_reconciler)
+FOLLOWER = Scenario("kill -9 the other control plane", kill_the_follower)
+FROZEN_FOLLOWER = Scenario("freeze the other control plane", freeze_the_follower)
 WORKER = Scenario("kill -9 a worker", kill_a_worker)
 FROZEN_WORKER = Scenario("freeze a worker", freeze_a_worker)
 STORE = Scenario("stop Redis", stop_the_store)
 EMPTIED = Scenario("empty Redis", empty_the_store)
-FAILOVER = Scenario("fail over by Sentinel", fail_over, sentinels=True)
+FAILOVER = Scenario("fail over by Sentinel", fail_over, store="sentinels")
 CONTROL_PLANES = Scenario(
     "kill -9 all control planes",
     kill_the_control_planes,
@@ -193,6 +214,8 @@ CONTROL_PLANES = Scenario(
 EVERY = (
     RECONCILER,
     FROZEN_RECONCILER,
+    FOLLOWER,
+    FROZEN_FOLLOWER,
     WORKER,
     FROZEN_WORKER,
     STORE,

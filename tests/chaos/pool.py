@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +20,14 @@ from redis.exceptions import RedisError
 from benchmarks.harness.pool import free_port
 from benchmarks.harness.processes import in_sessions
 from tests.chaos.doors import ControlPlaneDoor, WorkerDoor
+from tests.chaos.grounds.certified import Certified
+from tests.chaos.grounds.clocks import Clocks
+from tests.chaos.grounds.disk import Disk
+from tests.chaos.grounds.ground import Ground
+from tests.chaos.grounds.hosts import Hosts
+from tests.chaos.grounds.memory_limit import MemoryLimit
 from tests.chaos.process import Process
-from tests.chaos.stores import OneServer, Replicated, Store
+from tests.chaos.stores import Movable, OneServer, Replicated, Store
 from worker.hardware.devices import find
 from yolopool.errors import YolopoolError
 
@@ -33,19 +39,32 @@ POLL_S = 0.1
 
 Probe = Callable[[], Awaitable[str]]
 DeviceKind = Literal["sim", "cpu"]
+StoreKind = Literal["one", "movable", "sentinels"]
+GROUNDS: Mapping[str, type[Ground]] = {
+    "loopback": Ground,
+    "hosts": Hosts,
+    "disk": Disk,
+    "clocks": Clocks,
+    "memory": MemoryLimit,
+    "certificates": Certified,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How many of what; `sentinels`: a replicated store instead of one server; `supervised`: each
-    worker's process has a supervisor, which is what is started and stopped here.
+    """How many of what, on which store and ground; `supervised`: each worker's process has a
+    supervisor, which is what is started and stopped here. `worker_flags`: of each worker, too.
+    `releases`: by process, the folder of another release's packages, from which it starts.
     """
 
     device: DeviceKind = "sim"
     control_planes: int = 2
     workers: int = 3
-    sentinels: bool = False
+    store: StoreKind = "one"
+    ground: str = "loopback"
     supervised: bool = False
+    worker_flags: tuple[str, ...] = ()
+    releases: Mapping[str, Path] = field(default_factory=dict)
 
 
 class Pool:
@@ -62,10 +81,14 @@ class Pool:
         self.control_planes: dict[str, ControlPlaneDoor] = {}
         self.workers: dict[str, WorkerDoor] = {}
         self.http: dict[str, str] = {}
-        self.store: Store = Replicated(folder) if shape.sentinels else OneServer(folder)
+        self.ground = GROUNDS[shape.ground](folder)
+        self.store: Store
 
     async def __aenter__(self) -> "Pool":
         try:
+            self.ground.open()
+            self.store = self._new_store()
+            await self.store.open()
             # In turn: a sentinel asks its master for replicas when it starts, then seldom.
             for name, command in self.store.commands.items():
                 self._add(name, command).start()
@@ -79,6 +102,7 @@ class Pool:
             await self._must("the pool", self.incomplete)
         except BaseException:
             await self.stop()
+            self.ground.close()
             raise
         return self
 
@@ -89,9 +113,10 @@ class Pool:
         trace: TracebackType | None,
     ) -> None:
         await self.stop()
+        self.ground.close()
 
     async def stop(self) -> tuple[str, ...]:
-        """Ends all, stores last; answers who had to be killed. Idempotent."""
+        """Ends all, stores last; answers who had to be killed. Idempotent. The logs are there."""
         await asyncio.gather(*(door.close() for door in self.control_planes.values()))
         await asyncio.gather(*(door.close() for door in self.workers.values()))
         stores = set(self.store.commands)
@@ -101,6 +126,7 @@ class Pool:
         for group in (first, last):
             ended = await asyncio.gather(*(one.stop() for one in group))
             stubborn += [one.name for one, itself in zip(group, ended, strict=True) if not itself]
+        await self.store.close()
         return tuple(stubborn)
 
     def left_behind(self) -> tuple[int, ...]:
@@ -124,6 +150,10 @@ class Pool:
                     f"reconciler {fleet.reconciler or 'none'}"
                 )
         return ""
+
+    async def healed(self, limit_s: float) -> str:
+        """Waits until nothing is missing; the last complaint, empty if there is none."""
+        return await settled(self.incomplete, limit_s)
 
     async def reconciler(self) -> str:
         """The process that decides, by its own word; empty: none does now."""
@@ -157,7 +187,13 @@ class Pool:
         complaint = await settled(probe, START_LIMIT_S)
         assert not complaint, f"{what} did not come up: {complaint}\n{self.last_words()}"
 
+    def _new_store(self) -> Store:
+        if self.shape.store == "one":
+            return OneServer(self.folder, self.ground)
+        return Movable(self.folder) if self.shape.store == "movable" else Replicated(self.folder)
+
     def _add_control_planes(self) -> None:
+        ground, scheme = self.ground, "https" if self.ground.ca else "http"
         for number in range(self.shape.control_planes):
             name, port, http = f"control-plane-{number}", free_port(), free_port()
             self._add_module(
@@ -168,12 +204,19 @@ class Pool:
                 f"--http-port={http}",
                 f"--redis={self.store.url}",
             )
-            self.control_planes[name] = ControlPlaneDoor(name, f"127.0.0.1:{port}")
-            self.http[name] = f"http://127.0.0.1:{http}"
+            self.control_planes[name] = ControlPlaneDoor(
+                name, f"{ground.address(name)}:{port}", ground.ca
+            )
+            self.http[name] = f"{scheme}://{ground.address(name)}:{http}"
+
+    def _inner_address(self, name: str) -> str:
+        """Where the pool's own processes reach a control plane."""
+        if isinstance(self.ground, Certified):
+            return f"{self.ground.address(name)}:{self.ground.pool_port(name)}"
+        return self.control_planes[name].client.address
 
     def _add_others(self) -> None:
-        places = ",".join(door.client.address for door in self.control_planes.values())
-        known = f"--control-planes={places}"
+        known = f"--control-planes={','.join(map(self._inner_address, self.control_planes))}"
         self._add_module("importer", "importer", known, f"--scratch-dir={self.folder / 'scratch'}")
         for number in range(self.shape.workers):
             name, port = f"worker-{number}", free_port()
@@ -190,20 +233,27 @@ class Pool:
                 f"--port={port}",
                 f"--data-dir={self.folder / name}",
                 "--compute-threads=1",
+                *self.shape.worker_flags,
                 environ=device.environment,
             )
-            self.workers[name] = WorkerDoor(name, f"127.0.0.1:{port}")
+            self.workers[name] = WorkerDoor(
+                name, f"{self.ground.address(name)}:{port}", self.ground.certificates
+            )
 
     def _add_module(
         self, name: str, module: str, *flags: str, environ: Mapping[str, str] | None = None
     ) -> None:
-        command = [sys.executable, "-m", module, *flags, "--die-with-parent"]
+        of_ground = self.ground.flags(name, module)
+        command = [sys.executable, "-m", module, *flags, *of_ground, "--die-with-parent"]
         self._add(name, command, environ)
 
     def _add(
         self, name: str, command: list[str], environ: Mapping[str, str] | None = None
     ) -> Process:
-        process = Process(name, command, self.folder / f"{name}.log", environ)
+        environ = {**(environ or {}), **self.ground.environment(name)}
+        line = self.ground.command(name, command)
+        process = Process(name, line, self.folder / f"{name}.log", environ)
+        process.release = self.shape.releases.get(name)
         self.processes[name] = process
         return process
 

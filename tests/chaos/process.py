@@ -6,6 +6,7 @@ Nothing here blocks: callers go on being served by the same event loop while pro
 import asyncio
 import os
 import re
+import resource
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,8 @@ from pathlib import Path
 
 from yolopool.server import parent_death
 
-STOP_LIMIT_S = 10.0
+# More than a process gives itself, since the machine may do other things.
+STOP_LIMIT_S = 20.0
 POLL_S = 0.02
 WIDTH = 300
 _REQUEST = re.compile(r'"event": "(request|infer)"')
@@ -31,6 +33,9 @@ class Process:
         self.name = name
         # Of every start, to look for what was left behind.
         self.pids: list[int] = []
+        # The folder of another release's packages, from which the next start takes the program.
+        self.release: Path | None = None
+        self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._command = tuple(command)
         self._log = log
         self._environ = {**parent_death.environment(os.environ), **(environ or {})}
@@ -43,13 +48,18 @@ class Process:
 
     def start(self) -> None:
         assert not self.is_running, f"{self.name} runs already"
+        environ = self._environ
+        if self.release is not None:
+            # The folder of `python -m` comes first on its path, then these.
+            environ = {**environ, "PYTHONPATH": str(self.release)}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environ,
+                env=environ,
+                cwd=self.release,
                 start_new_session=True,
             )
         self.pids.append(self._process.pid)
@@ -68,6 +78,21 @@ class Process:
 
     def thaw(self) -> None:
         self._send(signal.SIGCONT)
+
+    def deny_descriptors(self) -> None:
+        """From now on it may open no more than it has open."""
+        own = Path(f"/proc/{self.pids[-1]}/fd")
+        # The highest number counts, not how many there are.
+        highest = max(int(path.name) for path in own.iterdir())
+        self._descriptors = resource.prlimit(self.pids[-1], resource.RLIMIT_NOFILE)
+        self._limit((highest + 1, self._descriptors[1]))
+
+    def allow_descriptors(self) -> None:
+        """Ends `deny_descriptors`."""
+        self._limit(self._descriptors)
+
+    def _limit(self, descriptors: tuple[int, int]) -> None:
+        resource.prlimit(self.pids[-1], resource.RLIMIT_NOFILE, descriptors)
 
     async def stop(self) -> bool:
         """SIGTERM, and SIGKILL after a while; answers whether it ended by itself."""

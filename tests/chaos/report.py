@@ -9,6 +9,8 @@ from tests.chaos.account import Account
 
 # Who called.
 VIA, DIRECT = "through control planes", "at the workers"
+# The check that tells what of the registry is lost.
+REGISTRY = "the registry is as before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,9 @@ class Report:
     def _row(self, who: str, one: Account) -> Row:
         reasons = {"failed": _words(one.failed), "bare_failed": _words(one.bare_failed)}
         inside = self.retried_inside if who == VIA else None
-        row = {**asdict(one), **reasons, "retried_inside": inside}
+        lost = [check.detail for check in self.failed if check.name == REGISTRY]
+        registry = {"registry_lost": "; ".join(lost) or "none"}
+        row = {**asdict(one), **reasons, "retried_inside": inside, **registry}
         return {"scenario": self.scenario, "callers": who, **row, **self.seconds}
 
 

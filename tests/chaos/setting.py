@@ -1,10 +1,14 @@
 """The stage of every scenario: models on the pool, each twice, and pictures with known answers."""
 
+from contextlib import suppress
+
 from benchmarks.harness import dataset
 from tests.chaos import invariants
 from tests.chaos.pictures import Box, Picture, asked, boxes_of, grey
 from tests.chaos.pool import Pool, settled
 from tests.chaos.traffic import Door
+from yolopool.errors import YolopoolError
+from yolopool.v1 import types_pb2
 
 MODELS, SPARE = ("chaos/one", "chaos/two", "chaos/three"), "chaos/spare"
 REPLICAS = 2
@@ -42,9 +46,13 @@ async def pictures(pool: Pool) -> tuple[Picture, ...]:
 
 
 async def held(pool: Pool) -> list[tuple[Door, str]]:
-    """Every worker with every model it holds, as a direct caller would have resolved them."""
-    return [
-        (door, replica.version.model)
-        for door in pool.workers.values()
-        for replica in (await door.inventory()).worker.replicas
-    ]
+    """Every worker that answers with every model it serves, as a direct caller resolves them. The
+    workers are asked: a control plane would tell the same, and may be away.
+    """
+    found: list[tuple[Door, str]] = []
+    for door in pool.workers.values():
+        with suppress(YolopoolError):
+            for replica in (await door.inventory()).worker.replicas:
+                if types_pb2.ReplicaState.Name(replica.state).endswith(invariants.SERVING):
+                    found.append((door, replica.version.model))
+    return [route for route in found if route[1] in MODELS]

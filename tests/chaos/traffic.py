@@ -1,7 +1,7 @@
 """Callers that never stop: so many at once, each request on record whatever becomes of it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from types import TracebackType
@@ -10,7 +10,10 @@ from typing import Protocol
 from tests.chaos.account import OK, Attempt, Request
 from tests.chaos.pictures import Picture, boxes_of
 from yolopool.client.detections import Detections
-from yolopool.errors import YolopoolError
+from yolopool.errors import NotAssigned, YolopoolError
+
+# Codes after which another door is asked: nothing was run, or nobody answered.
+AGAIN = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
 class Door(Protocol):
@@ -23,33 +26,41 @@ class Door(Protocol):
         ...
 
 
+Route = tuple[Door, str]
+Resolve = Callable[[], Awaitable[Sequence[Route]]]
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Callers at once, the pause of each between two requests, the time each request has, and the
-    time beyond it to end by itself before it counts as lost.
+    """Callers at once, the pause of each between two requests, the time each request has, that of
+    its first attempt, and the time beyond it to end by itself before it counts as lost.
     """
 
     callers: int = 4
     pause_s: float = 0.04
     deadline_s: float = 10.0
+    first_s: float = 4.0
     grace_s: float = 3.0
 
 
 class Traffic:
     """`async with Traffic(...) as traffic`: calls come from entering until leaving.
 
-    `routes` (door, model) are taken in turn. A request that ends UNAVAILABLE is sent once more,
-    within its deadline, to another door of its model, as a careful user's would be.
+    `routes` (door, model) are taken in turn. A request that ends UNAVAILABLE, or is not answered
+    within `first_s`, is sent once more, within its deadline, to another door of its model, as a
+    careful user's would be. One that is NOT_ASSIGNED looks with `resolve` where its model is now.
     """
 
     def __init__(
         self,
-        routes: Sequence[tuple[Door, str]],
+        routes: Sequence[Route],
         pictures: Sequence[Picture],
         rate: Rate,
         rng: Random,
+        resolve: Resolve | None = None,
     ) -> None:
         self._routes = tuple(routes)
+        self._resolve = resolve
         self._pictures = tuple(pictures)
         self._rate = rate
         self._rng = rng
@@ -116,10 +127,15 @@ class Traffic:
 
     async def _request(self, request: Request, door: Door, picture: Picture) -> Request:
         until_s = request.sent_s + self._rate.deadline_s
-        attempt, code, right = await self._attempt(door, request.model, picture, until_s)
+        first_s = request.sent_s + self._rate.first_s
+        limit_s = until_s if self._other(door, request.model) is None else min(first_s, until_s)
+        attempt, code, right = await self._attempt(door, request.model, picture, limit_s)
         attempts = [attempt]
+        if attempt.outcome == NotAssigned.reason and self._resolve is not None:
+            self._routes = tuple(await self._resolve()) or self._routes
+            code = AGAIN[0]
         other = self._other(door, request.model)
-        if code == "UNAVAILABLE" and other is not None and self.now() < until_s:
+        if code in AGAIN and other is not None and self.now() < until_s:
             attempt, _, right = await self._attempt(other, request.model, picture, until_s)
             attempts.append(attempt)
         return Request(request.number, request.model, request.sent_s, tuple(attempts), right)

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -16,8 +17,8 @@ from benchmarks.harness.results import Check
 from tests.chaos import invariants, setting
 from tests.chaos.account import account
 from tests.chaos.invariants import Listing
-from tests.chaos.pool import Pool, Probe, Shape, settled
-from tests.chaos.report import DIRECT, VIA, Report, judged
+from tests.chaos.pool import DeviceKind, Pool, Probe, Shape, StoreKind, settled
+from tests.chaos.report import DIRECT, REGISTRY, VIA, Report, judged
 from tests.chaos.traffic import Door, Rate, Traffic
 from tests.chaos.watch import Watch
 
@@ -25,7 +26,8 @@ from tests.chaos.watch import Watch
 @dataclass(frozen=True, slots=True)
 class Pace:
     """Seconds: of calm before the fault, that a process or the store stays away, without any
-    failure before recovery is believed, and most that anything may take to heal.
+    failure before recovery is believed, and most that anything may take to heal. `parts`: of how
+    many alike one fault tries each, such as keys of the store; 0: all.
     """
 
     calm_s: float = 1.0
@@ -33,6 +35,7 @@ class Pace:
     store_away_s: float = 4.0
     quiet_s: float = 2.5
     heal_s: float = 30.0
+    parts: int = 2
 
 
 class Trial:
@@ -108,7 +111,7 @@ Fault = Callable[[Trial], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`sentinels`: it needs a replicated store; `supervised`: supervisors of its workers;
+    """`store` and `ground`: what it needs of its pool; `supervised`: supervisors of its workers;
     `simulated`: devices that can be sabotaged. `direct`: callers of the workers too.
     `failures_allowed`: reasons that callers through control planes may get in spite of their
     second try, since nobody is there to ask.
@@ -116,11 +119,26 @@ class Scenario:
 
     name: str
     fault: Fault
-    sentinels: bool = False
+    store: StoreKind = "one"
+    ground: str = "loopback"
     supervised: bool = False
     simulated: bool = False
     direct: bool = False
     failures_allowed: frozenset[str] = frozenset()
+
+
+def shape_of(scenarios: Sequence[Scenario], device: DeviceKind = "sim") -> Shape:
+    """The pool that scenarios share. ValueError if they need different ones."""
+    stores = {one.store for one in scenarios} - {"one"}
+    grounds = {one.ground for one in scenarios} - {"loopback"}
+    if len(stores) > 1 or len(grounds) > 1:
+        raise ValueError(f"no pool is on {stores} and {grounds}: play them one by one")
+    return Shape(
+        device,
+        store=next(iter(stores), "one"),
+        ground=next(iter(grounds), "loopback"),
+        supervised=any(one.supervised for one in scenarios),
+    )
 
 
 async def play(scenario: Scenario, shape: Shape, pace: Pace, rate: Rate, seed: int) -> Report:
@@ -170,7 +188,9 @@ async def run(pool: Pool, scenario: Scenario, pace: Pace, rate: Rate, seed: int)
     async with AsyncExitStack() as stack:
         watch = await stack.enter_async_context(Watch(pool))
         traffics = {
-            who: await stack.enter_async_context(Traffic(routes, pictures, rate, rng))
+            who: await stack.enter_async_context(
+                Traffic(routes, pictures, rate, rng, partial(setting.held, pool))
+            )
             for who, routes in callers.items()
         }
         trial = Trial(pool, pace, rng, traffics[VIA], watch, before)
@@ -190,7 +210,7 @@ async def run(pool: Pool, scenario: Scenario, pace: Pace, rate: Rate, seed: int)
 async def _close(trial: Trial) -> None:
     """The invariants, now that nobody calls."""
     pool = trial.pool
-    await trial.expect("the registry is as before", lambda: _registry(trial))
+    await trial.expect(REGISTRY, lambda: _registry(trial))
     await trial.expect("observed is as desired", lambda: invariants.desired_differs(pool))
     await trial.expect("no stale token is obeyed", lambda: invariants.stale_token_obeyed(pool), 1.0)
     for what, complaint in invariants.never_seen(trial.watch).items():

@@ -5,8 +5,10 @@ Workers are asked themselves: a control plane may be dead, and its view is not t
 
 import asyncio
 import re
+import ssl
 import urllib.request
 from collections import defaultdict
+from pathlib import Path
 from types import TracebackType
 
 from tests.chaos.pool import Pool
@@ -98,7 +100,7 @@ class Watch:
         if not process.is_running:
             return
         try:
-            text = await asyncio.to_thread(_get, f"{self._pool.http[name]}/metrics")
+            text = await asyncio.to_thread(metrics_of, self._pool.http[name], self._pool.ground.ca)
         except OSError:
             return
         count = sum(map(float, _RETRIES.findall(text)))
@@ -109,11 +111,15 @@ class Watch:
 
 async def count_of(http: str, metric: str) -> float:
     """What a control plane counts under a name without labels."""
-    text = await asyncio.to_thread(_get, f"{http}/metrics")
+    text = await asyncio.to_thread(metrics_of, http)
     return float(re.findall(rf"^{metric} ([0-9.e+]+)$", text, re.MULTILINE)[0])
 
 
-def _get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=_ASK_S) as answer:
+def metrics_of(http: str, ca: Path | None = None) -> str:
+    """What a control plane's /metrics says; `ca`: the authority of its certificate. Blocks;
+    raises OSError.
+    """
+    trusted = ssl.create_default_context(cafile=ca) if ca is not None else None
+    with urllib.request.urlopen(f"{http}/metrics", timeout=_ASK_S, context=trusted) as answer:
         text: str = answer.read().decode()
     return text

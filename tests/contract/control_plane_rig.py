@@ -81,6 +81,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.replaces_because = ""
         self.labels: dict[str, str] = {}
         self.compute_class = ""
+        self.metadata: Any = None  # of a worker that has a key
         self.prefetched: list[str] = []
         self.incarnation = uuid4().hex
         self.replicas: dict[str, types_pb2.Replica] = {}
@@ -157,8 +158,10 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
     async def _stay(self, control_plane: str, joined: asyncio.Event) -> None:
         async with grpc.aio.insecure_channel(control_plane) as channel:
             stub = membership_pb2_grpc.MembershipServiceStub(channel)
-            await stub.Join(membership_pb2.JoinRequest(worker=self.report()), timeout=5)
-            async for _ in stub.Heartbeat(self._heartbeats()):
+            await stub.Join(
+                membership_pb2.JoinRequest(worker=self.report()), timeout=5, metadata=self.metadata
+            )
+            async for _ in stub.Heartbeat(self._heartbeats(), metadata=self.metadata):
                 joined.set()
 
     async def _heartbeats(self) -> AsyncIterator[membership_pb2.HeartbeatRequest]:
@@ -291,6 +294,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             result=result,
             load=types_pb2.LoadReport(sequence=self._sequence),
             ledger_used_bytes=WEIGHTS * len(self.replicas),
+            device_ms=2.0,
         )
 
     async def Bench(

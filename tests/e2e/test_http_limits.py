@@ -57,7 +57,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "http-header-timeout-s": STALL_S,
         "http-stall-timeout-s": STALL_S,
         "http-min-bytes-per-s": MIN_BYTES_PER_S,
-        "http-max-body-memory-bytes": 20_000_000,
+        "http-max-connections-an-address": CONNECTIONS,
+        "max-request-memory-bytes": 20_000_000,
         "max-image-bytes": MAX_IMAGE,
     }
     command = [sys.executable, "-m", "control_plane", *(f"--{k}={v}" for k, v in flags.items())]
@@ -115,7 +116,7 @@ def is_closed(connection: socket.socket) -> bool:
 
 
 def post(fields: str = "", path: str = "/v1/detect?model=none") -> bytes:
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode()
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n".encode()
 
 
 # --- slow senders ---------------------------------------------------------------------------------
@@ -207,7 +208,7 @@ def test_a_reader_that_stands_still_is_cut_off(server: Server) -> None:
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             reader.connect((server.host, server.port))
             readers.append(stack.enter_context(reader))
-            reader.sendall(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n")
+            reader.sendall(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert server.is_well()
         assert server.process.memory_info().rss - before < 64 * MIB
         until("all are cut off", lambda: server.process.num_fds() <= files + 2)
@@ -232,7 +233,9 @@ def test_garbage_is_refused(server: Server) -> None:
 
 def test_garbage_behind_a_request_ends_the_connection_after_its_answer(server: Server) -> None:
     with server.connect() as connection:
-        connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n" + b"\x00garbage\r\n\r\n")
+        connection.sendall(
+            b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n" + b"\x00garbage\r\n\r\n"
+        )
         data = b""
         with contextlib.suppress(ConnectionError):
             while part := connection.recv(65536):
@@ -242,7 +245,7 @@ def test_garbage_behind_a_request_ends_the_connection_after_its_answer(server: S
 
 
 def test_pipelined_requests_are_answered_up_to_a_bound(server: Server) -> None:
-    one = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"
+    one = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with server.connect() as connection:
         connection.sendall(one * 5)
         data = b""

@@ -1,7 +1,8 @@
-"""A lane: tickets of one priority, version and letterboxed shape, to be cut into passes.
+"""A lane: tickets of one priority, tenant, version and letterboxed shape, to be cut into passes.
 
-Pure. Only tickets of one lane share a pass, so the answer for an image does not depend on its
-neighbours. Lanes are apart by priority, so that urgent tickets alone make the passes they wait for.
+Pure. Only tickets of one version and shape share a pass, so the answer for an image does not depend
+on its neighbours. Lanes are apart by priority, so that urgent tickets alone make the passes they
+wait for, and by tenant, so that tenants take turns.
 """
 
 import math
@@ -64,6 +65,7 @@ class Lane:
     version: str
     shape: Shape
     batching: BatchingConfig
+    tenant: str = ""
     keys: list[Key] = field(default_factory=list)
     # Estimated seconds of all its tickets, as of its last change.
     work_s: float = 0.0
@@ -149,16 +151,21 @@ class Lane:
         return self.seconds_of(bisect_right(self.keys, (due_at, _LAST)) + more, estimates)
 
     def ready_at(
-        self, max_images: int, arrived: Callable[[int], float], estimates: LatencyEstimates
+        self,
+        max_images: int,
+        arrived: Callable[[int], float],
+        estimates: LatencyEstimates,
+        beside: int = 0,
     ) -> float | None:
         """When a pass may begin though it is not full; None: now. No ticket waits for others longer
-        than max_delay_s, nor so long that its pass would end after it is due.
+        than max_delay_s, nor so long that its pass would end after it is due. `beside`: how many
+        tickets of other tenants could share the pass.
         """
-        batching = self.batching
-        if not batching.max_delay_s or len(self.keys) >= min(batching.full, max_images):
+        batching, waiting = self.batching, len(self.keys) + beside
+        if not batching.max_delay_s or waiting >= min(batching.full, max_images):
             return None
         oldest = min(arrived(number) for _, number in self.keys)
-        pass_s = self.pass_s(len(self.keys), max_images, estimates)
+        pass_s = self.pass_s(waiting, max_images, estimates)
         return min(oldest + batching.max_delay_s, self.keys[0][0] - pass_s)
 
     def _changed(self, estimates: LatencyEstimates) -> None:

@@ -1,8 +1,9 @@
 """The bounded queue of tickets before the device, and which of them run together.
 
-Pure. Priority is strict: while an urgent ticket can run, no other does. Versions of one priority
-share the device fairly (`fair_share`), and of a version the ticket that is due first goes first.
-Admission looks at counts and at each lane's work, never at single tickets.
+Pure. Priority is strict: while an urgent ticket can run, no other does. Of one priority tenants
+take turns (`tenant_turns`), the versions of a tenant share its turns fairly (`fair_share`), and of
+a version the ticket that is due first goes first. Admission looks at counts and at each lane's
+work, never at single tickets.
 """
 
 import sys
@@ -11,11 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from worker.batching.admission import AdmissionRequest, check_room, check_time
+from worker.batching.admission import AdmissionRequest, Flow, Places, check_room, check_time
 from worker.batching.config import BULK, INTERACTIVE, SUSPECT, BatchingConfig, Key, due_at
 from worker.batching.estimates import MARGIN, LatencyEstimates, Shape
-from worker.batching.fair_share import FairShare
 from worker.batching.lane import Lane
+from worker.batching.priority_class import PriorityClass
 
 P = TypeVar("P")
 
@@ -42,7 +43,8 @@ class Ticket(Generic[P]):
     """One request before the device; the payload belongs to the caller and is not looked at here.
 
     `number` grows with arrival; `deadline` and `arrived` are seconds of one clock. The `batching`
-    of a version's newest ticket applies to all its tickets that wait.
+    of a version's newest ticket applies to all its tickets that wait, and the `weight` of a
+    tenant's newest to all of the tenant's.
     """
 
     number: int
@@ -53,6 +55,8 @@ class Ticket(Generic[P]):
     arrived: float
     batching: BatchingConfig
     payload: P
+    tenant: str = ""
+    weight: float = 1.0
 
     @property
     def key(self) -> Key:
@@ -61,8 +65,19 @@ class Ticket(Generic[P]):
     @property
     def ask(self) -> AdmissionRequest:
         return AdmissionRequest(
-            self.version, self.priority, self.deadline, self.arrived, self.batching, self.shape
+            self.version,
+            self.priority,
+            self.deadline,
+            self.arrived,
+            self.batching,
+            self.shape,
+            self.tenant,
+            self.weight,
         )
+
+    @property
+    def flow(self) -> Flow:
+        return self.tenant, self.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,20 +119,20 @@ class Dequeued(Generic[P]):
 
 
 class TicketQueue(Generic[P]):
-    """At most `capacity` tickets wait; one more is refused at once."""
+    """At most `capacity` tickets wait; one more is refused at once. Where several tenants wait each
+    has a part of it (`admission.Places`).
+    """
 
     def __init__(self, capacity: int, estimates: LatencyEstimates) -> None:
         self.capacity = capacity
         self._estimates = estimates
-        # Lanes by priority, version and shape; none is empty.
-        self._classes: dict[int, dict[str, dict[Shape, Lane]]] = {
-            p: {} for p in range(SUSPECT, BULK + 1)
+        self._places = Places()
+        self._classes = {
+            priority: PriorityClass(self._places.weight) for priority in range(SUSPECT, BULK + 1)
         }
-        self._fair_share = {priority: FairShare() for priority in self._classes}
         self._live: dict[int, Ticket[P]] = {}
-        # Versions, by the numbers of the tickets whose images are being decoded.
-        self._reserved: dict[int, str] = {}
-        self._places: Counter[str] = Counter()
+        # By the numbers of the tickets whose images are being decoded.
+        self._reserved: dict[int, Flow] = {}
         self._interactive_at = -INTERACTIVE_MEMORY_S
 
     def __len__(self) -> int:
@@ -125,7 +140,10 @@ class TicketQueue(Generic[P]):
 
     def __repr__(self) -> str:
         """`3 waiting, 1 decoding, of 64: a@1 2, b@1 1`, the versions with the most places first."""
-        places = ", ".join(f"{version} {count}" for version, count in self._places.most_common())
+        by_version: Counter[str] = Counter()
+        for (_, version), count in self._places.of_flow.items():
+            by_version[version] += count
+        places = ", ".join(f"{version} {count}" for version, count in by_version.most_common())
         counts = f"{len(self._live)} waiting, {len(self._reserved)} decoding, of {self.capacity}"
         return f"<TicketQueue {counts}{': ' if places else ''}{places}>"
 
@@ -133,10 +151,10 @@ class TicketQueue(Generic[P]):
 
     def reserve(self, number: int, ask: AdmissionRequest, now: float, done_s: float) -> None:
         """Reserves a place for the ticket of this number; raises as `add` does."""
-        self._check_room(ask, done_s)
-        check_time(ask, self._waiting, done_s, now)
-        self._reserved[number] = ask.version
-        self._places[ask.version] += 1
+        check_room(ask, self.capacity, self._places, done_s)
+        check_time(ask, self._places.total, done_s, now)
+        self._reserved[number] = ask.flow
+        self._places.take(ask.flow, ask.weight)
         self._note_priority(ask.priority, now)
 
     def reserved(self, number: int) -> bool:
@@ -145,21 +163,22 @@ class TicketQueue(Generic[P]):
 
     def alone(self, number: int) -> bool:
         """Whether no other ticket has a place: then `check_time` admits this one."""
-        return self._waiting == self.reserved(number)
+        return self._places.total == self.reserved(number)
 
     def free(self, number: int) -> bool:
         """Releases a place, reserved or of a ticket that waits; False if there was none."""
-        version = self._reserved.pop(number, None)
-        if version is not None:
-            self._release_place(version)
+        flow = self._reserved.pop(number, None)
+        if flow is not None:
+            self._places.release(flow)
             return True
         ticket = self._live.pop(number, None)
         if ticket is None:
             return False
-        lane = self._classes[ticket.priority][ticket.version][ticket.shape]
+        lanes = self._classes[ticket.priority]
+        lane = lanes.tenants[ticket.tenant][ticket.version][ticket.shape]
         lane.discard(ticket.key, self._estimates)
-        self._release_place(ticket.version)
-        self._drop_if_empty(lane)
+        self._places.release(ticket.flow)
+        lanes.drop_if_empty(lane)
         return True
 
     def add(self, ticket: Ticket[P], now: float, done_s: float) -> None:
@@ -171,8 +190,8 @@ class TicketQueue(Generic[P]):
             self.free(ticket.number)
             margin = 1.0  # admitted with the margin before, and its image is decoded
         else:
-            self._check_room(ticket.ask, done_s)
-        check_time(ticket.ask, self._waiting, done_s, now, margin)
+            check_room(ticket.ask, self.capacity, self._places, done_s)
+        check_time(ticket.ask, self._places.total, done_s, now, margin)
         self._insert(ticket, ticket.batching)
         self._note_priority(ticket.priority, now)
 
@@ -190,24 +209,22 @@ class TicketQueue(Generic[P]):
         turn while its shape is not known. `swap_s`: how long a version's swap onto the device takes
         first.
 
-        Before a request go all more urgent tickets, those of its version that are due earlier, and
-        of each other version of its priority as much as fair share lets go first.
+        Before a request go all more urgent tickets, those of its tenant and version that are due
+        earlier, and of others of its priority as much as their shares let go first.
         """
         total = 0.0
         versions: set[str] = set()
-        for priority, flows in self._classes.items():
+        for priority, lanes in self._classes.items():
+            if not lanes.tenants and (ask is None or priority != ask.priority):
+                continue
             if ask is None or priority < ask.priority:
-                versions.update(flows)
-                total += sum(lane.work_s for lanes in flows.values() for lane in lanes.values())
+                for lane in lanes:
+                    versions.add(lane.version)
+                    total += lane.work_s
             elif priority == ask.priority:
-                own = self._own_s(ask, flows.get(ask.version, {}))
-                total += own
-                for version, lanes in flows.items():
-                    if version != ask.version:
-                        versions.add(version)
-                        work_s = sum(lane.work_s for lane in lanes.values())
-                        fair_share = self._fair_share[priority]
-                        total += fair_share.before_s(ask.version, own, version, work_s)
+                versions.update(*lanes.tenants.values())
+                own = self._own_s(ask, lanes.tenants.get(ask.tenant, {}).get(ask.version, {}))
+                total += own + lanes.before_s(ask.tenant, ask.version, own, ask.weight)
         if ask is not None:
             versions.add(ask.version)
         return total + sum(map(swap_s, versions))
@@ -242,23 +259,14 @@ class TicketQueue(Generic[P]):
         late = self._pop_late(now)
         begins = now if begins is None else begins
         later: list[float] = []
-        for priority, flows in self._classes.items():
-            firsts: dict[str, Lane] = {}
-            for version, lanes in flows.items():
-                if not ready(version):
-                    continue
-                for lane in lanes.values():
-                    limit = max_images(version, lane.shape)
-                    at = lane.ready_at(limit, self._arrived, self._estimates)
-                    if at is not None and at > now:
-                        later.append(at)
-                    elif version not in firsts or lane.keys[0] < firsts[version].keys[0]:
-                        firsts[version] = lane
+        for lanes in self._classes.values():
+            if not lanes.tenants:
+                continue
+            firsts, at = lanes.ready(now, ready, max_images, self._arrived, self._estimates)
+            later += at
             if firsts:
-                fair_share = self._fair_share[priority]
-                keys = {version: lane.keys[0] for version, lane in firsts.items()}
-                chosen = fair_share.choose(keys, now)
-                batch, shed = self._cut(firsts[chosen], now, begins, max_images)
+                lane = lanes.choose(firsts, now)
+                batch, shed = self._cut(lanes, lane, now, begins, max_images)
                 return Dequeued(batch, late, shed)
         return Dequeued(None, late, again_at=min(later, default=None))
 
@@ -273,23 +281,16 @@ class TicketQueue(Generic[P]):
     # --- shared by both -----------------------------------------------------------------------
 
     def _insert(self, ticket: Ticket[P], batching: BatchingConfig) -> None:
-        self._places[ticket.version] += 1
+        self._places.take(ticket.flow, ticket.weight)
         self._live[ticket.number] = ticket
         for lane in self._lanes_of(ticket.version):
             lane.batching = batching
-        lanes = self._classes[ticket.priority].setdefault(ticket.version, {})
-        if ticket.shape not in lanes:
-            lane = Lane(ticket.priority, ticket.version, ticket.shape, batching)
-            lanes[ticket.shape] = lane
-        lanes[ticket.shape].add(ticket.key, self._estimates)
-
-    @property
-    def _waiting(self) -> int:
-        return len(self._live) + len(self._reserved)
-
-    def _check_room(self, ask: AdmissionRequest, done_s: float) -> None:
-        of_version = self._places[ask.version]
-        check_room(ask, self.capacity, self._waiting, of_version, done_s)
+        lanes, shape = self._classes[ticket.priority], ticket.shape
+        own = lanes.lane(ticket.tenant, ticket.version, shape)
+        if own is None:
+            own = Lane(ticket.priority, ticket.version, shape, batching, ticket.tenant)
+            lanes.put(own)
+        own.add(ticket.key, self._estimates)
 
     def _own_s(self, ask: AdmissionRequest, lanes: dict[Shape, Lane]) -> float:
         """Seconds of its own version's tickets that go before a request, and of its own pass where
@@ -304,19 +305,32 @@ class TicketQueue(Generic[P]):
         return total
 
     def _cut(
-        self, lane: Lane, now: float, begins: float, max_images: Callable[[str, Shape], int]
+        self,
+        lanes: PriorityClass,
+        lane: Lane,
+        now: float,
+        begins: float,
+        max_images: Callable[[str, Shape], int],
     ) -> tuple[Batch[P], tuple[Ticket[P], ...]]:
         """The next batch of a lane, and the tickets shed for it."""
         limit = max_images(lane.version, lane.shape)
         if lane.priority == BULK and not lane.batching.fixed:
             limit = min(limit, self._bulk_limit(lane, now))
         shed_count, count = lane.cut(limit, begins, self._deadline, self._estimates)
-        shed = self._remove(lane, lane.pop(shed_count, self._estimates))
-        keys = lane.pop(count, self._estimates)
-        spent_s = lane.pass_s(count, limit, self._estimates)
-        self._fair_share[lane.priority].charge(lane.version, spent_s)
-        images = lane.batching.images(count, limit)
-        return Batch(lane.version, lane.shape, self._remove(lane, keys), images), shed
+        shed: tuple[Ticket[P], ...] = ()
+        if shed_count:
+            shed = self._remove(lane, lane.pop(shed_count, self._estimates))
+        parts = [(lane, lane.pop(count, self._estimates))]
+        if not lane.keys and len(lanes.tenants) > 1:
+            parts += lanes.company(*parts[0], limit, begins, self._deadline, self._estimates)
+        total = sum(len(keys) for _, keys in parts)
+        spent_s = lane.pass_s(total, limit, self._estimates) / total
+        tickets: list[Ticket[P]] = []
+        for one, keys in parts:
+            lanes.charge(one, spent_s * len(keys))
+            tickets += self._remove(one, keys)
+        images = lane.batching.images(total, limit)
+        return Batch(lane.version, lane.shape, tuple(tickets), images), shed
 
     def _bulk_limit(self, lane: Lane, now: float) -> int:
         if now - self._interactive_at >= INTERACTIVE_MEMORY_S:
@@ -327,7 +341,8 @@ class TicketQueue(Generic[P]):
     def _pop_late(self, now: float) -> tuple[Ticket[P], ...]:
         late: list[Ticket[P]] = []
         for lane in list(self._lanes()):
-            late += self._remove(lane, lane.pop_late(now, self._deadline, self._estimates))
+            if keys := lane.pop_late(now, self._deadline, self._estimates):
+                late += self._remove(lane, keys)
         return tuple(late)
 
     def _pop_all(self, lanes: list[Lane]) -> tuple[Ticket[P], ...]:
@@ -339,23 +354,9 @@ class TicketQueue(Generic[P]):
     def _remove(self, lane: Lane, keys: list[Key]) -> tuple[Ticket[P], ...]:
         """The tickets of keys that were popped from a lane; their places are released."""
         for _ in keys:
-            self._release_place(lane.version)
-        self._drop_if_empty(lane)
+            self._places.release((lane.tenant, lane.version))
+        self._classes[lane.priority].drop_if_empty(lane)
         return tuple(self._live.pop(number) for _, number in keys)
-
-    def _drop_if_empty(self, lane: Lane) -> None:
-        flows = self._classes[lane.priority]
-        if not lane.keys:
-            del flows[lane.version][lane.shape]
-            if not flows[lane.version]:
-                del flows[lane.version]
-        if not flows:
-            self._fair_share[lane.priority].reset()
-
-    def _release_place(self, version: str) -> None:
-        self._places[version] -= 1
-        if not self._places[version]:
-            del self._places[version]
 
     def _note_priority(self, priority: int, now: float) -> None:
         if priority == INTERACTIVE:
@@ -368,10 +369,11 @@ class TicketQueue(Generic[P]):
         return self._live[number].deadline
 
     def _lanes_of(self, version: str) -> Iterator[Lane]:
-        for flows in self._classes.values():
-            yield from flows.get(version, {}).values()
+        for lanes in self._classes.values():
+            if lanes.tenants:
+                yield from lanes.of_version(version)
 
     def _lanes(self) -> Iterator[Lane]:
-        for flows in self._classes.values():
-            for lanes in flows.values():
-                yield from lanes.values()
+        for lanes in self._classes.values():
+            if lanes.tenants:
+                yield from lanes

@@ -157,6 +157,8 @@ class Engine:
                 now,
                 request.batching,
                 TicketWork(image, request.options, reply),
+                request.tenant,
+                request.weight,
             )
             self._queue.add(ticket, now, self._done_s(ticket.number, ticket.ask, now))
             self._changed.notify()
@@ -187,9 +189,7 @@ class Engine:
             return self._estimates.measured(version)
 
     def running(self) -> DeviceActivity | None:
-        """What the device does now; for the watchdog. Needs no lock, so that nothing can hang the
-        caller.
-        """
+        """What the device does now; for the watchdog. Needs no lock: nothing hangs the caller."""
         return self._in_flight.activity()
 
     def demand(self) -> dict[str, Demand]:

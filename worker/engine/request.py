@@ -9,7 +9,8 @@ from worker.postprocess.outputs import NmsOptions
 @dataclass(frozen=True, slots=True)
 class Request:
     """How a caller wants an image run. `deadline` is of the engine's clock; a lower priority goes
-    first. `place` is what `reserve` returned; 0: it has no place yet.
+    first. `place` is what `reserve` returned; 0: it has no place yet. `weight`: of the tenant
+    beside others.
     """
 
     version: str
@@ -18,6 +19,8 @@ class Request:
     deadline: float
     batching: BatchingConfig
     place: int = 0
+    tenant: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

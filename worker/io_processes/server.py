@@ -133,7 +133,7 @@ class IoService:
             )
 
         async def prepare(spec: PreprocessSpec) -> Prepared:
-            return await self._preprocessor.prepare(source, region, spec)
+            return await self._preprocessor.prepare(source, region, spec, request.tenant)
 
         return await self._engine.infer(header, context.time_remaining(), prepare)
 

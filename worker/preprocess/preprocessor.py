@@ -11,7 +11,6 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Generic
 
 import cv2
@@ -20,6 +19,7 @@ from PIL import Image
 from worker.arrays import U8
 from worker.concurrency.reply import Reply
 from worker.concurrency.thread_pool import ThreadPool
+from worker.concurrency.turn_backlog import TurnBacklog
 from worker.preprocess import decode, letterbox
 from worker.preprocess.arena import Arena
 from worker.preprocess.decode import DecodedImage, ImageLimits
@@ -56,7 +56,7 @@ class _Image(Generic[T]):
 
 class Preprocessor:
     """Prepares images on `threads` threads into slots of `arena`, from `start` on. At most
-    `capacity` images wait or are in progress.
+    `capacity` images wait or are in progress. Tenants take turns.
     """
 
     def __init__(
@@ -81,13 +81,18 @@ class Preprocessor:
         self._waiting: dict[int, _Image[Any]] = {}
         # The numbers of the images that threads work on.
         self._in_progress: set[int] = set()
+        self._backlog: TurnBacklog[int] = TurnBacklog()
         self._threads = ThreadPool("preprocess", threads)
 
     def start(self) -> None:
         self._threads.start()
 
     async def prepare(
-        self, source: bytes | RawPixels, region_of_interest: Box | None, spec: PreprocessSpec
+        self,
+        source: bytes | RawPixels,
+        region_of_interest: Box | None,
+        spec: PreprocessSpec,
+        tenant: str = "",
     ) -> Prepared:
         """Decodes (bytes are an encoded image), crops and letterboxes.
 
@@ -96,7 +101,7 @@ class Preprocessor:
         closed, ImageEmpty, ImageNotDecodable, ImageTooLarge, ImageShapeMismatch, and InvalidOption
         for the region.
         """
-        return await self.prepare_then(source, region_of_interest, spec, identity)
+        return await self.prepare_then(source, region_of_interest, spec, identity, tenant)
 
     async def prepare_then(
         self,
@@ -104,6 +109,7 @@ class Preprocessor:
         region_of_interest: Box | None,
         spec: PreprocessSpec,
         consumer: ImageConsumer[T],
+        tenant: str = "",
     ) -> T:
         """`prepare`, and then `consumer` on the same thread, without a turn of the event loop in
         between. Returns the consumer's reply, or raises its error.
@@ -128,7 +134,8 @@ class Preprocessor:
         # Whoever keeps an error keeps this frame. It must hold neither the slot, nor, below, the
         # reply, which holds the error.
         del slot
-        self._threads(partial(self._work_on, number))
+        self._backlog.put(tenant, number)
+        self._threads(self._work_on_next)
         try:
             return await reply.future
         finally:
@@ -142,7 +149,8 @@ class Preprocessor:
         """
         return min(tuple(self._in_progress), default=0)
 
-    def _work_on(self, number: int) -> None:
+    def _work_on_next(self) -> None:
+        number = self._backlog.take()
         image = self._waiting.pop(number, None)
         if image is None:
             return

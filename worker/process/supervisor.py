@@ -261,6 +261,7 @@ def worker_command(settings: Settings, device: Device, alone: bool) -> list[str]
         id=worker_id(settings, device, alone),
         black_box=None,
         log_file="",
+        join_token_file=None,
         die_with_parent=True,
         handover=restart_note_of(settings, device),
     )

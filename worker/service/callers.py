@@ -4,10 +4,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn
 
 import grpc
+import structlog
 
 from yolopool.errors import RoleNeeded
 from yolopool.server.grpc_server import wrapped
-from yolopool.tls.certificates import Certificates, peer_of
+from yolopool.tls.certificates import Certificates, Peer, peer_of
+from yolopool.transport import is_loopback
+
+log = structlog.get_logger()
 
 CONTROL_PLANE = "control-plane"
 
@@ -16,6 +20,16 @@ def asks_clients(certificates: Certificates | None) -> bool:
     """Whether callers must show a certificate: this worker has one, and an authority."""
     files = certificates.files if certificates is not None else None
     return files is not None and files.has_own and files.authority is not None
+
+
+def warn_if_anyone(host: str, certificates: Certificates | None) -> None:
+    """Warns if other machines may command this worker."""
+    if not is_loopback(host) and not asks_clients(certificates):
+        log.warning(
+            "WHO REACHES THIS PORT COMMANDS THIS WORKER: give it a certificate, and the authority "
+            "of its control planes",
+            host=host,
+        )
 
 
 def guards(certificates: Certificates | None) -> Sequence[grpc.aio.ServerInterceptor]:
@@ -56,10 +70,10 @@ def _checked_stream(inner: Any) -> Any:
 
 def _check(context: Any) -> None:
     peer = peer_of(context)
-    if peer is None or peer[0] != CONTROL_PLANE:
+    if peer is None or peer.role != CONTROL_PLANE:
         _refuse(peer)
 
 
-def _refuse(peer: tuple[str, str] | None) -> NoReturn:
-    what = f"of a {peer[0]}" if peer is not None else "of none of the pool's processes"
+def _refuse(peer: Peer | None) -> NoReturn:
+    what = f"of a {peer.role}" if peer is not None else "of none of the pool's processes"
     raise RoleNeeded(f"workers obey control planes alone, and this certificate is {what}")

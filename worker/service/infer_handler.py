@@ -30,6 +30,7 @@ log = structlog.get_logger()
 # For a caller that set no deadline.
 DEFAULT_DEADLINE_S = 30.0
 _POLL_S = 0.02
+MIN_WEIGHT, MAX_WEIGHT = 0.001, 1000.0
 
 
 class InferHandler:
@@ -136,11 +137,19 @@ class InferHandler:
         with self._replicas.ticket(key) as replica, self._recorder.recording(request.request_id):
             # No other request has this priority, so a suspect goes first and shares no batch.
             priority = SUSPECT if request.suspect else convert.priority_of(request)
-            batching = replica.batching
+            batching, tenant, weight = replica.batching, request.tenant, weight_of(request)
             try:
                 # Admission comes before any work: under a flood most requests are refused.
                 place = self._engine.reserve(
-                    AdmissionRequest(replica.key, priority, deadline, self._clock(), batching)
+                    AdmissionRequest(
+                        replica.key,
+                        priority,
+                        deadline,
+                        self._clock(),
+                        batching,
+                        tenant=tenant,
+                        weight=weight,
+                    )
                 )
                 try:
                     settings, task = replica.order.settings, replica.manifest_pack.manifest.task
@@ -151,7 +160,9 @@ class InferHandler:
                     inference = await infer(
                         self._engine,
                         self._postprocessor,
-                        Request(replica.key, nms, priority, deadline, batching, place),
+                        Request(
+                            replica.key, nms, priority, deadline, batching, place, tenant, weight
+                        ),
                         image,
                         convert.spec_of(replica, output_options),
                         output_options,
@@ -171,6 +182,7 @@ class InferHandler:
                 ),
                 load=convert.load_to(self._engine),
                 ledger_used_bytes=self._swapper.ledger.used_bytes,
+                device_ms=inference.device_s * 1000,
             )
 
     def _log(self, request: worker_pb2.InferRequest, outcome: str, took_s: float) -> None:
@@ -186,3 +198,8 @@ class InferHandler:
             total_ms=round(took_s * 1000, 3),
             ledger_used_bytes=self._swapper.ledger.used_bytes,
         )
+
+
+def weight_of(request: worker_pb2.InferRequest) -> float:
+    """The weight of a request's tenant; what is no weight counts as 1."""
+    return request.weight if MIN_WEIGHT <= request.weight <= MAX_WEIGHT else 1.0

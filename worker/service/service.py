@@ -38,7 +38,8 @@ class RequestImage:
     async def prepare_then(self, spec: PreprocessSpec, consumer: ImageConsumer[T]) -> T:
         source = convert.source_of(self.request)
         region = convert.region_of(self.request.options)
-        return await self.preprocessor.prepare_then(source, region, spec, consumer)
+        tenant = self.request.tenant
+        return await self.preprocessor.prepare_then(source, region, spec, consumer, tenant)
 
 
 class WorkerService(worker_pb2_grpc.WorkerServiceServicer):

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import typer
@@ -44,10 +45,19 @@ _TODO = {
 }
 
 
+# Empty: nothing any more.
+_MAY_BE_EMPTY = frozenset({"--pool"})
+
+
 class SectionedGroup(TyperGroup):
     """A group whose help lists its commands under headings, in the order given here."""
 
     sections: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        found = super().resolve_command(ctx, args)
+        _refuse_empty_values(found[1])
+        return found
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         width = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
@@ -57,6 +67,26 @@ class SectionedGroup(TyperGroup):
                 formatter.write_dl(
                     [(name, cmd.get_short_help_str(width)) for name, cmd in commands if cmd]
                 )
+
+
+def _refuse_empty_values(command: Any) -> None:
+    """An option that is given with nothing, as a variable of a shell that is not set gives it, is
+    an error, and not as if it were left out.
+    """
+    for option in command.params:
+        is_option = option.param_type_name == "option" and not option.is_flag
+        if is_option and not _MAY_BE_EMPTY.intersection(option.opts):
+            option.process_value = partial(_not_empty, option, type(option).process_value)
+    for inner in getattr(command, "commands", {}).values():
+        _refuse_empty_values(inner)
+
+
+def _not_empty(option: Any, process: Any, ctx: Any, value: Any) -> Any:
+    given = value if isinstance(value, list | tuple) else (value,)
+    source = ctx.get_parameter_source(option.name)
+    if "" in given and source is not None and source.name == "COMMANDLINE":
+        raise typer.BadParameter("is empty: give a value, or leave it out", ctx, option)
+    return process(option, ctx, value)
 
 
 def as_line(error: YolopoolError | OSError, about: str = "") -> str:

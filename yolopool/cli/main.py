@@ -18,6 +18,7 @@ from yolopool.cli import explain, migrate, models, result_tables, tables
 from yolopool.cli import fleet as cli_fleet
 from yolopool.cli.access import certs as cli_certs
 from yolopool.cli.access import keys as cli_keys
+from yolopool.cli.access import tenants as cli_tenants
 from yolopool.cli.console import (
     Address,
     AsJson,
@@ -45,7 +46,7 @@ class _Commands(SectionedGroup):
         "Start a pool on this machine": ["up", "demo"],
         "Use models": ["detect", "models", "bench", "changeover", "schedules", "migrate"],
         "See what the pool does": ["status", "workers", "events", "explain"],
-        "Decide who may call": ["keys", "certs"],
+        "Decide who may call": ["keys", "tenants", "certs"],
         "Run one process of a pool": ["control-plane", "worker", "importer"],
         "Other": ["version"],
     }
@@ -74,6 +75,7 @@ app.add_typer(cli_fleet.workers_app, name="workers")
 app.command("changeover")(cli_fleet.changeover)
 app.add_typer(cli_fleet.schedules_app, name="schedules")
 app.add_typer(cli_keys.keys_app, name="keys")
+app.add_typer(cli_tenants.tenants_app, name="tenants")
 app.add_typer(cli_certs.certs_app, name="certs")
 app.add_typer(explain.explain_app, name="explain")
 app.add_typer(migrate.app, name="migrate")

@@ -146,6 +146,7 @@ def version(one: ModelVersion) -> Table:
         "weights": f"{size(one.weights_bytes)}, {one.parameters:,} parameters",
         "compute": f"{one.gflops:.1f} GFLOPs an image" if one.gflops else "",
         "file": f"{escape(one.source_name)} {_bytes(one.artifact_bytes)}sha256 {one.artifact[:12]}",
+        "signed by": escape(" ".join(filter(None, (one.signer, one.signed_comment)))),
         "pack": f"{_bytes(one.pack_bytes)}sha256 {one.pack[:12]}" if one.pack else "",
         "served by": "\n".join(_served(kind, by) for kind, by in one.served.items()),
         "builds": "\n".join(f"{build.name} {_progress(build)}" for build in one.builds),

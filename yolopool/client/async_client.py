@@ -16,7 +16,8 @@ import grpc
 
 from yolopool import transport
 from yolopool.client import calls, requests, uploads
-from yolopool.client.access import api_keys
+from yolopool.client.access import api_keys, joined_processes, tenant_records
+from yolopool.client.access.credentials import AsyncTokenSource, Credentials
 from yolopool.client.calls import Call, Services, StreamCall
 from yolopool.client.detections import Detections
 from yolopool.client.images import ImageLike
@@ -78,16 +79,21 @@ def _stream(
 
 
 class AsyncClient:
-    """`Client` for asyncio: the same methods, awaited; streams of answers are for `async for`.
+    """`Client` for asyncio: the same methods, awaited; streams of answers are for `async for`. The
+    function that gives the `token` may be awaited, too.
 
     Use it in an `async with`, or close it.
     """
 
     def __init__(
-        self, address: str | None = None, api_key: str | None = None, ca: str | Path | None = None
+        self,
+        address: str | None = None,
+        api_key: str | None = None,
+        ca: str | Path | None = None,
+        token: AsyncTokenSource | None = None,
     ) -> None:
         self.address = transport.address_of(address)
-        self._key = transport.bearer(transport.api_key_of(api_key))
+        self._credentials = Credentials(api_key, token)
         self._process = os.getpid()
         check_descriptors()
         forks.opened(self)
@@ -135,7 +141,8 @@ class AsyncClient:
         self._check_process()
         method = self._services.stub("detection").DetectStream
         patience_s = options.get("timeout_s", calls.DETECT_TIMEOUT_S)
-        return AsyncFrameStream(method, messages, frames, patience_s, self._proxy).results()
+        shown = self._credentials.metadata_async
+        return AsyncFrameStream(method, messages, frames, patience_s, self._proxy, shown).results()
 
     def detect_many(
         self,
@@ -217,12 +224,20 @@ class AsyncClient:
     list_keys = _call(api_keys.list_keys)
     rotate_key = _call(api_keys.rotate_key)
     revoke_key = _call(api_keys.revoke_key)
+    create_join_token = _call(joined_processes.create_join_token)
+    certificates = _call(joined_processes.certificates)
+    revoke_certificate = _call(joined_processes.revoke_certificate)
+    set_tenant = _call(tenant_records.set_tenant)
+    list_tenants = _call(tenant_records.list_tenants)
+    usage = _call(tenant_records.usage)
+    delete_tenant = _call(tenant_records.delete_tenant)
 
     async def _send(self, call: Call[Answer]) -> Answer:
         send = self._services.method(call)
         self._check_process()
         try:
-            reply = await send(call.request, timeout=max(call.timeout_s, 0.001), metadata=self._key)
+            metadata = await self._credentials.metadata_async()
+            reply = await send(call.request, timeout=max(call.timeout_s, 0.001), metadata=metadata)
         except grpc.RpcError as error:
             raise error_from_rpc(error, self._proxy) from None
         return call.read(reply)
@@ -257,10 +272,20 @@ class AsyncClient:
 
     def _open(self, call: StreamCall[Answer]) -> AsyncIterator[Answer]:
         self._check_process()
+        return self._replies(call)
+
+    async def _replies(self, call: StreamCall[Answer]) -> AsyncIterator[Answer]:
+        metadata = await self._credentials.metadata_async()
         stream = self._services.method(call)(
-            call.request, timeout=call.timeout_s, metadata=self._key
+            call.request, timeout=call.timeout_s, metadata=metadata
         )
-        return _replies(stream, call, self._proxy)
+        try:
+            async for message in stream:
+                yield call.read(message)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error, self._proxy) from None
+        finally:
+            stream.cancel()
 
 
 def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
@@ -268,13 +293,3 @@ def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=options)
     return grpc.aio.secure_channel(address, credentials, options=options)
-
-
-async def _replies(stream: Any, call: StreamCall[Answer], proxy: str) -> AsyncIterator[Answer]:
-    try:
-        async for message in stream:
-            yield call.read(message)
-    except grpc.RpcError as error:
-        raise error_from_rpc(error, proxy) from None
-    finally:
-        stream.cancel()

@@ -16,6 +16,7 @@ from yolopool.client.images import ImageLike
 from yolopool.client.requests import DetectOptions, ResidencyModeName
 from yolopool.v1 import (
     bench_pb2_grpc,
+    certificates_pb2_grpc,
     detection_pb2_grpc,
     events_pb2_grpc,
     explain_pb2,
@@ -27,6 +28,7 @@ from yolopool.v1 import (
     model_pb2_grpc,
     schedule_pb2,
     schedule_pb2_grpc,
+    tenants_pb2_grpc,
 )
 
 DETECT_TIMEOUT_S, READ_TIMEOUT_S, CHANGE_TIMEOUT_S = 30.0, 10.0, 120.0
@@ -63,6 +65,7 @@ class Services:
     def __init__(self, channel: Any) -> None:
         self._stubs: dict[str, Any] = {
             "bench": bench_pb2_grpc.BenchServiceStub(channel),
+            "certificates": certificates_pb2_grpc.CertificateServiceStub(channel),
             "detection": detection_pb2_grpc.DetectionServiceStub(channel),
             "model": model_pb2_grpc.ModelServiceStub(channel),
             "fleet": fleet_pb2_grpc.FleetServiceStub(channel),
@@ -70,6 +73,7 @@ class Services:
             "explain": explain_pb2_grpc.ExplainServiceStub(channel),
             "keys": keys_pb2_grpc.KeyServiceStub(channel),
             "schedule": schedule_pb2_grpc.ScheduleServiceStub(channel),
+            "tenants": tenants_pb2_grpc.TenantServiceStub(channel),
         }
 
     def method(self, call: Call[Any] | StreamCall[Any]) -> Any:
@@ -119,14 +123,8 @@ def models(
 
 def model(model: str) -> Call[model_records.Model]:
     """One model with all its versions; for name@version, with that version alone."""
-    request = model_pb2.GetModelRequest(model=model)
-    return Call(
-        "model",
-        "GetModel",
-        request,
-        READ_TIMEOUT_S,
-        lambda reply: model_records.model_of(reply.model),
-    )
+    request, of = model_pb2.GetModelRequest(model=model), model_records.model_of
+    return Call("model", "GetModel", request, READ_TIMEOUT_S, lambda reply: of(reply.model))
 
 
 def load(
@@ -147,11 +145,7 @@ def load(
 
 
 def unload(
-    model: str,
-    *,
-    wait: bool = True,
-    force: bool = False,
-    timeout_s: float = CHANGE_TIMEOUT_S,
+    model: str, *, wait: bool = True, force: bool = False, timeout_s: float = CHANGE_TIMEOUT_S
 ) -> Call[model_records.ModelVersion]:
     """Releases a version on every worker; with wait, returns when it is gone.
 

@@ -18,7 +18,8 @@ import grpc
 
 from yolopool import transport
 from yolopool.client import calls, requests, uploads
-from yolopool.client.access import api_keys
+from yolopool.client.access import api_keys, joined_processes, tenant_records
+from yolopool.client.access.credentials import Credentials, TokenSource
 from yolopool.client.calls import Call, Services, StreamCall
 from yolopool.client.detections import Detections
 from yolopool.client.images import ImageLike
@@ -79,19 +80,25 @@ def _stream(
 class Client:
     """Calls a pool at `address` (host:port; by default YOLOPOOL_ADDRESS or 127.0.0.1:50051).
 
-    `api_key` (or YOLOPOOL_API_KEY) says who calls. `ca` (or YOLOPOOL_CA) is a PEM file of the
-    authority that the pool's certificate must be of, or the word system for those that this machine
-    trusts: with it the connection is encrypted.
+    `api_key` (or YOLOPOOL_API_KEY) says who calls. So does `token`, a function that gives a token
+    of OpenID Connect and is asked before each call, since tokens expire; or YOLOPOOL_TOKEN, or the
+    file YOLOPOOL_TOKEN_FILE, which is read again when it changes. `ca` (or YOLOPOOL_CA) is a PEM
+    file of the authority that the pool's certificate must be of, or the word system for those that
+    this machine trusts: with it the connection is encrypted.
 
     Safe to share between threads. Close it, or use it in a `with`. In a process that was forked
     during a call of another thread, clients raise ForkedProcess.
     """
 
     def __init__(
-        self, address: str | None = None, api_key: str | None = None, ca: str | Path | None = None
+        self,
+        address: str | None = None,
+        api_key: str | None = None,
+        ca: str | Path | None = None,
+        token: TokenSource | None = None,
     ) -> None:
         self.address = transport.address_of(address)
-        self._key = transport.bearer(transport.api_key_of(api_key))
+        self._credentials = Credentials(api_key, token)
         self._process = os.getpid()
         check_descriptors()
         with forks.calling():
@@ -153,7 +160,8 @@ class Client:
         forks.check()
         method = self._services.stub("detection").DetectStream
         patience_s = options.get("timeout_s", calls.DETECT_TIMEOUT_S)
-        return FrameStream(method, messages, frames, patience_s, self._proxy).results()
+        shown = self._credentials.metadata
+        return FrameStream(method, messages, frames, patience_s, self._proxy, shown).results()
 
     def detect_many(
         self,
@@ -261,12 +269,23 @@ class Client:
     list_keys = _call(api_keys.list_keys)
     rotate_key = _call(api_keys.rotate_key)
     revoke_key = _call(api_keys.revoke_key)
+    create_join_token = _call(joined_processes.create_join_token)
+    certificates = _call(joined_processes.certificates)
+    revoke_certificate = _call(joined_processes.revoke_certificate)
+    set_tenant = _call(tenant_records.set_tenant)
+    list_tenants = _call(tenant_records.list_tenants)
+    usage = _call(tenant_records.usage)
+    delete_tenant = _call(tenant_records.delete_tenant)
 
     def _send(self, call: Call[Answer]) -> Answer:
         send = self._services.method(call)
         try:
             with forks.calling():
-                reply = send(call.request, timeout=max(call.timeout_s, 0.001), metadata=self._key)
+                reply = send(
+                    call.request,
+                    timeout=max(call.timeout_s, 0.001),
+                    metadata=self._credentials.metadata(),
+                )
         except grpc.RpcError as error:
             raise error_from_rpc(error, self._proxy) from None
         return call.read(reply)
@@ -275,7 +294,11 @@ class Client:
         send = self._services.method(call)
         with contextlib.ExitStack() as mark:
             mark.enter_context(forks.calling())
-            future = send.future(call.request, timeout=max(call.timeout_s, 0.001))
+            future = send.future(
+                call.request,
+                timeout=max(call.timeout_s, 0.001),
+                metadata=self._credentials.metadata(),
+            )
             return _Pending(future, call, self._proxy, mark.pop_all())
 
     def _run(self, flow: Flow[Answer]) -> Answer:
@@ -305,7 +328,7 @@ class Client:
     def _open(self, call: StreamCall[Answer]) -> Iterator[Answer]:
         forks.check()
         stream = self._services.method(call)(
-            call.request, timeout=call.timeout_s, metadata=self._key
+            call.request, timeout=call.timeout_s, metadata=self._credentials.metadata()
         )
         return _replies(stream, call, self._proxy)
 

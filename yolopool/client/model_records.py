@@ -176,6 +176,8 @@ class ModelVersion:
     tried: tuple[str, ...] = ()
     training: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    signer: str = ""
+    signed_comment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +341,8 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         tried=tuple(message.tried),
         training=dict(sorted(message.training.items())),
         metadata=dict(sorted(message.metadata.items())),
+        signer=message.signer,
+        signed_comment=message.signed_comment,
     )
 
 

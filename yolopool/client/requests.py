@@ -110,7 +110,7 @@ class RegisterOptions(TypedDict, total=False):
     wrong ones; {3: "nut"} renames some. `architecture` (a YAML file, or the name of one of the
     model library's) is for a file that holds weights alone, and needs `class_names` too.
     `placement` says where the version may run. `metadata` are texts to keep with the version, by
-    file name, such as {"notes.txt": "..."}.
+    file name. `signature` is a .minisig file; by default the one beside the model's file.
     """
 
     image_size: int | tuple[int, int] | None
@@ -125,6 +125,7 @@ class RegisterOptions(TypedDict, total=False):
     class_names: Sequence[str] | Mapping[int, str]
     placement: Placement | None
     metadata: Mapping[str, str]
+    signature: str | Path | None
 
 
 def detect(

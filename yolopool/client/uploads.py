@@ -202,11 +202,26 @@ def register(
     architecture = options.get("architecture")
     text = _architecture_text(architecture) if architecture is not None else ""
     request = requests.register(name, artifact.sha256, artifact.path.name, text, options)
+    signature = options.get("signature")
+    request.signature = yield FileWork(partial(_signature_of, artifact.path, signature))
     left_s = until - time.monotonic()
     version: ModelVersion = yield Call(
         "model", "RegisterModel", request, left_s, lambda reply: version_of(reply.version)
     )
     return (yield from _imported(version, wait, progress, until))
+
+
+def _signature_of(file: Path, given: str | Path | None) -> str:
+    beside = file.with_name(f"{file.name}.minisig")
+    path = Path(given) if given is not None else beside
+    if given is None and not beside.is_file():
+        return ""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidOption(
+            f"{path} is no signature ({error}): give the .minisig file of minisign"
+        ) from error
 
 
 def _architecture_text(path: str | Path) -> str:

@@ -164,6 +164,7 @@ class LocalPool:
             *common,
             f"--devices={options.devices}",
             f"--data-dir={options.data_dir / 'worker'}",
+            f"--may-read={options.data_dir / 'store' / 'packs'}",
         ]
         if options.memory_budget:
             worker.append(f"--memory-budget={options.memory_budget}")
@@ -178,13 +179,14 @@ class LocalPool:
             f"--port={options.port}",
             f"--http-host={options.host}",
             f"--http-port={options.http_port}",
-            f"--redis={redis_url}",
             *(f"--load={model}" for model in options.load),
             *(["--auth=keys"] if options.auth else []),
             *(["--insecure"] if options.insecure else []),
             "--die-with-parent",
         ]
-        child = self._child(logs, "control_plane", arguments)
+        # Not a flag: a password in it would be in the process list.
+        environ = {"YOLOPOOL_CONTROL_PLANE_REDIS": redis_url}
+        child = self._child(logs, "control_plane", arguments, environ)
         child.start(stdout=subprocess.PIPE)
         assert child.process is not None
         assert child.process.stdout is not None

@@ -12,6 +12,7 @@ from google.protobuf import text_format
 
 Scalar = str | int | float | bool
 _CLOSING = {"{": "}", "<": ">"}
+_MAX_LEVELS = 100  # as protobuf's own readers have it
 
 
 class NotTextFormat(Exception):
@@ -63,6 +64,8 @@ def _line(words: Any) -> int:
 
 
 def _fields(words: Any, before: str, closing: str) -> Iterator[Entry]:
+    if before.count(".") > _MAX_LEVELS:
+        raise words.ParseError(f"more than {_MAX_LEVELS} messages within each other")
     while not (closing and words.TryConsume(closing)):
         if words.AtEnd():
             if closing:

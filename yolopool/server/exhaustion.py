@@ -2,8 +2,9 @@
 
 import errno
 import os
+import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from yolopool.errors import DiskFull, OutOfFiles, OutOfMemory, StorageFailed, YolopoolError
@@ -12,6 +13,7 @@ _DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _FILES = frozenset((errno.EMFILE, errno.ENFILE))
 _BROKEN = frozenset((errno.EROFS, errno.EIO, errno.ESTALE))
 GRPC_DESCRIPTORS = 5
+_ENOUGH_FILES = 2**20
 # What Python says without a type of its own.
 _NO_THREAD = "can't start new thread"
 
@@ -46,6 +48,18 @@ def typed(error: BaseException, place: str | Path = "") -> YolopoolError | None:
     if error.errno == errno.ENOMEM:
         return OutOfMemory("this machine has no memory left: try again, or free some")
     return None
+
+
+def allowed_files() -> int:
+    """How many files this process may open, after it has asked for as many as it can have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        hard = _ENOUGH_FILES
+    if soft < hard:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            return hard
+    return soft
 
 
 def check_descriptors() -> None:

@@ -17,19 +17,15 @@ from grpc_reflection.v1alpha import reflection
 
 from yolopool import status
 from yolopool.errors import YolopoolError
+from yolopool.server.limits.byte_budget import ByteBudget
+from yolopool.server.limits.grpc_limits import GrpcLimits
+from yolopool.server.limits.intake import Arrival, Intake
 from yolopool.server.open_calls import OpenCalls, typed_error
 from yolopool.tls.certificates import Certificates
 from yolopool.transport import MESSAGE_SIZE_OPTIONS, WITHOUT_PROXY, is_loopback
 
 log = structlog.get_logger()
 
-SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
-    *MESSAGE_SIZE_OPTIONS,
-    # A busy port is an error; otherwise two servers would share its calls.
-    ("grpc.so_reuseport", 0),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-)
 POLL_S, MIN_STOP_GRACE_S = 0.02, 0.1
 # Between processes of a pool, which no proxy stands between.
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
@@ -42,6 +38,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 
 # Services of gRPC itself, health among them, answer until the end.
 _LIBRARY_PREFIX = "/grpc."
+# Of a server that was told of none: requests there come from the pool's own processes.
+_NO_BUDGET_BYTES = 2**62
 # The functions that a handler may have; it has one.
 KINDS = ("unary_unary", "stream_unary", "unary_stream", "stream_stream")
 
@@ -58,10 +56,13 @@ def wrapped(handler: Any, call: Callable[[Any], Any], stream: Callable[[Any], An
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Maps a YolopoolError to a status with details, other exceptions to INTERNAL with an id."""
+    """Maps a YolopoolError to a status with details, other exceptions to INTERNAL with an id; also
+    of messages that can't be read.
+    """
 
-    def __init__(self, calls: OpenCalls) -> None:
+    def __init__(self, calls: OpenCalls, intake: Intake) -> None:
         self._calls = calls
+        self._intake = intake
         self._streams: set[asyncio.Task[Any]] = set()
         self._ending = False
 
@@ -73,20 +74,30 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        method = handler_call_details.method
-        return wrapped(
-            handler,
-            lambda inner: self._guard_call(inner, method),
-            lambda inner: self._guard_stream(inner, method),
-        )
+        return self._guarded(handler, handler_call_details.method)
 
-    def _guard_call(self, inner: Any, method: str) -> Any:
+    def _guarded(self, handler: Any, method: str) -> Any:
+        """A handler that reads the message itself, as of a stream: where gRPC does, nobody knows
+        of a call before its message is whole.
+        """
+        inner = next(filter(None, (getattr(handler, kind) for kind in KINDS)))
+        read, is_stream = handler.request_deserializer or bytes, handler.request_streaming
+        arrival = Arrival(self._intake, method, read, is_stream)
+        guard = self._guard_stream if handler.response_streaming else self._guard_call
+        kind = "stream_stream" if handler.response_streaming else "stream_unary"
+        own = {"unary_unary": None, "unary_stream": None, kind: guard(inner, method, arrival)}
+        return handler._replace(request_streaming=True, request_deserializer=arrival.read, **own)
+
+    def _guard_call(self, inner: Any, method: str, arrival: Arrival) -> Any:
         counted = nullcontext if method.startswith(_LIBRARY_PREFIX) else self._calls.one
 
         async def call(request: Any, context: Any) -> Any:
             try:
+                request = await arrival.message(request, context)
                 with counted():
-                    return await inner(request, context)
+                    answer = await inner(request, context)
+                arrival.answers()
+                return answer
             except Exception as error:
                 failed = _without_frames(error, method)
             # gRPC and the error that `abort` raises hold each other, and this frame, until Python
@@ -96,13 +107,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _guard_stream(self, inner: Any, method: str) -> Any:
+    def _guard_stream(self, inner: Any, method: str, arrival: Arrival) -> Any:
         async def call(request: Any, context: Any) -> Any:
             task = asyncio.current_task()
             assert task is not None, "a call runs in a task"
             failed: YolopoolError | None = None
             self._streams.add(task)
             try:
+                request = await arrival.message(request, context)
                 answers = inner(request, context)
                 if inspect.isawaitable(answers):
                     await (
@@ -150,26 +162,27 @@ async def _abort(context: Any, error: YolopoolError) -> None:
 class GrpcServer:
     """A grpc.aio server with error mapping, reflection and health (NOT_SERVING until set).
 
-    After `connection_age_s` callers are asked to connect anew, so that they spread over servers
-    that were started since; open calls and streams go on. 0: never. `health_servicer` is told of
-    health by `set`, as the library's, which it replaces.
+    `health_servicer` is told of health by `set`, as the library's, which it replaces. `budget`:
+    where the bytes of requests count.
     """
 
     def __init__(
         self,
         service_names: Sequence[str],
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
-        connection_age_s: float = 0,
+        limits: GrpcLimits = GrpcLimits(),  # noqa: B008 - it is frozen
         health_servicer: Any = None,
         calls: OpenCalls | None = None,
+        budget: ByteBudget | None = None,
     ) -> None:
         self.calls = calls or OpenCalls()
+        self.intake = Intake(limits, budget or ByteBudget(_NO_BUDGET_BYTES))
         # First, so that errors of the other interceptors are mapped too.
-        self._errors = ErrorInterceptor(self.calls)
+        self._errors = ErrorInterceptor(self.calls, self.intake)
         self.server = grpc.aio.server(
-            interceptors=[self._errors, *interceptors],
-            options=(*SERVER_OPTIONS, *_age_options(connection_age_s)),
+            interceptors=[self._errors, *interceptors], options=limits.options()
         )
+        self._watching: asyncio.Task[None] | None = None
         self._service_names = list(service_names)
         self._health = health_servicer or health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
@@ -206,6 +219,7 @@ class GrpcServer:
         bound = self.listen(host, port, certificates, ask_clients)
         await self.set_serving(False)
         await self.server.start()
+        self._watching = asyncio.create_task(self.intake.watch(), name="slow callers")
         return bound
 
     async def set_serving(self, serving: bool) -> None:
@@ -231,6 +245,8 @@ class GrpcServer:
         self._errors.end_streams()
         # Replies may still be on their way; it returns as soon as none is.
         await self.server.stop(max(min(grace_s, MIN_STOP_GRACE_S), until - loop.time()))
+        if self._watching is not None:
+            self._watching.cancel()
 
 
 def open_channel(
@@ -242,10 +258,6 @@ def open_channel(
     if certificates is None:
         return grpc.aio.insecure_channel(address, options=options)
     return grpc.aio.secure_channel(address, certificates.of_client(), options=options)
-
-
-def _age_options(seconds: float) -> tuple[tuple[str, int], ...]:
-    return (("grpc.max_connection_age_ms", round(seconds * 1000)),) if seconds else ()
 
 
 def warn_if_open(host: str, what: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any, TextIO, cast
 
 import structlog
 
+from yolopool.masking import masked
 from yolopool.server.log_writer import DirectLog, LogFile, LogOutput, QueuedLog
 
 DRAIN_S = 1.0
@@ -50,6 +51,7 @@ def set_up_logs(
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([structlog.processors.format_exc_info] if json else []),
             renderer,
+            _masked,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", stream)),
@@ -59,6 +61,11 @@ def set_up_logs(
     if refused:
         structlog.get_logger().warning("the log file can't be opened", file=file, why=refused)
     return stream
+
+
+def _masked(_: Any, __: str, line: Any) -> str:
+    """Callers put keys and tokens where none belong, such as the name of a model."""
+    return masked(line)
 
 
 def dropped_lines() -> int:

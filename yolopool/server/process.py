@@ -7,8 +7,10 @@ import gc
 import json
 import os
 import signal
+import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from uuid import uuid4
 
 STDOUT = 1
 
@@ -28,6 +30,11 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+def unique_name() -> str:
+    """A name that no other process has, and that says where this one runs."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
 
 
 def announce(facts: Mapping[str, object]) -> None:

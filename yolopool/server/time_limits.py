@@ -1,8 +1,10 @@
-"""A time limit for code that runs while its task is being cancelled."""
+"""Tasks that are being cancelled: a time limit inside of one, and the end of all."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
+
+CANCEL_AGAIN_S = 0.2
 
 
 async def ends_within(waiting: Coroutine[Any, Any, object], limit_s: float) -> bool:
@@ -19,3 +21,13 @@ async def ends_within(waiting: Coroutine[Any, Any, object], limit_s: float) -> b
         return bool(done)
     finally:
         task.cancel()
+
+
+async def ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancels tasks until they end: while it connects, the store's library may mistake a
+    cancellation for a failed connection, and go on.
+    """
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=CANCEL_AGAIN_S)

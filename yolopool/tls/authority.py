@@ -4,9 +4,7 @@ Keys are P-256, which every TLS 1.2 and 1.3 library knows. Key files are of this
 """
 
 import datetime
-import ipaddress
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +12,13 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
 
 from yolopool.errors import FailedPrecondition, InvalidOption
-from yolopool.tls.certificates import SCHEME
+from yolopool.tls import signing
+from yolopool.tls.certificates import JOINED, SCHEME
 
-ROLES = ("control-plane", "worker", "client")
 AUTHORITY_DAYS = 3650
-# Clocks of a fleet differ.
-SKEW = datetime.timedelta(minutes=5)
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +57,15 @@ def create(folder: Path, now: float) -> Certificate:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(begins - SKEW)
+        .not_valid_before(begins - signing.SKEW)
         .not_valid_after(begins + datetime.timedelta(days=AUTHORITY_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    _write(key_path, _pem(key))
-    _write(path, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    write(key_path, pem(key))
+    write(path, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
     return shown(path)
 
 
@@ -82,42 +77,15 @@ def issue(
     `hosts`: names and addresses under which others reach the process. Raises InvalidOption, and
     FailedPrecondition if the folder has no authority.
     """
-    if role not in ROLES:
-        raise InvalidOption(f"role is {role!r}: give one of {', '.join(ROLES)}")
-    if not _NAME.fullmatch(name) or name == "ca":
-        raise InvalidOption(f"{name[:80]!r} is no name: give 1 to 64 of A-Z a-z 0-9 . _ -")
     if not 0 < days <= AUTHORITY_DAYS:
         raise InvalidOption(f"days is {days:g}: give more than 0, to {AUTHORITY_DAYS}")
-    authority, authority_key = _authority(folder)
     key = ec.generate_private_key(ec.SECP256R1())
-    begins = datetime.datetime.fromtimestamp(now, datetime.UTC)
-    ends = min(begins + datetime.timedelta(days=days), authority.not_valid_after_utc)
-    # All of the pool's processes are servers and clients of each other.
-    purposes = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
-    names = [
-        x509.UniformResourceIdentifier(f"{SCHEME}://{role}/{name}"),
-        *map(_general_name, hosts),
-    ]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .issuer_name(authority.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begins - SKEW)
-        .not_valid_after(ends)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()),
-            critical=False,
-        )
-        .sign(authority_key, hashes.SHA256())
+    certificate = _authority(folder).signed(
+        key.public_key(), name, role, hosts, datetime.timedelta(days=days), now
     )
-    _write(folder / f"{name}.key", _pem(key))
+    write(folder / f"{name}.key", pem(key))
     path = folder / f"{name}.pem"
-    _write(path, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    write(path, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
     return shown(path)
 
 
@@ -132,7 +100,7 @@ def shown(path: Path) -> Certificate:
         text = str(name.value)
         if isinstance(name, x509.UniformResourceIdentifier) and text.startswith(f"{SCHEME}://"):
             role = text.removeprefix(f"{SCHEME}://").partition("/")[0]
-        else:
+        elif not text.startswith(f"{JOINED}://"):
             hosts.append(text)
     subject = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return Certificate(
@@ -162,30 +130,16 @@ def _is_authority(certificate: x509.Certificate) -> bool:
     return found.value.ca
 
 
-def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def _authority(folder: Path) -> signing.Authority:
     try:
-        certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
-        key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), password=None)
+        return signing.read(folder / "ca.pem", folder / "ca.key")
     except (FileNotFoundError, ValueError) as error:
         raise FailedPrecondition(
             f"{folder} has no authority (ca.pem, ca.key): make one with 'yolopool certs init'"
         ) from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise FailedPrecondition(f"{folder / 'ca.key'} is no elliptic-curve key: make another")
-    return certificate, key
 
 
-def _general_name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        pass
-    if not re.fullmatch(r"(\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host):
-        raise InvalidOption(f"{host[:80]!r} is no host name and no address")
-    return x509.DNSName(host)
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
@@ -193,7 +147,7 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _write(path: Path, data: bytes, mode: int = 0o600) -> None:
+def write(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Whole or not at all, so that a process that reads it again never sees a half."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)

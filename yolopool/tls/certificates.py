@@ -9,12 +9,14 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
 # Who a certificate is of is a URI in it: yolopool://worker/NAME.
 SCHEME = "yolopool"
+# And, of one that joined with a token, yolopool-joined://ID: by that it is revoked.
+JOINED = "yolopool-joined"
 SYSTEM = "system"
 # How often the files are looked at, seconds.
 LOOK_S = 2.0
@@ -153,18 +155,29 @@ def _check(files: TlsFiles) -> None:
         ) from error
 
 
-def peer_of(context: Any) -> tuple[str, str] | None:
-    """Role and name in the certificate that the peer of a call showed; None: it showed none of
-    the pool's.
+class Peer(NamedTuple):
+    """What a certificate of the pool says. `joined`: the id by which it can be revoked, if any."""
+
+    role: str
+    name: str
+    joined: str = ""
+
+
+def peer_of(context: Any) -> Peer | None:
+    """What the certificate says that the peer of a call showed; None: it showed none of the
+    pool's.
     """
     auth_context = getattr(context, "auth_context", None)
     found = auth_context() if auth_context is not None else {}
+    peer, joined = None, ""
     for text in found.get("x509_subject_alternative_name", ()):
         scheme, _, rest = bytes(text).decode("utf-8", "replace").partition("://")
         role, _, name = rest.partition("/")
         if scheme == SCHEME and role and name:
-            return role, name
-    return None
+            peer = peer or Peer(role, name)
+        elif scheme == JOINED:
+            joined = rest
+    return peer._replace(joined=joined) if peer is not None else None
 
 
 async def follow(certificates: Certificates, renewed: Callable[[], Awaitable[None]]) -> None:

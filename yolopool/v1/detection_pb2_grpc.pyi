@@ -46,7 +46,9 @@ class DetectionServiceStub:
     VERSION_NOT_FOUND, ALIAS_NOT_FOUND, NOT_ASSIGNED: it was unloaded by force),
     FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY, MODEL_TOO_LARGE, VERSION_QUARANTINED:
     several images ended workers),
-    RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room),
+    RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room;
+    TENANT_RATE, TENANT_CONCURRENCY, TENANT_DAY, TENANT_MEMORY: a limit of the caller's tenant, or of
+    the model's),
     UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DEVICE_HUNG, DRAINING,
     REGISTRY_UNAVAILABLE: the model is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: nothing was
     run, by the estimate it would be late), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
@@ -55,8 +57,8 @@ class DetectionServiceStub:
     DetectStream: _grpc.StreamStreamMultiCallable[_detection_pb2.DetectStreamRequest, _detection_pb2.DetectStreamResponse]
     """Runs one model on the frames of a video, or on any images of one caller. The first message
     opens the stream, the others are its frames; each frame is answered by itself, as by Detect,
-    with its errors: an error of one frame does not end the stream. A frame that a full queue
-    refuses waits, and is sent again until its time is over.
+    with its errors: an error of one frame does not end the stream. A frame that a full queue, or
+    the rate or concurrency of its tenant, refuses waits, and is sent again until its time is over.
     Blocks until the caller has closed its side and all frames are answered. The server reads at
     most `window` frames ahead of what the caller has read, so both sides need little memory,
     however slow one of them is. Streams of one model and priority take turns. It is safe to send
@@ -82,7 +84,9 @@ class DetectionServiceAsyncStub(DetectionServiceStub):
     VERSION_NOT_FOUND, ALIAS_NOT_FOUND, NOT_ASSIGNED: it was unloaded by force),
     FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY, MODEL_TOO_LARGE, VERSION_QUARANTINED:
     several images ended workers),
-    RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room),
+    RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room;
+    TENANT_RATE, TENANT_CONCURRENCY, TENANT_DAY, TENANT_MEMORY: a limit of the caller's tenant, or of
+    the model's),
     UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DEVICE_HUNG, DRAINING,
     REGISTRY_UNAVAILABLE: the model is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: nothing was
     run, by the estimate it would be late), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
@@ -91,8 +95,8 @@ class DetectionServiceAsyncStub(DetectionServiceStub):
     DetectStream: _aio.StreamStreamMultiCallable[_detection_pb2.DetectStreamRequest, _detection_pb2.DetectStreamResponse]  # type: ignore[assignment]
     """Runs one model on the frames of a video, or on any images of one caller. The first message
     opens the stream, the others are its frames; each frame is answered by itself, as by Detect,
-    with its errors: an error of one frame does not end the stream. A frame that a full queue
-    refuses waits, and is sent again until its time is over.
+    with its errors: an error of one frame does not end the stream. A frame that a full queue, or
+    the rate or concurrency of its tenant, refuses waits, and is sent again until its time is over.
     Blocks until the caller has closed its side and all frames are answered. The server reads at
     most `window` frames ahead of what the caller has read, so both sides need little memory,
     however slow one of them is. Streams of one model and priority take turns. It is safe to send
@@ -121,7 +125,9 @@ class DetectionServiceServicer(metaclass=_abc_1.ABCMeta):
         VERSION_NOT_FOUND, ALIAS_NOT_FOUND, NOT_ASSIGNED: it was unloaded by force),
         FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY, MODEL_TOO_LARGE, VERSION_QUARANTINED:
         several images ended workers),
-        RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room),
+        RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room;
+        TENANT_RATE, TENANT_CONCURRENCY, TENANT_DAY, TENANT_MEMORY: a limit of the caller's tenant, or of
+        the model's),
         UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DEVICE_HUNG, DRAINING,
         REGISTRY_UNAVAILABLE: the model is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: nothing was
         run, by the estimate it would be late), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
@@ -136,8 +142,8 @@ class DetectionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_detection_pb2.DetectStreamResponse], _abc.AsyncIterator[_detection_pb2.DetectStreamResponse]]:
         """Runs one model on the frames of a video, or on any images of one caller. The first message
         opens the stream, the others are its frames; each frame is answered by itself, as by Detect,
-        with its errors: an error of one frame does not end the stream. A frame that a full queue
-        refuses waits, and is sent again until its time is over.
+        with its errors: an error of one frame does not end the stream. A frame that a full queue, or
+        the rate or concurrency of its tenant, refuses waits, and is sent again until its time is over.
         Blocks until the caller has closed its side and all frames are answered. The server reads at
         most `window` frames ahead of what the caller has read, so both sides need little memory,
         however slow one of them is. Streams of one model and priority take turns. It is safe to send

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from yolopool.v1 import types_pb2 as yolopool_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1byolopool/v1/importing.proto\x12\x0byolopool.v1\x1a\x17yolopool/v1/types.proto\"6\n\x12\x43laimImportRequest\x12\x10\n\x08importer\x18\x01 \x01(\t\x12\x0e\n\x06wait_s\x18\x02 \x01(\x02\":\n\x13\x43laimImportResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.yolopool.v1.ImportJob\"\xc8\x03\n\tImportJob\x12(\n\x07version\x18\x01 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12.\n\x08settings\x18\x02 \x01(\x0b\x32\x1c.yolopool.v1.VersionSettings\x12\x14\n\x0c\x61rtifact_uri\x18\x03 \x01(\t\x12\x10\n\x08\x61rtifact\x18\x04 \x01(\t\x12\x13\n\x0bsource_name\x18\x05 \x01(\t\x12\x16\n\x0epack_store_uri\x18\x06 \x01(\t\x12\x0f\n\x07lease_s\x18\x07 \x01(\x02\x12\x19\n\x11\x61rchitecture_yaml\x18\x08 \x01(\t\x12\x13\n\x0b\x63lass_names\x18\t \x03(\t\x12!\n\x05\x62uild\x18\n \x01(\x0b\x32\x12.yolopool.v1.Build\x12\x17\n\x0f\x63\x61libration_uri\x18\x0b \x01(\t\x12\x13\n\x0b\x63\x61libration\x18\x0c \x01(\t\x12\x43\n\x0frenamed_classes\x18\r \x03(\x0b\x32*.yolopool.v1.ImportJob.RenamedClassesEntry\x1a\x35\n\x13RenamedClassesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"+\n\x05\x42uild\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12\x11\n\tprecision\x18\x02 \x01(\t\"\xe6\x01\n\x13ReportImportRequest\x12\x10\n\x08importer\x18\x01 \x01(\t\x12(\n\x07version\x18\x02 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12/\n\x08progress\x18\x03 \x01(\x0b\x32\x1b.yolopool.v1.ImportProgressH\x00\x12)\n\x04pack\x18\x04 \x01(\x0b\x32\x19.yolopool.v1.ImportedPackH\x00\x12-\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1a.yolopool.v1.ImportFailureH\x00\x42\x08\n\x06report\"0\n\x0eImportProgress\x12\x10\n\x08\x66raction\x18\x01 \x01(\x02\x12\x0c\n\x04step\x18\x02 \x01(\t\"\xc7\x03\n\x0cImportedPack\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x04 \x03(\t\x12.\n\x08settings\x18\x05 \x01(\x0b\x32\x1c.yolopool.v1.VersionSettings\x12\x15\n\rweights_bytes\x18\x06 \x01(\x04\x12&\n\x1e\x61\x63tivation_bytes_per_megapixel\x18\x07 \x01(\x04\x12\x12\n\nparameters\x18\x08 \x01(\x04\x12\x10\n\x08warnings\x18\t \x03(\t\x12\x0e\n\x06gflops\x18\n \x01(\x02\x12\x16\n\x0e\x61rtifact_bytes\x18\x0b \x01(\x04\x12\x12\n\npack_bytes\x18\x0c \x01(\x04\x12\x0f\n\x07\x62\x61\x63kend\x18\r \x01(\t\x12\x11\n\tprecision\x18\x0e \x01(\t\x12\r\n\x05tried\x18\x0f \x03(\t\x12\x39\n\x08training\x18\x10 \x03(\x0b\x32\'.yolopool.v1.ImportedPack.TrainingEntry\x1a/\n\rTrainingEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"0\n\rImportFailure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x16\n\x14ReportImportResponse2\xb6\x01\n\rImportService\x12P\n\x0b\x43laimImport\x12\x1f.yolopool.v1.ClaimImportRequest\x1a .yolopool.v1.ClaimImportResponse\x12S\n\x0cReportImport\x12 .yolopool.v1.ReportImportRequest\x1a!.yolopool.v1.ReportImportResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1byolopool/v1/importing.proto\x12\x0byolopool.v1\x1a\x17yolopool/v1/types.proto\"6\n\x12\x43laimImportRequest\x12\x10\n\x08importer\x18\x01 \x01(\t\x12\x0e\n\x06wait_s\x18\x02 \x01(\x02\":\n\x13\x43laimImportResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.yolopool.v1.ImportJob\"\xdb\x03\n\tImportJob\x12(\n\x07version\x18\x01 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12.\n\x08settings\x18\x02 \x01(\x0b\x32\x1c.yolopool.v1.VersionSettings\x12\x14\n\x0c\x61rtifact_uri\x18\x03 \x01(\t\x12\x10\n\x08\x61rtifact\x18\x04 \x01(\t\x12\x13\n\x0bsource_name\x18\x05 \x01(\t\x12\x16\n\x0epack_store_uri\x18\x06 \x01(\t\x12\x0f\n\x07lease_s\x18\x07 \x01(\x02\x12\x19\n\x11\x61rchitecture_yaml\x18\x08 \x01(\t\x12\x13\n\x0b\x63lass_names\x18\t \x03(\t\x12!\n\x05\x62uild\x18\n \x01(\x0b\x32\x12.yolopool.v1.Build\x12\x17\n\x0f\x63\x61libration_uri\x18\x0b \x01(\t\x12\x13\n\x0b\x63\x61libration\x18\x0c \x01(\t\x12\x43\n\x0frenamed_classes\x18\r \x03(\x0b\x32*.yolopool.v1.ImportJob.RenamedClassesEntry\x12\x11\n\tsignature\x18\x14 \x01(\t\x1a\x35\n\x13RenamedClassesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"+\n\x05\x42uild\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12\x11\n\tprecision\x18\x02 \x01(\t\"\xe6\x01\n\x13ReportImportRequest\x12\x10\n\x08importer\x18\x01 \x01(\t\x12(\n\x07version\x18\x02 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12/\n\x08progress\x18\x03 \x01(\x0b\x32\x1b.yolopool.v1.ImportProgressH\x00\x12)\n\x04pack\x18\x04 \x01(\x0b\x32\x19.yolopool.v1.ImportedPackH\x00\x12-\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1a.yolopool.v1.ImportFailureH\x00\x42\x08\n\x06report\"0\n\x0eImportProgress\x12\x10\n\x08\x66raction\x18\x01 \x01(\x02\x12\x0c\n\x04step\x18\x02 \x01(\t\"\xc7\x03\n\x0cImportedPack\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x04 \x03(\t\x12.\n\x08settings\x18\x05 \x01(\x0b\x32\x1c.yolopool.v1.VersionSettings\x12\x15\n\rweights_bytes\x18\x06 \x01(\x04\x12&\n\x1e\x61\x63tivation_bytes_per_megapixel\x18\x07 \x01(\x04\x12\x12\n\nparameters\x18\x08 \x01(\x04\x12\x10\n\x08warnings\x18\t \x03(\t\x12\x0e\n\x06gflops\x18\n \x01(\x02\x12\x16\n\x0e\x61rtifact_bytes\x18\x0b \x01(\x04\x12\x12\n\npack_bytes\x18\x0c \x01(\x04\x12\x0f\n\x07\x62\x61\x63kend\x18\r \x01(\t\x12\x11\n\tprecision\x18\x0e \x01(\t\x12\r\n\x05tried\x18\x0f \x03(\t\x12\x39\n\x08training\x18\x10 \x03(\x0b\x32\'.yolopool.v1.ImportedPack.TrainingEntry\x1a/\n\rTrainingEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"0\n\rImportFailure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x16\n\x14ReportImportResponse2\xb6\x01\n\rImportService\x12P\n\x0b\x43laimImport\x12\x1f.yolopool.v1.ClaimImportRequest\x1a .yolopool.v1.ClaimImportResponse\x12S\n\x0cReportImport\x12 .yolopool.v1.ReportImportRequest\x1a!.yolopool.v1.ReportImportResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,23 +41,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLAIMIMPORTRESPONSE']._serialized_start=125
   _globals['_CLAIMIMPORTRESPONSE']._serialized_end=183
   _globals['_IMPORTJOB']._serialized_start=186
-  _globals['_IMPORTJOB']._serialized_end=642
-  _globals['_IMPORTJOB_RENAMEDCLASSESENTRY']._serialized_start=589
-  _globals['_IMPORTJOB_RENAMEDCLASSESENTRY']._serialized_end=642
-  _globals['_BUILD']._serialized_start=644
-  _globals['_BUILD']._serialized_end=687
-  _globals['_REPORTIMPORTREQUEST']._serialized_start=690
-  _globals['_REPORTIMPORTREQUEST']._serialized_end=920
-  _globals['_IMPORTPROGRESS']._serialized_start=922
-  _globals['_IMPORTPROGRESS']._serialized_end=970
-  _globals['_IMPORTEDPACK']._serialized_start=973
-  _globals['_IMPORTEDPACK']._serialized_end=1428
-  _globals['_IMPORTEDPACK_TRAININGENTRY']._serialized_start=1381
-  _globals['_IMPORTEDPACK_TRAININGENTRY']._serialized_end=1428
-  _globals['_IMPORTFAILURE']._serialized_start=1430
-  _globals['_IMPORTFAILURE']._serialized_end=1478
-  _globals['_REPORTIMPORTRESPONSE']._serialized_start=1480
-  _globals['_REPORTIMPORTRESPONSE']._serialized_end=1502
-  _globals['_IMPORTSERVICE']._serialized_start=1505
-  _globals['_IMPORTSERVICE']._serialized_end=1687
+  _globals['_IMPORTJOB']._serialized_end=661
+  _globals['_IMPORTJOB_RENAMEDCLASSESENTRY']._serialized_start=608
+  _globals['_IMPORTJOB_RENAMEDCLASSESENTRY']._serialized_end=661
+  _globals['_BUILD']._serialized_start=663
+  _globals['_BUILD']._serialized_end=706
+  _globals['_REPORTIMPORTREQUEST']._serialized_start=709
+  _globals['_REPORTIMPORTREQUEST']._serialized_end=939
+  _globals['_IMPORTPROGRESS']._serialized_start=941
+  _globals['_IMPORTPROGRESS']._serialized_end=989
+  _globals['_IMPORTEDPACK']._serialized_start=992
+  _globals['_IMPORTEDPACK']._serialized_end=1447
+  _globals['_IMPORTEDPACK_TRAININGENTRY']._serialized_start=1400
+  _globals['_IMPORTEDPACK_TRAININGENTRY']._serialized_end=1447
+  _globals['_IMPORTFAILURE']._serialized_start=1449
+  _globals['_IMPORTFAILURE']._serialized_end=1497
+  _globals['_REPORTIMPORTRESPONSE']._serialized_start=1499
+  _globals['_REPORTIMPORTRESPONSE']._serialized_end=1521
+  _globals['_IMPORTSERVICE']._serialized_start=1524
+  _globals['_IMPORTSERVICE']._serialized_end=1706
 # @@protoc_insertion_point(module_scope)

@@ -101,6 +101,7 @@ class ImportJob(_message.Message):
     CALIBRATION_URI_FIELD_NUMBER: _builtins.int
     CALIBRATION_FIELD_NUMBER: _builtins.int
     RENAMED_CLASSES_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     artifact_uri: _builtins.str
     artifact: _builtins.str
     """SHA-256 of the artifact."""
@@ -113,6 +114,8 @@ class ImportJob(_message.Message):
     calibration_uri: _builtins.str
     """Of an int8 build: a zip of images, and its SHA-256."""
     calibration: _builtins.str
+    signature: _builtins.str
+    """As in RegisterModelRequest; empty: none was checked."""
     @_builtins.property
     def version(self) -> _types_pb2.VersionKey: ...
     @_builtins.property
@@ -143,10 +146,11 @@ class ImportJob(_message.Message):
         calibration_uri: _builtins.str = ...,
         calibration: _builtins.str = ...,
         renamed_classes: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
+        signature: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "settings", b"settings", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_yaml", b"architecture_yaml", "artifact", b"artifact", "artifact_uri", b"artifact_uri", "build", b"build", "calibration", b"calibration", "calibration_uri", b"calibration_uri", "class_names", b"class_names", "lease_s", b"lease_s", "pack_store_uri", b"pack_store_uri", "renamed_classes", b"renamed_classes", "settings", b"settings", "source_name", b"source_name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_yaml", b"architecture_yaml", "artifact", b"artifact", "artifact_uri", b"artifact_uri", "build", b"build", "calibration", b"calibration", "calibration_uri", b"calibration_uri", "class_names", b"class_names", "lease_s", b"lease_s", "pack_store_uri", b"pack_store_uri", "renamed_classes", b"renamed_classes", "settings", b"settings", "signature", b"signature", "source_name", b"source_name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -185,6 +185,7 @@ class RegisterModelRequest(_message.Message):
     PLACEMENT_FIELD_NUMBER: _builtins.int
     RENAMED_CLASSES_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """name or team/name; each part 1..63 of [a-z0-9] and inner [._-]."""
     artifact: _builtins.str
@@ -198,6 +199,11 @@ class RegisterModelRequest(_message.Message):
     architecture_yaml: _builtins.str
     """Of an artifact that holds weights alone (a state dict): the model library's YAML text of the
     architecture. Needs class_names.
+    """
+    signature: _builtins.str
+    """Text of the .minisig file that minisign made of the artifact. Kept if it is of a signer that the
+    control plane trusts; refused if it is not, or not of these bytes. A control plane that trusts
+    nobody passes it over.
     """
     @_builtins.property
     def settings(self) -> _types_pb2.VersionSettings: ...
@@ -238,10 +244,11 @@ class RegisterModelRequest(_message.Message):
         placement: _types_pb2.Placement | None = ...,
         renamed_classes: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        signature: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement", "residency", b"residency", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_yaml", b"architecture_yaml", "artifact", b"artifact", "class_names", b"class_names", "metadata", b"metadata", "name", b"name", "placement", b"placement", "renamed_classes", b"renamed_classes", "request_id", b"request_id", "residency", b"residency", "settings", b"settings", "source_name", b"source_name", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_yaml", b"architecture_yaml", "artifact", b"artifact", "class_names", b"class_names", "metadata", b"metadata", "name", b"name", "placement", b"placement", "renamed_classes", b"renamed_classes", "request_id", b"request_id", "residency", b"residency", "settings", b"settings", "signature", b"signature", "source_name", b"source_name", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -386,6 +393,8 @@ class ModelVersion(_message.Message):
     TRIED_FIELD_NUMBER: _builtins.int
     TRAINING_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    SIGNER_FIELD_NUMBER: _builtins.int
+    SIGNED_COMMENT_FIELD_NUMBER: _builtins.int
     state: Global___VersionState.ValueType
     progress: _builtins.float
     """0..1 while IMPORTING, with the step under way."""
@@ -411,6 +420,11 @@ class ModelVersion(_message.Message):
     artifact_bytes: _builtins.int
     pack_bytes: _builtins.int
     pack: _builtins.str
+    signer: _builtins.str
+    """Whose signature of the artifact was checked when it was registered: the name of the key, and the
+    trusted comment. Empty: nobody's.
+    """
+    signed_comment: _builtins.str
     @_builtins.property
     def version(self) -> _types_pb2.VersionKey: ...
     @_builtins.property
@@ -491,10 +505,12 @@ class ModelVersion(_message.Message):
         tried: _abc.Iterable[_builtins.str] | None = ...,
         training: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        signer: _builtins.str = ...,
+        signed_comment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["build_of", b"build_of", "placement", b"placement", "residency", b"residency", "settings", b"settings", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "batching", b"batching", "build_of", b"build_of", "builds", b"builds", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gflops", b"gflops", "message", b"message", "metadata", b"metadata", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "placement", b"placement", "progress", b"progress", "reason", b"reason", "replicas", b"replicas", "residency", b"residency", "served", b"served", "settings", b"settings", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "training", b"training", "tried", b"tried", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "batching", b"batching", "build_of", b"build_of", "builds", b"builds", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gflops", b"gflops", "message", b"message", "metadata", b"metadata", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "placement", b"placement", "progress", b"progress", "reason", b"reason", "replicas", b"replicas", "residency", b"residency", "served", b"served", "settings", b"settings", "signed_comment", b"signed_comment", "signer", b"signer", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "training", b"training", "tried", b"tried", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -118,7 +118,7 @@ class ModelServiceServicer:
         A header without sha256 is for callers who do not know it: the answer has it, and nothing is
         kept of a call that breaks.
         Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET), RESOURCE_EXHAUSTED
-        (ARTIFACT_TOO_LARGE, DISK_FULL), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
+        (ARTIFACT_TOO_LARGE, DISK_FULL, TENANT_STORE: the caller's tenant has no room), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
         UNAVAILABLE (STORAGE_FAILED; also while another control plane receives the same file).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -131,8 +131,10 @@ class ModelServiceServicer:
         import then goes on). Not idempotent: each call makes a version, unless the same
         request_id is given again, which answers the version it made.
         Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION), NOT_FOUND
-        (ARTIFACT_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE). A failed import is no error
-        here: the answer's version says FAILED and why.
+        (ARTIFACT_NOT_FOUND), RESOURCE_EXHAUSTED (TENANT_STORE: the tenant that owns the name has no
+        room for the file), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
+        FAILED_PRECONDITION (SIGNATURE_REQUIRED) and INVALID_ARGUMENT (SIGNATURE_INVALID). A failed
+        import is no error here: the answer's version says FAILED and why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,8 +170,8 @@ class ModelServiceServicer:
         deadline passes (the load then goes on). Repeat: sets the same numbers again.
         One without pin ends a pin. Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND,
         FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY, MODEL_TOO_LARGE),
-        RESOURCE_EXHAUSTED (LEDGER_FULL: pinned models leave no room), UNAVAILABLE (NO_WORKER,
-        REGISTRY_UNAVAILABLE), INTERNAL (LOAD_FAILED), DEADLINE_EXCEEDED (with wait).
+        RESOURCE_EXHAUSTED (LEDGER_FULL: pinned models leave no room; TENANT_MEMORY: the tenant's do),
+        UNAVAILABLE (NO_WORKER, REGISTRY_UNAVAILABLE), INTERNAL (LOAD_FAILED), DEADLINE_EXCEEDED (with wait).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -219,7 +221,8 @@ class ModelServiceServicer:
         none and is READY at once. With wait, blocks as RegisterModel does. Repeat: answers the build
         there is; of one that FAILED, tries again.
         Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND (also ARTIFACT_NOT_FOUND: the calibration),
-        FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), RESOURCE_EXHAUSTED (TENANT_STORE),
+        UNAVAILABLE (REGISTRY_UNAVAILABLE).
         A build that failed is no error here: the answer says FAILED and why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

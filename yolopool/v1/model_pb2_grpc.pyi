@@ -40,7 +40,7 @@ class ModelServiceStub:
     A header without sha256 is for callers who do not know it: the answer has it, and nothing is
     kept of a call that breaks.
     Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET), RESOURCE_EXHAUSTED
-    (ARTIFACT_TOO_LARGE, DISK_FULL), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
+    (ARTIFACT_TOO_LARGE, DISK_FULL, TENANT_STORE: the caller's tenant has no room), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
     UNAVAILABLE (STORAGE_FAILED; also while another control plane receives the same file).
     """
     RegisterModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.RegisterModelRequest, _model_pb2.RegisterModelResponse]
@@ -49,8 +49,10 @@ class ModelServiceStub:
     import then goes on). Not idempotent: each call makes a version, unless the same
     request_id is given again, which answers the version it made.
     Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION), NOT_FOUND
-    (ARTIFACT_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE). A failed import is no error
-    here: the answer's version says FAILED and why.
+    (ARTIFACT_NOT_FOUND), RESOURCE_EXHAUSTED (TENANT_STORE: the tenant that owns the name has no
+    room for the file), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
+    FAILED_PRECONDITION (SIGNATURE_REQUIRED) and INVALID_ARGUMENT (SIGNATURE_INVALID). A failed
+    import is no error here: the answer's version says FAILED and why.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]
     """All models with their versions, what is wanted of each and where it is. Does not block."""
@@ -69,8 +71,8 @@ class ModelServiceStub:
     deadline passes (the load then goes on). Repeat: sets the same numbers again.
     One without pin ends a pin. Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND,
     FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY, MODEL_TOO_LARGE),
-    RESOURCE_EXHAUSTED (LEDGER_FULL: pinned models leave no room), UNAVAILABLE (NO_WORKER,
-    REGISTRY_UNAVAILABLE), INTERNAL (LOAD_FAILED), DEADLINE_EXCEEDED (with wait).
+    RESOURCE_EXHAUSTED (LEDGER_FULL: pinned models leave no room; TENANT_MEMORY: the tenant's do),
+    UNAVAILABLE (NO_WORKER, REGISTRY_UNAVAILABLE), INTERNAL (LOAD_FAILED), DEADLINE_EXCEEDED (with wait).
     """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.UnloadModelRequest, _model_pb2.UnloadModelResponse]
     """Wants a version nowhere; replicas leave behind their last tickets. With wait, blocks
@@ -100,7 +102,8 @@ class ModelServiceStub:
     none and is READY at once. With wait, blocks as RegisterModel does. Repeat: answers the build
     there is; of one that FAILED, tries again.
     Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND (also ARTIFACT_NOT_FOUND: the calibration),
-    FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), RESOURCE_EXHAUSTED (TENANT_STORE),
+    UNAVAILABLE (REGISTRY_UNAVAILABLE).
     A build that failed is no error here: the answer says FAILED and why.
     """
     SetVariant: _grpc.UnaryUnaryMultiCallable[_model_pb2.SetVariantRequest, _model_pb2.SetVariantResponse]
@@ -140,7 +143,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     A header without sha256 is for callers who do not know it: the answer has it, and nothing is
     kept of a call that breaks.
     Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET), RESOURCE_EXHAUSTED
-    (ARTIFACT_TOO_LARGE, DISK_FULL), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
+    (ARTIFACT_TOO_LARGE, DISK_FULL, TENANT_STORE: the caller's tenant has no room), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
     UNAVAILABLE (STORAGE_FAILED; also while another control plane receives the same file).
     """
     RegisterModel: _aio.UnaryUnaryMultiCallable[_model_pb2.RegisterModelRequest, _model_pb2.RegisterModelResponse]  # type: ignore[assignment]
@@ -149,8 +152,10 @@ class ModelServiceAsyncStub(ModelServiceStub):
     import then goes on). Not idempotent: each call makes a version, unless the same
     request_id is given again, which answers the version it made.
     Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION), NOT_FOUND
-    (ARTIFACT_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE). A failed import is no error
-    here: the answer's version says FAILED and why.
+    (ARTIFACT_NOT_FOUND), RESOURCE_EXHAUSTED (TENANT_STORE: the tenant that owns the name has no
+    room for the file), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
+    FAILED_PRECONDITION (SIGNATURE_REQUIRED) and INVALID_ARGUMENT (SIGNATURE_INVALID). A failed
+    import is no error here: the answer's version says FAILED and why.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]  # type: ignore[assignment]
     """All models with their versions, what is wanted of each and where it is. Does not block."""
@@ -169,8 +174,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     deadline passes (the load then goes on). Repeat: sets the same numbers again.
     One without pin ends a pin. Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND,
     FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY, MODEL_TOO_LARGE),
-    RESOURCE_EXHAUSTED (LEDGER_FULL: pinned models leave no room), UNAVAILABLE (NO_WORKER,
-    REGISTRY_UNAVAILABLE), INTERNAL (LOAD_FAILED), DEADLINE_EXCEEDED (with wait).
+    RESOURCE_EXHAUSTED (LEDGER_FULL: pinned models leave no room; TENANT_MEMORY: the tenant's do),
+    UNAVAILABLE (NO_WORKER, REGISTRY_UNAVAILABLE), INTERNAL (LOAD_FAILED), DEADLINE_EXCEEDED (with wait).
     """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_model_pb2.UnloadModelRequest, _model_pb2.UnloadModelResponse]  # type: ignore[assignment]
     """Wants a version nowhere; replicas leave behind their last tickets. With wait, blocks
@@ -200,7 +205,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     none and is READY at once. With wait, blocks as RegisterModel does. Repeat: answers the build
     there is; of one that FAILED, tries again.
     Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND (also ARTIFACT_NOT_FOUND: the calibration),
-    FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), RESOURCE_EXHAUSTED (TENANT_STORE),
+    UNAVAILABLE (REGISTRY_UNAVAILABLE).
     A build that failed is no error here: the answer says FAILED and why.
     """
     SetVariant: _aio.UnaryUnaryMultiCallable[_model_pb2.SetVariantRequest, _model_pb2.SetVariantResponse]  # type: ignore[assignment]
@@ -243,7 +249,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         A header without sha256 is for callers who do not know it: the answer has it, and nothing is
         kept of a call that breaks.
         Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET), RESOURCE_EXHAUSTED
-        (ARTIFACT_TOO_LARGE, DISK_FULL), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
+        (ARTIFACT_TOO_LARGE, DISK_FULL, TENANT_STORE: the caller's tenant has no room), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
         UNAVAILABLE (STORAGE_FAILED; also while another control plane receives the same file).
         """
 
@@ -258,8 +264,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         import then goes on). Not idempotent: each call makes a version, unless the same
         request_id is given again, which answers the version it made.
         Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION), NOT_FOUND
-        (ARTIFACT_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE). A failed import is no error
-        here: the answer's version says FAILED and why.
+        (ARTIFACT_NOT_FOUND), RESOURCE_EXHAUSTED (TENANT_STORE: the tenant that owns the name has no
+        room for the file), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
+        FAILED_PRECONDITION (SIGNATURE_REQUIRED) and INVALID_ARGUMENT (SIGNATURE_INVALID). A failed
+        import is no error here: the answer's version says FAILED and why.
         """
 
     @_abc_1.abstractmethod
@@ -302,8 +310,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         deadline passes (the load then goes on). Repeat: sets the same numbers again.
         One without pin ends a pin. Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND,
         FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY, MODEL_TOO_LARGE),
-        RESOURCE_EXHAUSTED (LEDGER_FULL: pinned models leave no room), UNAVAILABLE (NO_WORKER,
-        REGISTRY_UNAVAILABLE), INTERNAL (LOAD_FAILED), DEADLINE_EXCEEDED (with wait).
+        RESOURCE_EXHAUSTED (LEDGER_FULL: pinned models leave no room; TENANT_MEMORY: the tenant's do),
+        UNAVAILABLE (NO_WORKER, REGISTRY_UNAVAILABLE), INTERNAL (LOAD_FAILED), DEADLINE_EXCEEDED (with wait).
         """
 
     @_abc_1.abstractmethod
@@ -363,7 +371,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         none and is READY at once. With wait, blocks as RegisterModel does. Repeat: answers the build
         there is; of one that FAILED, tries again.
         Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND (also ARTIFACT_NOT_FOUND: the calibration),
-        FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), RESOURCE_EXHAUSTED (TENANT_STORE),
+        UNAVAILABLE (REGISTRY_UNAVAILABLE).
         A build that failed is no error here: the answer says FAILED and why.
         """
 

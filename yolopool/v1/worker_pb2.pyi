@@ -216,6 +216,8 @@ class InferRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SUSPECT_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
     encoded: _builtins.bytes
     priority: _types_pb2.Priority.ValueType
     request_id: _builtins.str
@@ -223,6 +225,9 @@ class InferRequest(_message.Message):
     """It was in the hands of a worker that was lost: it shares no pass, and no other suspect is in
     hand meanwhile, so that an image which ends its worker is known.
     """
+    tenant: _builtins.str
+    """Whose request it is, and its part of the device beside other tenants that wait; 0: 1."""
+    weight: _builtins.float
     @_builtins.property
     def version(self) -> _types_pb2.VersionKey: ...
     @_builtins.property
@@ -239,10 +244,12 @@ class InferRequest(_message.Message):
         priority: _types_pb2.Priority.ValueType = ...,
         request_id: _builtins.str = ...,
         suspect: _builtins.bool = ...,
+        tenant: _builtins.str = ...,
+        weight: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "image", b"image", "options", b"options", "raw", b"raw", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "image", b"image", "options", b"options", "priority", b"priority", "raw", b"raw", "request_id", b"request_id", "suspect", b"suspect", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "image", b"image", "options", b"options", "priority", b"priority", "raw", b"raw", "request_id", b"request_id", "suspect", b"suspect", "tenant", b"tenant", "version", b"version", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_image: _TypeAlias = _typing.Literal["encoded", "raw"]  # noqa: Y015
     _WhichOneofArgType_image: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
@@ -257,8 +264,11 @@ class InferResponse(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
     LEDGER_USED_BYTES_FIELD_NUMBER: _builtins.int
+    DEVICE_MS_FIELD_NUMBER: _builtins.int
     ledger_used_bytes: _builtins.int
     """Bytes the worker uses now, by its ledger."""
+    device_ms: _builtins.float
+    """The request's share of the device's time: of its passes, by images."""
     @_builtins.property
     def result(self) -> _detection_pb2.DetectResponse:
         """Its timing has the worker's stages; route, load wait and total are the caller's."""
@@ -271,10 +281,11 @@ class InferResponse(_message.Message):
         result: _detection_pb2.DetectResponse | None = ...,
         load: _types_pb2.LoadReport | None = ...,
         ledger_used_bytes: _builtins.int = ...,
+        device_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ledger_used_bytes", b"ledger_used_bytes", "load", b"load", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_ms", b"device_ms", "ledger_used_bytes", b"ledger_used_bytes", "load", b"load", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,15 +24,27 @@ from control_plane.gateway.proto_json import dumps
 from yolopool.errors import InvalidOption, YolopoolError
 from yolopool.v1 import (
     bench_pb2,
+    certificates_pb2,
     events_pb2,
     explain_pb2,
     fleet_pb2,
     keys_pb2,
     model_pb2,
     schedule_pb2,
+    tenants_pb2,
 )
 
-_FILES = (bench_pb2, events_pb2, explain_pb2, fleet_pb2, keys_pb2, model_pb2, schedule_pb2)
+_FILES = (
+    bench_pb2,
+    certificates_pb2,
+    events_pb2,
+    explain_pb2,
+    fleet_pb2,
+    keys_pb2,
+    model_pb2,
+    schedule_pb2,
+    tenants_pb2,
+)
 SERVICES = {
     name: service for file in _FILES for name, service in file.DESCRIPTOR.services_by_name.items()
 }
@@ -51,7 +63,7 @@ Timeout = Annotated[
 ]
 # JSON may have these as they are, and many libraries split lines there.
 _LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
-_ALWAYS = (400, 429, 500, 503, 504)
+_ALWAYS = (400, 429, 500, 503, 504, 507)
 
 
 class JsonLines(StreamingResponse):

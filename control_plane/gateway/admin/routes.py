@@ -97,6 +97,15 @@ ROUTES = (
         verb="DELETE", path="/v1/schedules/{name}", rpc="ScheduleService/DeleteSchedule",
         status=204, errors=(404, 409),
     ),
+    Route(verb="GET", path="/v1/certificates", rpc="CertificateService/ListCertificates"),
+    Route(
+        verb="POST", path="/v1/certificates/join-tokens", rpc="CertificateService/CreateJoinToken",
+        body="", status=201, errors=(409,),
+    ),
+    Route(
+        verb="DELETE", path="/v1/certificates/{name}", rpc="CertificateService/RevokeCertificate",
+        errors=(404,),
+    ),
     Route(verb="GET", path="/v1/keys", rpc="KeyService/ListKeys"),
     Route(verb="POST", path="/v1/keys", rpc="KeyService/CreateKey", body="", status=201),
     Route(
@@ -106,6 +115,16 @@ ROUTES = (
     Route(
         verb="DELETE", path="/v1/keys/{id}", rpc="KeyService/RevokeKey", answer="key",
         errors=(404, 409),
+    ),
+    Route(verb="GET", path="/v1/tenants", rpc="TenantService/ListTenants"),
+    Route(verb="GET", path="/v1/usage", rpc="TenantService/GetUsage", query=("name", "days")),
+    Route(
+        verb="PUT", path="/v1/tenants/{name}", rpc="TenantService/SetTenant",
+        body="tenant", answer="tenant", errors=(409,),
+    ),
+    Route(
+        verb="DELETE", path="/v1/tenants/{name}", rpc="TenantService/DeleteTenant",
+        query=("confirm", "dry_run"), errors=(409,),
     ),
 )  # fmt: skip
 

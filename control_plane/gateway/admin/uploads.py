@@ -39,7 +39,7 @@ ARTIFACT, MODEL = "/v1/artifacts/{sha256}", "/v1/models/{model:path}"
 _CHUNK_BYTES = 1 << 20
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 _SETTINGS = tuple(types_pb2.VersionSettings.DESCRIPTOR.fields_by_name)
-_REGISTRATION = ("class_names", "source_name", "request_id")
+_REGISTRATION = ("class_names", "source_name", "request_id", "signature")
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": _FILE}}}
 

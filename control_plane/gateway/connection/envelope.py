@@ -14,13 +14,15 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from control_plane.caller import TRACEPARENT, trace_of_header
-from control_plane.gateway.connection.http_limits import BodyBudget, BodyLimits, BodyRule
+from control_plane.gateway.connection.http_limits import BodyLimits, BodyRule
 from control_plane.gateway.connection.http_protocol import TASKS
 from control_plane.gateway.connection.origins import Origins
 from control_plane.gateway.dispatch import Caller
 from control_plane.gateway.problem import problem
-from yolopool.errors import Draining, MessageTooLarge, OutOfMemory, PermissionDenied
+from yolopool.errors import Draining, MessageTooLarge, PermissionDenied
 from yolopool.names import REQUEST_ID
+from yolopool.server.limits.byte_budget import ByteBudget
+from yolopool.server.limits.intake import no_room
 from yolopool.server.open_calls import typed_error
 
 # Keys of a scope: the id, the `traceparent` of what this process does for the call, the values
@@ -38,7 +40,7 @@ def request_id_of(scope: Scope) -> str:
 
 def take_room(scope: Scope, count: int) -> None:
     """For bytes that a door makes of a body, such as by unpacking it: until the request is answered
-    they count as bytes that were sent. Raises TooManyBodies.
+    they count as bytes that were sent. Raises RequestMemoryFull.
     """
     scope[_ROOM_KEY](count)
 
@@ -72,17 +74,11 @@ class BodyTooLarge(HTTPException, MessageTooLarge):
         MessageTooLarge.__init__(self, detail)
 
 
-class TooManyBodies(HTTPException, OutOfMemory):
-    def __init__(self, detail: str) -> None:
-        HTTPException.__init__(self, 503, detail)
-        OutOfMemory.__init__(self, detail, retry_after_s=1.0)
-
-
 class Envelope:
     """Wraps the application of the HTTP port."""
 
     def __init__(
-        self, application: ASGIApp, limits: BodyLimits, budget: BodyBudget, origins: Origins
+        self, application: ASGIApp, limits: BodyLimits, budget: ByteBudget, origins: Origins
     ) -> None:
         self._application = application
         self._limits = limits
@@ -97,7 +93,13 @@ class Envelope:
         task = asyncio.current_task()
         tasks.add(task)
         try:
-            if self._origins.are_foreign(scope["method"], call.host, call.origin, call.site):
+            if self._origins.is_strange(call.host):
+                raise PermissionDenied(
+                    f"{call.host[:200]} is no name of this machine: name it by "
+                    "--http-allowed-hosts if it is, or use its address"
+                )
+            method, page = scope["method"], call.page
+            if self._origins.are_foreign(method, call.host, call.origin, call.site, page):
                 raise PermissionDenied(
                     f"a page of {call.origin[:200] or 'another site'} may not call this: name its "
                     "origin by --http-cors-origins if it is to"
@@ -131,13 +133,14 @@ class _Call:
         "_stated",
         "host",
         "origin",
+        "page",
         "scope",
         "site",
         "taken_bytes",
     )
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, rule: BodyRule, budget: BodyBudget
+        self, scope: Scope, receive: Receive, send: Send, rule: BodyRule, budget: ByteBudget
     ) -> None:
         self._receive, self._send = receive, send
         self._limit, self._budget = rule.limit_bytes, budget
@@ -152,6 +155,7 @@ class _Call:
         self._is_awaited = b"expect" in headers
         self._stated = int(headers.get(b"content-length", 0))
         self.host, self.origin, self.site = said(b"host"), said(b"origin"), said(b"sec-fetch-site")
+        self.page = said(b"referer")
         trace = trace_of_header(said(_TRACEPARENT))
         # Two of these are refused.
         shown = [value.decode("latin-1") for name, value in scope["headers"] if name == _SHOWN]
@@ -182,7 +186,7 @@ class _Call:
 
     def _take(self, count: int) -> None:
         if not self._budget.take(count):
-            raise TooManyBodies("this process holds as many bytes of requests as it may: try again")
+            raise no_room(count)
         self.taken_bytes += count
 
     async def send(self, message: Message) -> None:

@@ -14,11 +14,11 @@ _BASE64_NUMERATOR, _BASE64_DENOMINATOR = 4, 3
 class HttpLimits:
     """Sizes are bytes. `header_timeout_s`: from the connection, or the first byte of a later
     request, to the end of its header. In each `stall_timeout_s` a body that is being sent, and an
-    answer that is being read, must move on by `min_bytes_per_s`. `max_bodies_bytes`: of all
-    requests together, from their arrival until they are answered.
+    answer that is being read, must move on by `min_bytes_per_s`.
     """
 
     max_connections: int = 4096
+    max_connections_an_address: int = 2048
     max_header_bytes: int = 32 * 1024
     max_headers: int = 100
     max_pipelined: int = 8
@@ -28,7 +28,6 @@ class HttpLimits:
     min_bytes_per_s: int = 1000
     linger_s: float = 5.0
     keep_alive_s: float = 75.0
-    max_bodies_bytes: int = 512 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +71,3 @@ def body_limits(
             BodyRule("PUT", re.compile(r"/v1/(artifacts|models)/"), max_artifact_bytes, True),
         )
     )
-
-
-class BodyBudget:
-    """The bytes of bodies in this process. `take` before they are kept, `give` them back."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self.taken_bytes = 0
-
-    def take(self, count: int) -> bool:
-        """False: there is no room for so many, and none were taken."""
-        if self.taken_bytes + count > self.limit_bytes:
-            return False
-        self.taken_bytes += count
-        return True
-
-    def give(self, count: int) -> None:
-        self.taken_bytes -= count

@@ -6,6 +6,7 @@ of a header, for a body or a reader that stands still, nor for pipelined request
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, cast
@@ -41,6 +42,7 @@ class HttpDoor:
         self.draining = False
         # Connections without a request, the longest waiting first: they make room for others.
         self.waiting: dict[HttpProtocol, None] = {}
+        self.by_address = Counter[str]()
 
 
 def without_offers(data: bytes) -> tuple[bytes, bytes]:
@@ -96,6 +98,11 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._outlet = _Outlet(transport, self._end)
         door = self._door
+        self._address = self.client[0] if self.client else ""
+        door.by_address[self._address] += 1
+        if door.by_address[self._address] > door.limits.max_connections_an_address:
+            self._refuse(429, "this address has all connections that one may have: close some", 1.0)
+            return
         if len(self.connections) > door.limits.max_connections:
             longest = next(iter(door.waiting), None)
             if longest is None:
@@ -106,6 +113,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.waiting.pop(self, None)
+        self._door.by_address[self._address] -= 1
+        if not self._door.by_address[self._address]:
+            del self._door.by_address[self._address]
         super().connection_lost(exc)
         for task in self._tasks:
             task.cancel()

@@ -16,6 +16,8 @@ from control_plane.gateway.kserve.operations import (
 )
 from yolopool.kserve import grpc_service_pb2 as kserve
 from yolopool.kserve import grpc_service_pb2_grpc
+from yolopool.server.limits.byte_budget import ByteBudget
+from yolopool.server.limits.intake import no_room
 from yolopool.server.open_calls import typed_error
 
 SERVICE = "inference.GRPCInferenceService"
@@ -25,8 +27,9 @@ WINDOW, UNIT_BYTES = AT_ONCE, 1024**2
 
 
 class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, budget: ByteBudget) -> None:
         self._operations = operations
+        self._budget = budget
 
     async def ServerLive(
         self, request: kserve.ServerLiveRequest, context: Any
@@ -69,7 +72,7 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelStreamInfer(
         self, requests: AsyncIterator[kserve.ModelInferRequest], context: Any
     ) -> AsyncIterator[kserve.ModelStreamInferResponse]:
-        stream = _Stream(self._operations, requests, context)
+        stream = _Stream(self._operations, self._budget, requests, context)
         try:
             async for answer in stream.answers():
                 yield answer
@@ -140,9 +143,9 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         raise no_settings()
 
 
-def add_to(operations: Operations, server: grpc.aio.Server) -> None:
-    """Before the server starts."""
-    service = InferenceService(operations)
+def add_to(operations: Operations, server: grpc.aio.Server, budget: ByteBudget) -> None:
+    """Before the server starts. The bytes of streams count in `budget`."""
+    service = InferenceService(operations, budget)
     grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, server)
 
 
@@ -151,9 +154,9 @@ def _caller(context: Any) -> Caller:
     return Caller(DOOR, context.time_remaining(), metadata, context.peer())
 
 
-def _units(request: kserve.ModelInferRequest) -> int:
+def _units(request: kserve.ModelInferRequest, size_bytes: int) -> int:
     images = max((tensor.shape[0] for tensor in request.inputs if tensor.shape), default=1)
-    return min(WINDOW, max(images, 1 + request.ByteSize() // UNIT_BYTES))
+    return min(WINDOW, max(images, 1 + size_bytes // UNIT_BYTES))
 
 
 class _Stream:
@@ -164,10 +167,12 @@ class _Stream:
     def __init__(
         self,
         operations: Operations,
+        budget: ByteBudget,
         requests: AsyncIterator[kserve.ModelInferRequest],
         context: Any,
     ) -> None:
         self._operations = operations
+        self._budget = budget
         self._requests = requests
         self._context = context
         self._room = asyncio.Semaphore(WINDOW)
@@ -195,19 +200,26 @@ class _Stream:
     async def _read(self) -> None:
         try:
             async for request in self._requests:
-                units = _units(request)
+                size_bytes = request.ByteSize()
+                units = _units(request, size_bytes)
                 for _ in range(units):
                     await self._room.acquire()
-                task = asyncio.create_task(self._answer(request))
+                task = asyncio.create_task(self._answer(request, size_bytes))
+                del request  # the next may be long in coming
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
                 self._in_order.put_nowait((units, task))
         finally:
             self._in_order.put_nowait(None)
 
-    async def _answer(self, request: kserve.ModelInferRequest) -> kserve.ModelStreamInferResponse:
+    async def _answer(
+        self, request: kserve.ModelInferRequest, size_bytes: int
+    ) -> kserve.ModelStreamInferResponse:
         response = kserve.ModelStreamInferResponse()
+        held_bytes = size_bytes if self._budget.take(size_bytes) else 0
         try:
+            if held_bytes < size_bytes:
+                raise no_room(size_bytes)
             answer = await self._operations.infer(request, _caller(self._context))
         except Exception as error:
             # The stream has no place for a status: what there is of one is in the text.
@@ -215,6 +227,8 @@ class _Stream:
             response.error_message = f"{typed.code}: {typed.reason}: {typed.message}"
             response.infer_response.id = request.id
             return response
+        finally:
+            self._budget.give(held_bytes)
         answer.parameters["triton_final_response"].bool_param = True
         response.infer_response.CopyFrom(answer)
         return response

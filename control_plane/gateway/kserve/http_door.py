@@ -21,7 +21,7 @@ from control_plane.gateway.kserve.operations import (
     no_shared_memory,
 )
 from control_plane.gateway.problem import headers_of
-from yolopool.codes import CODES
+from yolopool.codes import http_status
 from yolopool.errors import Cancelled, InvalidArgument, MessageTooLarge, NotFound
 from yolopool.kserve import grpc_service_pb2 as kserve
 from yolopool.server.open_calls import typed_error
@@ -170,7 +170,7 @@ def failure(error: Exception, request: Request) -> Response:
     fields = {"error": typed.message, "reason": typed.reason, "retryable": typed.retryable}
     if "request_id" in typed.details:
         fields["request_id"] = typed.details["request_id"]
-    return JSONResponse(fields, CODES[typed.code].http_status, headers_of(typed))
+    return JSONResponse(fields, http_status(typed.code, typed.reason), headers_of(typed))
 
 
 def _message(message: Message) -> Response:

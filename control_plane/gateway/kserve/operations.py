@@ -20,6 +20,8 @@ from yolopool.errors import (
     ModelImportFailed,
     ModelNotReady,
     NotFound,
+    TenantConcurrency,
+    TenantRate,
     Unimplemented,
     YolopoolError,
 )
@@ -49,6 +51,8 @@ Ask = Callable[[str, Message, Caller], Awaitable[None]]
 # Images of one request or stream that wait in the queue of a worker at once. It has 64 places: one
 # caller alone never fills it, and leaves room for others.
 AT_ONCE = 32
+# An image of several waits no longer for its tenant's turn where the caller has no time limit.
+MAX_PACE_S = 30.0
 # So many are packed within milliseconds; more are packed beside the event loop.
 _FEW_OBJECTS = 1000
 
@@ -135,10 +139,7 @@ class Operations:
 
         async def detect(one: detection_pb2.DetectRequest) -> detection_pb2.DetectResponse:
             async with room:
-                answer: detection_pb2.DetectResponse = await self._dispatch.unary(
-                    _DETECT, one, caller
-                )
-                return answer
+                return await self._paced(one, caller)
 
         tasks = [asyncio.create_task(detect(one)) for one in requests]
         try:
@@ -151,6 +152,22 @@ class Operations:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _paced(
+        self, image: detection_pb2.DetectRequest, caller: Caller
+    ) -> detection_pb2.DetectResponse:
+        """An image of several: it waits where its tenant's rate or concurrency makes it wait."""
+        while True:
+            try:
+                answer: detection_pb2.DetectResponse = await self._dispatch.unary(
+                    _DETECT, image, caller
+                )
+                return answer
+            except (TenantRate, TenantConcurrency) as error:
+                left_s, wait_s = caller.time_remaining(), error.retry_after_s or 0.0
+                if wait_s >= (MAX_PACE_S if left_s is None else left_s):
+                    raise
+                await asyncio.sleep(wait_s)
 
     async def model_ready(self, name: str, version: str, caller: Caller) -> bool:
         try:

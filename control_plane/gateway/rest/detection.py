@@ -16,7 +16,7 @@ from yolopool.v1 import detection_pb2
 METHOD = "/yolopool.v1.DetectionService/Detect"
 JSON, CSV = "application/json", "text/csv"
 OFFERED = (JSON, CSV, *FORMATS)
-_ERRORS = (400, 404, 406, 408, 409, 413, 415, 429, 500, 503, 504)
+_ERRORS = (400, 404, 406, 408, 409, 413, 415, 422, 429, 500, 503, 504)
 
 
 def router(dispatch: Dispatch, pictures: Pictures, max_parts: int) -> APIRouter:

@@ -4,7 +4,7 @@ from control_plane.caller import CallContext
 from control_plane.convert.validation import check_importer
 from control_plane.convert.versions import key_in, key_out, pack_in, settings_in, settings_out
 from control_plane.models.import_jobs import LEASE_S, ImportJobs
-from control_plane.store.artifacts import FolderArtifacts
+from control_plane.store.files.artifacts import FolderArtifacts
 from control_plane.types.version import ModelVersion
 from yolopool.errors import InvalidOption
 from yolopool.v1 import importing_pb2, importing_pb2_grpc
@@ -55,6 +55,7 @@ class ImportService(importing_pb2_grpc.ImportServiceServicer):
             architecture_yaml=given.architecture_yaml,
             class_names=given.class_names,
             renamed_classes=given.renamed,
+            signature=given.signature,
         )
         if given.build_of is not None:
             (ordered,) = given.served.values()

@@ -7,10 +7,12 @@ import structlog
 
 from control_plane.caller import CallContext
 from control_plane.convert.heartbeat import HeartbeatDecoder
-from control_plane.convert.validation import WORKER_ID, check_worker
+from control_plane.convert.validation import WORKER_ID, check_heartbeat, check_worker
 from control_plane.convert.versions import token_in
 from control_plane.convert.workers import worker_in
 from control_plane.routing.worker_exits import WorkerExitHandler
+from control_plane.store import bounds
+from control_plane.store.bounds import check_room
 from control_plane.store.registry import ObservedState
 from control_plane.types.worker import WorkerExit, WorkerInfo
 from control_plane.view.crash_loops import MAX_OUTPUT_CHARS
@@ -52,7 +54,12 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
         worker = worker_in(check_worker(request.worker), self._lease_until())
         token = token_in(request.highest_token) if request.HasField("highest_token") else None
         old = self._view.workers.get(worker.id)
-        self._view.join(worker, token)
+        if old is None:
+            check_room(self._view.workers, bounds.MAX_WORKERS, "workers")
+        try:
+            self._view.join(worker, token)
+        except InvalidTransition as error:
+            raise InvalidWorker(f"{error}: restart the worker") from error
         if old is None or old.incarnation != worker.incarnation:
             log.info(
                 "worker joined",
@@ -81,7 +88,8 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
                 raise WorkerNotFound(f"worker {request.worker.id!r} is not known here: join again")
             token = token_in(request.highest_token) if request.HasField("highest_token") else None
             try:
-                worker = decoder.read(request.worker, self._lease_until(), joined)
+                message = check_heartbeat(request.worker)
+                worker = decoder.read(message, self._lease_until(), joined)
                 self._view.apply_heartbeat(worker, token)
             except InvalidTransition as error:
                 raise InvalidWorker(f"{error}: restart the worker") from error

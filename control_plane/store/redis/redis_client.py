@@ -1,24 +1,34 @@
 """Makes a Redis client from a URL: unix socket, TCP, TLS or Sentinel.
 
-unix:///path/redis.sock, redis://host:port/db, rediss:// with TLS, and
-redis+sentinel://[user:password@]host:port,host:port/master-name[/db].
+unix:///path/redis.sock, redis://host:port/db, and
+redis+sentinel://[user:password@]host:port,host:port/master-name[/db]; rediss:// and
+rediss+sentinel:// with TLS, whose files are read anew for each connection.
 """
 
 import re
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, SSLConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedSSLConnection,
+)
 from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
+from control_plane.store.redis.redis_access import RedisAccess
+
 FORMS = (
-    "unix:///path/redis.sock, redis://[user:password@]host:port[/db], rediss://... (TLS, with "
-    "?ssl_ca_certs=FILE), or redis+sentinel://[user:password@]host:port,host:port/master-name[/db]"
+    "unix:///path/redis.sock, redis://[user:password@]host:port[/db], "
+    "redis+sentinel://[user:password@]host:port,host:port/master-name[/db], or rediss://... and "
+    "rediss+sentinel://... for TLS"
 )
-SCHEMES = ("unix", "redis", "rediss", "redis+sentinel")
+SCHEMES = ("unix", "redis", "rediss", "redis+sentinel", "rediss+sentinel")
+# Options of a URL with which anyone could be the server.
+UNCHECKED = {"ssl_cert_reqs": ("none", "optional"), "ssl_check_hostname": ("false", "no", "0")}
 
 
 READ_ONLY = (
@@ -33,7 +43,19 @@ REFUSALS = {
 }
 
 
-def connect(url: str, password: str | None, timeout_s: float) -> Redis:
+class _Tls(SSLConnection):
+    def _connection_arguments(self) -> Any:
+        self.ssl_context.context = None  # a renewed certificate may be in the files
+        return super()._connection_arguments()
+
+
+class _SentinelTls(SentinelManagedSSLConnection):
+    def _connection_arguments(self) -> Any:
+        self.ssl_context.context = None
+        return super()._connection_arguments()
+
+
+def connect(url: str, access: RedisAccess | None, timeout_s: float) -> Redis:
     """A client that is not connected yet. Raises ValueError, which lists the forms of a URL."""
     scheme = url.partition("://")[0]
     if scheme not in SCHEMES or "://" not in url:
@@ -48,12 +70,18 @@ def connect(url: str, password: str | None, timeout_s: float) -> Redis:
         "retry": Retry(NoBackoff(), 1),
         "health_check_interval": 15,
     }
-    if password is not None:
-        common["password"] = password
+    access = access or RedisAccess()
+    common |= {"username": access.user} if access.user else {}
+    common |= {"password": access.password} if access.password else {}
     try:
-        if scheme == "redis+sentinel":
-            return _sentinel(url, common)
+        _check_options(url)
+        if scheme.startswith("rediss"):
+            common |= _tls(access)
+        if scheme.endswith("+sentinel"):
+            return _sentinel(url, common, access, scheme.startswith("rediss"))
         client: Redis = Redis.from_url(url, **common)
+        if scheme == "rediss":
+            client.connection_pool.connection_class = _Tls
         return client
     except (ValueError, OSError) as error:
         raise ValueError(f"{_hidden(url)}: {error}: give {FORMS}") from error
@@ -83,7 +111,25 @@ def refusal_of(error: BaseException) -> str | None:
     return next((REFUSALS[word] for word in words if word in REFUSALS), None)
 
 
-def _sentinel(url: str, common: dict[str, Any]) -> Redis:
+def _tls(access: RedisAccess) -> dict[str, Any]:
+    """Without an authority those that this machine trusts; names are checked."""
+    files = {
+        "ssl_ca_certs": access.authority,
+        "ssl_certfile": access.certificate,
+        "ssl_keyfile": access.key,
+    }
+    return {name: file for name, file in files.items() if file}
+
+
+def _check_options(url: str) -> None:
+    for name, value in parse_qsl(urlsplit(url).query):
+        if value.lower() in UNCHECKED.get(name, ()):
+            raise ValueError(
+                f"{name}={value} lets anyone be the server: give its authority (redis_ca) instead"
+            )
+
+
+def _sentinel(url: str, common: dict[str, Any], access: RedisAccess, secure: bool) -> Redis:
     """A client of the master of that name, looked up at each connection."""
     parts = urlsplit(url)
     credentials, _, places = parts.netloc.rpartition("@")
@@ -94,19 +140,29 @@ def _sentinel(url: str, common: dict[str, Any]) -> Redis:
     settings = dict(common)
     if credentials:
         user, _, secret = credentials.partition(":")
-        settings.update(username=unquote(user) or None)
+        settings.setdefault("username", unquote(user) or None)
         settings.setdefault("password", unquote(secret))
     settings.update(parse_qsl(parts.query))
     # The password of the data is not sent to the sentinels: they have their own.
     own = {
-        name: settings[name] for name in ("socket_timeout", "socket_connect_timeout", "protocol")
+        name: settings[name]
+        for name in settings
+        if name in ("socket_timeout", "socket_connect_timeout", "protocol", "retry")
+        or name.startswith("ssl_")
     }
-    sentinel_password = settings.pop("sentinel_password", "")
+    sentinel_password = access.sentinel_password or settings.pop("sentinel_password", "")
+    settings.pop("sentinel_password", None)
     if sentinel_password:
         own["password"] = sentinel_password
+    if secure:
+        own["ssl"] = settings["ssl"] = True
     build: Any = Sentinel  # untyped
     sentinel = build(hosts, sentinel_kwargs=own, **settings, db=int(db or 0))
     master: Redis = sentinel.master_for(name)
+    if secure:
+        master.connection_pool.connection_class = _SentinelTls
+        for one in sentinel.sentinels:
+            one.connection_pool.connection_class = _Tls
     return master
 
 

@@ -11,6 +11,10 @@ WORKERS = "yolopool:workers"  # set: worker ids
 CORDONS = "yolopool:cordons"  # hash: worker id -> incarnation that is to drain
 SCHEDULES = "yolopool:schedules"  # hash: name -> schedule
 API_KEYS = "yolopool:api_keys"  # hash: id -> key, with hashes of its secrets
+TENANTS = "yolopool:tenants"  # hash: name -> tenant
+PARTS = "yolopool:parts"  # hash: revision, :control plane -> end, tenant -> demand, share as JSON
+USAGE = "yolopool:usage:"  # + day: hash: tenant\\nmeasure -> amount; expires
+USAGE_SEQUENCE = "yolopool:usage_sequence:"  # + control plane: its last addition; expires
 FOOTPRINTS = "yolopool:footprints"  # hash: pack, variant, device kind[/class] -> JSON
 WORKER = "yolopool:worker:"  # + id: worker; expires
 EVENTS = "yolopool:events"  # stream, capped: event -> JSON
@@ -18,6 +22,6 @@ LOG = "yolopool:log"  # stream: <revision>-1, mark, [hash, field] that were writ
 CHANGES = "yolopool:changes"  # channel: revision
 
 # Hashes whose fields the log names: desired state.
-LOGGED = (VERSIONS, WANTS, CORDONS, SCHEDULES, NUMBERS, API_KEYS)
+LOGGED = (VERSIONS, WANTS, CORDONS, SCHEDULES, NUMBERS, API_KEYS, TENANTS)
 # Hashes whose lengths are recorded with each revision.
 COUNTED = (*LOGGED, IMPORTS)

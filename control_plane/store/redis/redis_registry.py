@@ -11,7 +11,10 @@ from typing import TypeVar
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
+from control_plane.settings import Settings
 from control_plane.store import codec
+from control_plane.store.redis.redis_access import RedisAccess, access_of
+from control_plane.store.redis.redis_accounts import RedisAccounts
 from control_plane.store.redis.redis_keys import (
     API_KEYS,
     CHANGES,
@@ -21,6 +24,7 @@ from control_plane.store.redis.redis_keys import (
     LOGGED,
     NUMBERS,
     SCHEDULES,
+    TENANTS,
     VERSIONS,
     WANTS,
     WORKER,
@@ -58,19 +62,25 @@ end
 """
 
 
+def registry_of(settings: Settings) -> "RedisRegistry":
+    """By the settings. Raises OSError and ValueError for what can't be used of them."""
+    return RedisRegistry(settings.redis, access_of(settings))
+
+
 class RedisRegistry(WriteVerbs):
     """`url` as `redis_client` says; `timeout_s` bounds every command."""
 
     def __init__(
         self,
         url: str,
-        password: str | None = None,
+        access: RedisAccess | None = None,
         timeout_s: float = 2.0,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._store = RedisStore(url, password, timeout_s, wall_clock)
+        self._store = RedisStore(url, access, timeout_s, wall_clock)
         self._redis = self._store.redis
         self._lease = RedisLease(self._store)
+        self.accounts = RedisAccounts(self._store)
         self._restore = RedisRestore(self._store)
         # A blocking read must return before the socket times out.
         self._max_wait_s = timeout_s / 2
@@ -106,10 +116,11 @@ class RedisRegistry(WriteVerbs):
 
     async def desired(self) -> Desired:
         stand, maps = await self._store.read([("HGETALL", name) for name in LOGGED])
-        versions, wants, cordons, schedules, numbers, api_keys = maps.values()
+        versions, wants, cordons, schedules, numbers, api_keys, tenants = maps.values()
         known = [codec.decode_version(text) for text in versions.values()]
         wanted = [codec.decode_want(text) for text in wants.values()]
         issued = [codec.decode_api_key(text) for text in api_keys.values()]
+        sharing = [codec.decode_tenant(text) for text in tenants.values()]
         planned = [codec.decode_schedule(text) for text in schedules.values()]
         return Desired(
             int(stand.revision),
@@ -120,6 +131,7 @@ class RedisRegistry(WriteVerbs):
             {schedule.name: schedule for schedule in planned},
             {name: int(number) for name, number in numbers.items()},
             {key.id: key for key in issued},
+            {tenant.name: tenant for tenant in sharing},
             stand.mark,
         )
 
@@ -139,6 +151,7 @@ class RedisRegistry(WriteVerbs):
             codec.decode_fields(fields[SCHEDULES], str, codec.decode_schedule),
             codec.decode_fields(fields[NUMBERS], str, int),
             codec.decode_fields(fields[API_KEYS], str, codec.decode_api_key),
+            codec.decode_fields(fields[TENANTS], str, codec.decode_tenant),
         )
 
     async def changes(self) -> AsyncIterator[int]:

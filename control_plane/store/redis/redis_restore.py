@@ -22,6 +22,7 @@ from control_plane.store.redis.redis_keys import (
     META,
     NUMBERS,
     SCHEDULES,
+    TENANTS,
     VERSIONS,
     WANTS,
 )
@@ -72,6 +73,7 @@ HASHES: Mapping[str, tuple[str, Callable[[str], Any], Callable[[str], Any]]] = {
     "schedules": (SCHEDULES, str, codec.decode_schedule),
     "numbers": (NUMBERS, str, int),
     "api_keys": (API_KEYS, str, codec.decode_api_key),
+    "tenants": (TENANTS, str, codec.decode_tenant),
     "jobs": (IMPORTS, codec.decode_key, codec.decode_job),
 }
 
@@ -154,6 +156,7 @@ def _commands(salvage: Salvage, mark: str, epoch: int | None) -> list[Command]:
         dict(desired.schedules),
         dict(desired.numbers),
         dict(desired.api_keys),
+        dict(desired.tenants),
         dict(salvage.jobs),
     )
     rewritten = {HASHES[part][0] for part in written}

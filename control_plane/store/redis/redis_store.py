@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from redis.exceptions import RedisError
 
+from control_plane.store.redis.redis_access import RedisAccess
 from control_plane.store.redis.redis_client import READ_ONLY, connect, disconnect, refusal_of
 from control_plane.store.redis.redis_keys import CHANGES, COUNTED, LEASE, LOG, LOGGED, META
 from control_plane.store.redis.redis_stand import LENGTHS, UNREAD, Stand, checked
@@ -130,11 +131,11 @@ class RedisStore:
     def __init__(
         self,
         url: str,
-        password: str | None,
+        access: RedisAccess | None,
         timeout_s: float,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.redis: Any = connect(url, password, timeout_s)
+        self.redis: Any = connect(url, access, timeout_s)
         self._timeout_s = timeout_s
         self._wall_clock = wall_clock
         self._writing = asyncio.Lock()
@@ -222,7 +223,7 @@ class RedisStore:
         self, transaction: RedisTransaction, token: FencingToken | None
     ) -> int:
         """As the script COMMIT."""
-        commands = commands_of(transaction.writes)
+        commands = commands_of(transaction.writes, transaction.replies)
         # The fields of desired state that the commands write.
         touched = [command[1:3] for command in commands if command[1] in LOGGED]
         arguments: list[str | int] = [

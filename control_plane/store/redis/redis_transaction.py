@@ -11,6 +11,7 @@ from control_plane.store.redis.redis_keys import (
     NUMBERS,
     REQUEST,
     SCHEDULES,
+    TENANTS,
     VERSIONS,
     WANTS,
 )
@@ -18,6 +19,7 @@ from control_plane.store.redis.redis_stand import UNREAD, Stand
 from control_plane.store.registry import REQUEST_ID_KEPT_S
 from control_plane.store.transaction import ImportJob, Transaction, Writes
 from control_plane.types.access.api_key import ApiKey
+from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Want
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
@@ -40,7 +42,7 @@ class RedisTransaction(Transaction):
     def __init__(self, stand: Stand, replies: Mapping[Read, Any]) -> None:
         super().__init__()
         self.stand = stand
-        self._replies = replies
+        self.replies = replies
 
     @property
     def revision(self) -> int:
@@ -80,6 +82,9 @@ class RedisTransaction(Transaction):
     def api_key(self, id_: str) -> ApiKey | None:
         return self._decoded(_field(API_KEYS, id_), codec.decode_api_key)
 
+    def tenant(self, name: str) -> Tenant | None:
+        return self._decoded(_field(TENANTS, name), codec.decode_tenant)
+
     def number(self, name: str) -> int:
         return self._decoded(_field(NUMBERS, name), int) or 0
 
@@ -99,10 +104,10 @@ class RedisTransaction(Transaction):
 
     def _reply(self, read: Read) -> Any:
         self._need([read])
-        return self._replies[read]
+        return self.replies[read]
 
     def _need(self, reads: Sequence[Read]) -> None:
-        missing = list(dict.fromkeys(read for read in reads if read not in self._replies))
+        missing = list(dict.fromkeys(read for read in reads if read not in self.replies))
         if missing or self.stand is UNREAD:
             raise NotRead(missing)
 
@@ -115,16 +120,30 @@ def _request(request_id: str) -> Read:
     return ("GET", REQUEST + request_id)
 
 
-def commands_of(writes: Writes) -> list[Command]:
-    """What makes these writes."""
+def commands_of(writes: Writes, replies: Mapping[Read, Any] | None = None) -> list[Command]:
+    """What makes these writes; `replies`: what the verb read, which may be of another release."""
     kept = str(int(REQUEST_ID_KEPT_S))
+
+    def records(
+        key: str,
+        kind: type[Record],
+        values: Mapping[Any, Record | None],
+        encode: Callable[[Record], str],
+    ) -> Iterator[Command]:
+        for command in _fields(key, values, encode):
+            before = replies.get(_field(key, command[2])) if replies else None
+            if command[0] == "HSET" and before is not None:
+                command[3] = codec.keeping(kind, command[3], before)
+            yield command
+
     return [
-        *_fields(VERSIONS, writes.versions, codec.encode_version),
-        *_fields(WANTS, writes.wants, codec.encode_want),
+        *records(VERSIONS, ModelVersion, writes.versions, codec.encode_version),
+        *records(WANTS, Want, writes.wants, codec.encode_want),
         *_fields(CORDONS, writes.cordons, str),
-        *_fields(SCHEDULES, writes.schedules, codec.encode_schedule),
+        *records(SCHEDULES, Schedule, writes.schedules, codec.encode_schedule),
         *_fields(NUMBERS, writes.numbers, str),
-        *_fields(API_KEYS, writes.api_keys, codec.encode_api_key),
+        *records(API_KEYS, ApiKey, writes.api_keys, codec.encode_api_key),
+        *records(TENANTS, Tenant, writes.tenants, codec.encode_tenant),
         *_fields(IMPORTS, writes.jobs, codec.encode_job),
         *(
             ["SET", REQUEST + request_id, str(key), "EX", kept]

@@ -1,8 +1,13 @@
 """API keys as the registry keeps them: who holds one, what it allows, and hashes of its secret."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
+
+from yolopool.errors import InvalidOption
+
+MAX_PATTERNS, MAX_PATTERN_CHARS = 64, 130
 
 
 class Role(StrEnum):
@@ -14,6 +19,7 @@ class Role(StrEnum):
     # Of the pool's own processes, which may do nothing else.
     WORKER = "worker"  # join, import
     CONTROL_PLANE = "control-plane"  # ask the leader, in the name of its own callers
+    JOIN = "join"  # get a first certificate, once
 
     def allows(self, needed: "Role") -> bool:
         """Whether a caller of this role may do what needs that one."""
@@ -23,7 +29,7 @@ class Role(StrEnum):
 
 
 _PEOPLE = (Role.DETECT, Role.OPERATE, Role.ADMIN)
-_OWN = (Role.WORKER, Role.CONTROL_PLANE)
+_OWN = (Role.WORKER, Role.CONTROL_PLANE, Role.JOIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,21 @@ class SecretHash:
 
     salt: str
     digest: str
+    until_unix_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """The process that a key of the role join lets in, once, and that it became.
+
+    `name` is empty until the process has one, `joined_unix_s` 0 until it joined; `until_unix_s` is
+    the end of its newest certificate. `hosts`: none: the address that it joins from.
+    """
+
+    role: Role
+    name: str = ""
+    hosts: tuple[str, ...] = ()
+    joined_unix_s: float = 0.0
     until_unix_s: float = 0.0
 
 
@@ -52,9 +73,35 @@ class ApiKey:
     created_unix_s: float
     expires_unix_s: float = 0.0
     revoked_unix_s: float = 0.0
+    joins: Joining | None = None
 
     def is_valid(self, now: float) -> bool:
         return not self.revoked_unix_s and not 0 < self.expires_unix_s <= now
+
+    def joined(
+        self, name: str, hosts: tuple[str, ...], now: float, until_unix_s: float
+    ) -> "ApiKey":
+        """A join token that was used: nothing is left of its secret, so that it lets in nobody."""
+        assert self.joins is not None, "it is a join token"
+        joins = replace(
+            self.joins, name=name, hosts=hosts, joined_unix_s=now, until_unix_s=until_unix_s
+        )
+        return replace(self, secrets=(), expires_unix_s=0.0, joins=joins)
+
+    def renewed(self, until_unix_s: float) -> "ApiKey":
+        """A process whose newest certificate ends then."""
+        assert self.joins is not None, "it joined"
+        return replace(self, joins=replace(self.joins, until_unix_s=until_unix_s))
+
+    def holds(self, name: str, now: float) -> bool:
+        """Whether it is a process of this name whose certificate is valid."""
+        joins = self.joins
+        return (
+            joins is not None
+            and joins.name == name
+            and not self.revoked_unix_s
+            and joins.until_unix_s > now
+        )
 
     def makes_keys(self, now: float) -> bool:
         """Whether its holder may make keys."""
@@ -74,6 +121,21 @@ class ApiKey:
         """With a new secret; the one before it is valid for `overlap_s` seconds more."""
         former = [replace(one, until_unix_s=now + overlap_s) for one in self.valid_secrets(now)[:1]]
         return replace(self, secrets=(secret, *(former if overlap_s > 0 else ())))
+
+
+def checked_grants(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Patterns as a caller has them, none: all; one that says * alone makes the others needless.
+    Raises InvalidOption.
+    """
+    grants = tuple(dict.fromkeys(patterns)) or ("*",)
+    if len(grants) > MAX_PATTERNS:
+        raise InvalidOption(f"models: at most {MAX_PATTERNS} patterns, or *")
+    for pattern in grants:
+        if not 0 < len(pattern) <= MAX_PATTERN_CHARS or not pattern.isprintable():
+            raise InvalidOption(
+                f"models: a pattern has 1 to {MAX_PATTERN_CHARS} characters, such as team-a/*"
+            )
+    return ("*",) if "*" in grants else grants
 
 
 def is_granted(grants: tuple[str, ...], model: str) -> bool:

@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from yolopool import errors
 from yolopool.error_table import BY_REASON
 from yolopool.server.grpc_server import GrpcServer
+from yolopool.server.limits.grpc_limits import GrpcLimits
 from yolopool.status import error_from_rpc
 from yolopool.v1 import detection_pb2, detection_pb2_grpc
 
@@ -125,7 +126,7 @@ async def test_a_full_disk_of_the_server_is_typed(address: str) -> None:
 
 
 async def test_callers_connect_anew_and_open_calls_go_on() -> None:
-    server = GrpcServer([NAME], connection_age_s=0.02)
+    server = GrpcServer([NAME], limits=GrpcLimits(connection_age_s=0.02))
     peers = Peers()  # type: ignore[abstract] # it has no streams
     detection_pb2_grpc.add_DetectionServiceServicer_to_server(peers, server.server)
     port = await server.start("127.0.0.1", 0)

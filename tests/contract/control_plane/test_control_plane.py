@@ -704,6 +704,40 @@ async def test_wrong_announcements_are_refused(rig: Rig, changes: dict[str, str]
     assert isinstance(error, errors.InvalidWorker)
 
 
+async def test_a_worker_does_not_say_that_it_is_lost_and_never_goes_back(rig: Rig) -> None:
+    one = ScriptedWorker("w1")
+    one.address = "127.0.0.1:5"
+    report = one.report()
+    await rig.membership.Join(membership_pb2.JoinRequest(worker=report))
+    for state in (fleet_pb2.WORKER_STATE_LOST, fleet_pb2.WORKER_STATE_STARTING):
+        report.state = state
+        error = await refused(rig.membership.Join(membership_pb2.JoinRequest(worker=report)))
+        assert isinstance(error, errors.InvalidWorker)
+        error = await refused(_beat(rig, report))
+        assert isinstance(error, errors.InvalidWorker)
+    assert rig.plane.view.workers["w1"].state == "READY"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"address": "nowhere"}, {"io_addresses": ["x"]}, {"device_kind": "abacus"}]
+)
+async def test_wrong_heartbeats_are_refused(rig: Rig, changes: dict[str, Any]) -> None:
+    one = ScriptedWorker("w1")
+    one.address = "127.0.0.1:5"
+    report = one.report()
+    await rig.membership.Join(membership_pb2.JoinRequest(worker=report))
+    report.MergeFrom(fleet_pb2.Worker(**changes))
+    assert isinstance(await refused(_beat(rig, report)), errors.InvalidWorker)
+
+
+async def _beat(rig: Rig, report: fleet_pb2.Worker) -> Any:
+    async def beats() -> AsyncIterator[membership_pb2.HeartbeatRequest]:
+        yield membership_pb2.HeartbeatRequest(worker=report)
+
+    call = rig.membership.Heartbeat(beats())
+    return await call.read()
+
+
 @pytest.mark.parametrize("addresses", [["127.0.0.1:5", "nowhere"], ["127.0.0.1:5"] * 65])
 async def test_wrong_io_processes_are_refused(rig: Rig, addresses: list[str]) -> None:
     one = ScriptedWorker("w1")

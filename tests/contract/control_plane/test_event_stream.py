@@ -203,7 +203,9 @@ async def test_a_caller_who_leaves_frees_the_stream(rig: Rig, http: httpx.AsyncC
     host, port = rig.addresses.http.split(":")
     for pause_s in (0, 0.01, 0.1, 0.3):
         _, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"GET /v1/events?follow=true&worker=nobody HTTP/1.1\r\nhost: x\r\n\r\n")
+        writer.write(
+            b"GET /v1/events?follow=true&worker=nobody HTTP/1.1\r\nhost: localhost\r\n\r\n"
+        )
         await asyncio.sleep(pause_s)
         writer.close()
     await asyncio.sleep(0.4)
@@ -245,7 +247,7 @@ async def test_a_reader_that_reads_nothing_takes_no_memory(
     host, port = rig.addresses.http.split(":")
     await asyncio.get_running_loop().sock_connect(small, (host, int(port)))
     reader, writer = await asyncio.open_connection(sock=small, limit=64 * 1024)
-    writer.write(b"GET /v1/events?follow=true&worker=w1 HTTP/1.1\r\nhost: x\r\n\r\n")
+    writer.write(b"GET /v1/events?follow=true&worker=w1 HTTP/1.1\r\nhost: localhost\r\n\r\n")
     await reader.readuntil(b"retry: ")
     count, long = 6000, "x" * 2000
     for number in range(count):

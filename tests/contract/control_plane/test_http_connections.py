@@ -15,7 +15,7 @@ from tests.contract.control_plane_rig import Rig, ScriptedWorker
 from tests.waiting import becomes
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CHUNKED = "Transfer-Encoding: chunked\r\n"
 
 
@@ -82,7 +82,7 @@ def at_once(setting: Setting) -> None:
 
 
 def post(fields: str = "", query: str = "model=none", body: bytes = b"") -> bytes:
-    return f"POST /v1/detect?{query} HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode() + body
+    return f"POST /v1/detect?{query} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n".encode() + body
 
 
 # --- where a request ends -------------------------------------------------------------------------
@@ -92,7 +92,9 @@ def post(fields: str = "", query: str = "model=none", body: bytes = b"") -> byte
     "request_",
     [
         pytest.param(b"GET /livez HTTP/1.1\r\n\r\n", id="no host"),
-        pytest.param(b"GET /livez HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", id="two hosts"),
+        pytest.param(
+            b"GET /livez HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", id="two hosts"
+        ),
         pytest.param(post("Transfer-Encoding: gzip, chunked\r\n", body=b"0\r\n\r\n"), id="packed"),
         pytest.param(post("Transfer-Encoding: xchunked\r\n", body=b"0\r\n\r\n"), id="coding"),
     ],
@@ -186,7 +188,9 @@ async def test_who_is_refused_while_it_sends_hears_why(
 
 
 async def test_a_head_of_what_has_no_end_ends(setting: Setting) -> None:
-    caller = await setting.asked(b"HEAD /v1/events?follow=true HTTP/1.1\r\nHost: x\r\n\r\n", GET)
+    caller = await setting.asked(
+        b"HEAD /v1/events?follow=true HTTP/1.1\r\nHost: localhost\r\n\r\n", GET
+    )
     head = await caller.reader.readuntil(b"\r\n\r\n")
     assert b"text/event-stream" in head
     assert (await caller.answer())[0] == 200
@@ -194,6 +198,9 @@ async def test_a_head_of_what_has_no_end_ends(setting: Setting) -> None:
 
 async def test_no_redirect_to_where_a_caller_says(setting: Setting) -> None:
     caller = await setting.asked(b"GET /v1/fleet/ HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+    status, fields, body = await caller.answer()
+    assert (status, "location" in fields, b"evil.example" in body) == (403, False, True)
+    caller = await setting.asked(b"GET /v1/fleet/ HTTP/1.1\r\nHost: localhost:1\r\n\r\n")
     status, fields, body = await caller.answer()
     assert (status, "location" in fields, b"/v1/fleet/" in body) == (404, False, True)
 
@@ -203,7 +210,7 @@ async def test_no_redirect_to_where_a_caller_says(setting: Setting) -> None:
 
 async def test_pages_of_other_sites_change_nothing(setting: Setting) -> None:
     form = "Content-Type: text/plain\r\nContent-Length: 0\r\n"
-    unload = f"POST /v1/models/shapes/unload?wait=true HTTP/1.1\r\nHost: x\r\n{form}"
+    unload = f"POST /v1/models/shapes/unload?wait=true HTTP/1.1\r\nHost: localhost\r\n{form}"
     for fields in (
         "Origin: https://evil.example\r\nSec-Fetch-Site: cross-site\r\n",
         "Origin: https://evil.example\r\n",
@@ -228,8 +235,9 @@ async def test_a_caller_who_leaves_in_a_body_is_no_surprise(setting: Setting) ->
     with capture_logs() as lines:
         for begin in (
             post("Content-Length: 10\r\n", body=b"x"),
-            b"PUT /v1/artifacts/%s HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx" % (b"a" * 64),
-            b"POST /v1/models HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+            b"PUT /v1/artifacts/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx"
+            % (b"a" * 64),
+            b"POST /v1/models HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
         ):
             caller = await setting.asked(begin)
             await becomes(lambda: gateway.tasks)

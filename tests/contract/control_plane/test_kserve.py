@@ -407,7 +407,7 @@ REFUSED: list[tuple[str, bytes, dict[str, str], int]] = [
     (INFER, b"no gzip", {"content_encoding": "gzip"}, 400),
     (INFER, gzip.compress(b"{}")[:-4], {"content_encoding": "gzip"}, 400),
     (INFER, b"{}", {"content_encoding": "br"}, 400),
-    (INFER, BROKEN, {"inference_header_content_length": "0"}, 400),
+    (INFER, BROKEN, {"inference_header_content_length": "0"}, 415),
     ("/v2/models/absent/infer", IN_JSON, {}, 404),
     ("/v2/models/team/one/versions/9/infer", IN_JSON, {}, 404),
     ("/v2/models/team/one/versions/x/infer", IN_JSON, {}, 400),
@@ -438,11 +438,11 @@ async def test_a_packed_body_is_not_unpacked_beyond_a_bound(doors: Doors) -> Non
     packed = b"".join(bomb.compress(bytes(2**20)) for _ in range(140)) + bomb.flush()
     assert len(packed) < 2**20
     answer = await doors.post(INFER, packed, content_encoding="deflate")
-    assert (answer.status_code, answer.json()["reason"]) == (429, "MESSAGE_TOO_LARGE")
+    assert (answer.status_code, answer.json()["reason"]) == (413, "MESSAGE_TOO_LARGE")
 
 
 async def test_what_is_unpacked_counts_as_bytes_of_requests(tmp_path: Path) -> None:
-    async with Rig(tmp_path, http_max_body_memory_bytes=2**20) as rig:
+    async with Rig(tmp_path, max_request_memory_bytes=2**20) as rig:
         address = f"http://{rig.addresses.http}"
         async with httpx.AsyncClient(base_url=address, timeout=30) as http:
 
@@ -452,7 +452,7 @@ async def test_what_is_unpacked_counts_as_bytes_of_requests(tmp_path: Path) -> N
                 return answer.status_code, answer.json()["reason"]
 
             for _ in range(3):  # and are given back
-                assert await sent(2 * 2**20) == (429, "OUT_OF_MEMORY")
+                assert await sent(2 * 2**20) == (503, "REQUEST_MEMORY_FULL")
                 assert await sent(2**19) == (400, "INVALID_ARGUMENT")
 
 

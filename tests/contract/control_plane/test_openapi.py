@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -27,9 +28,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from control_plane.types.access.api_key import ApiKey, Role, SecretHash
+from control_plane.types.access.api_key import ApiKey, Joining, Role, SecretHash
 from tests.contract.control_plane_rig import Rig
 from tests.matrix import SEED, is_full
+from yolopool.tls import authority, signing
 
 CHECKS = [
     not_a_server_error,
@@ -50,6 +52,9 @@ AWAY = {503, 504}
 
 
 # Of a caller whose secret nobody has.
+JOINED = ApiKey(
+    "abcdef0123", "", "", Role.JOIN, (), (), 1.0, joins=Joining(Role.WORKER, "gpu-1", (), 1.0, 9e9)
+)
 KEY = ApiKey("0123456789", "", "", Role.DETECT, ("*",), (SecretHash("00", "00"),), 1.0)
 
 
@@ -65,6 +70,11 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         folder = tmp_path_factory.mktemp("openapi")
         async with Rig(folder, default_deadline_s=0.3, camera_model=MODEL) as rig:
             await rig.registry.put_api_key(KEY)
+            await rig.registry.put_api_key(JOINED)
+            # Without keys and TLS none is given an authority: this one signs all the same.
+            authority.create(folder / "certs", time.time())
+            signer = signing.read(folder / "certs" / "ca.pem", folder / "certs" / "ca.key")
+            rig.plane._services._certificates._signer = signer
             await rig.worker("w1", kind="cpu")
             await rig.worker("spare")
             await rig.ready(MODEL, CHANGED)
@@ -152,6 +162,13 @@ RIGHT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "GET /v1/keys": ({}, {}),
     "POST /v1/keys/{id}/rotate": ({"id": KEY.id}, {}),
     "DELETE /v1/keys/{id}": ({"id": KEY.id}, {}),
+    "PUT /v1/tenants/{name}": ({"name": "north"}, {"json": {"limits": {"requests_per_s": 2.5}}}),
+    "GET /v1/tenants": ({}, {}),
+    "GET /v1/usage": ({}, {"params": {"name": "north", "days": 2}}),
+    "DELETE /v1/tenants/{name}": ({"name": "north"}, {"params": {"confirm": "north"}}),
+    "GET /v1/certificates": ({}, {}),
+    "POST /v1/certificates/join-tokens": ({}, {"json": {"role": "worker"}}),
+    "DELETE /v1/certificates/{name}": ({"name": "gpu-1"}, {}),
     "POST /v1/models/{model}/unload": (OF_MODEL, {}),
     "POST /v1/store/sweep": ({}, {"json": {"dry_run": True}}),
     "POST /v1/workers/{worker}/drain": ({"worker": "spare"}, {}),

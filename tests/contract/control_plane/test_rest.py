@@ -217,7 +217,7 @@ async def test_the_picture_is_drawn_on_the_upright_image(setting: Setting, media
 
 async def test_no_picture_of_what_pillow_does_not_read(setting: Setting) -> None:
     answer = await setting.detect(content=b"no picture", headers={"accept": "image/png"})
-    assert (answer.status_code, answer.json()["reason"]) == (400, "IMAGE_NOT_DECODABLE")
+    assert (answer.status_code, answer.json()["reason"]) == (415, "IMAGE_NOT_DECODABLE")
     assert answer.headers["content-type"] == PROBLEM
 
 
@@ -318,7 +318,9 @@ async def test_a_caller_who_leaves_ends_its_detect(setting: Setting) -> None:
     host, _, port = setting.rig.addresses.http.rpartition(":")
     _, writer = await asyncio.open_connection(host, int(port))
     began = len(setting.worker.inferred)
-    writer.write(b"POST /v1/detect?model=shapes HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+    writer.write(
+        b"POST /v1/detect?model=shapes HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"
+    )
     await becomes(lambda: len(setting.worker.inferred) > began)
     writer.close()
     await becomes(lambda: setting.worker.cancelled == before + 1)
@@ -375,7 +377,7 @@ async def test_the_trace_is_in_the_log_by_every_door(setting: Setting) -> None:
 async def test_many_calls_over_one_connection(setting: Setting) -> None:
     host, _, port = setting.rig.addresses.http.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    call = b"POST /v1/detect?model=%s HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n"
+    call = b"POST /v1/detect?model=%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000\r\n\r\n"
     for model, status in ((b"shapes", b"200"), (b"none", b"404"), (b"shapes", b"200")):
         writer.write(call % model + b"x" * 1000)
         await asyncio.sleep(0.01)

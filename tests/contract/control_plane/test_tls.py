@@ -33,6 +33,7 @@ from yolopool.v1 import (
 )
 
 HOSTS = ("127.0.0.1", "localhost")
+EXPIRES = "yolopool_certificate_expires_timestamp_seconds"
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,18 @@ async def test_http_is_encrypted_too(rig: Encrypted, fleet: Fleet) -> None:
         assert (await http.get(f"https://{rig.addresses.http}/livez")).status_code == 200
         with pytest.raises(httpx.HTTPError):
             await http.get(f"http://{rig.addresses.http}/livez")
+
+
+async def test_a_metric_says_when_the_certificate_runs_out(rig: Encrypted, fleet: Fleet) -> None:
+    context = ssl.create_default_context(cafile=str(fleet.folder / "ca.pem"))
+    key = await admin_of(rig)
+    shown = authority.shown(fleet.folder / "plane.pem")
+    async with httpx.AsyncClient(
+        verify=context, headers={"authorization": f"Bearer {key}"}
+    ) as http:
+        text = (await http.get(f"https://{rig.addresses.http}/metrics")).text
+    (line,) = [one for one in text.splitlines() if one.startswith(EXPIRES)]
+    assert float(line.split()[1]) == shown.until_unix_s
 
 
 def a_worker() -> fleet_pb2.Worker:

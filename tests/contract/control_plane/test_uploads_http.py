@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from control_plane.store import artifacts
+from control_plane.store.files import artifacts
 from tests.contract.control_plane.test_admin_http import fits, problem
 from tests.contract.control_plane_rig import Rig, refused
 from tests.waiting import becomes
@@ -43,7 +43,7 @@ async def cut(rig: Rig, path: str, headers: str, data: bytes) -> None:
     """Sends a part of a body, and leaves once most of it has arrived."""
     host, port = rig.addresses.http.split(":")
     _, writer = await asyncio.open_connection(host, int(port))
-    writer.write(f"PUT {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n\r\n".encode() + data)
+    writer.write(f"PUT {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n\r\n".encode() + data)
     partial = rig.store / "partial"
     await becomes(lambda: any(one.stat().st_size > 600_000 for one in partial.iterdir()))
     writer.close()
@@ -312,7 +312,7 @@ async def test_a_full_disk_is_told_and_nothing_stays(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(artifacts, "_settle", full)
-    answer = problem(await http.put("/v1/models/a", content=DATA), 429, "DISK_FULL")
+    answer = problem(await http.put("/v1/models/a", content=DATA), 507, "DISK_FULL")
     assert answer["details"]["place"] == str(rig.store)
     assert left(rig) == []
     monkeypatch.undo()

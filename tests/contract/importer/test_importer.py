@@ -114,7 +114,8 @@ async def test_settings_win_over_defaults(zoo: Zoo, tmp_path: Path) -> None:
 async def test_a_weaker_sandbox_is_in_the_warnings(
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "broken").mkdir()
+    # As installed packages are: of other folders on the path the child may read nothing.
+    (tmp_path / "broken" / "pyseccomp-0.dist-info").mkdir(parents=True)
     (tmp_path / "broken" / "pyseccomp.py").write_text("raise ImportError('not on this host')")
     monkeypatch.setattr(sys, "path", [str(tmp_path / "broken"), *sys.path])
     pack = await import_in_child(zoo.checkpoint("shapes"), tmp_path / "work")
@@ -264,7 +265,9 @@ def test_the_sandbox_refuses_network_and_exec(tmp_path: Path) -> None:
     code = f"""
 import json, os, socket, subprocess
 from importer import sandbox
-warnings = sandbox.before_imports()
+from pathlib import Path
+own = Path({str(tmp_path)!r})
+warnings = sandbox.before_imports([], own)
 warnings += sandbox.after_imports(2**30, 1000, 60)
 found = {{}}
 def attempt(name, action):

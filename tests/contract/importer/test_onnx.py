@@ -436,7 +436,7 @@ async def test_without_the_library_the_extra_is_named(
 ) -> None:
     import sys
 
-    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "onnx-0.dist-info").mkdir(parents=True)  # else it is not on the path
     (tmp_path / "broken" / "onnx.py").write_text("raise ImportError('No module named onnx')")
     monkeypatch.setattr(sys, "path", [str(tmp_path / "broken"), *sys.path])
     path = onnx_graphs.write(plain(), tmp_path / "a.onnx")

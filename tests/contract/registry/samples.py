@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 
 from control_plane.store.registry import Registry
 from control_plane.types.access.api_key import ApiKey, Role, SecretHash
+from control_plane.types.access.tenant import Tenant, TenantLimits
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.schedule import Changeover, Schedule
 from control_plane.types.version import Imported, Pack, VersionKey, VersionSettings
-from yolopool.vocabulary import ShapePolicy
+from yolopool.vocabulary import Priority, ShapePolicy
 
 PACK = Pack(
     "d" * 64, "yolo11n-detect", "detect", ("circle", "square"), 10, 20, 30, ("weak",), 6.5, 7, 8
@@ -18,6 +19,15 @@ DAILY = Schedule("day", "0 6 * * *", "", 0.0, Changeover((), ("a",)), 1.0)
 
 ISSUED = ApiKey(
     "k1", "cameras", "north", Role.DETECT, ("north/*",), (SecretHash("00ff", "11ee"),), 1.0, 9e9
+)
+
+NORTH = Tenant(
+    "north",
+    ("north/*", "shared"),
+    TenantLimits(9.5, 4, 1000, 10**12, 10**10, 0.5),
+    2.0,
+    Priority.NORMAL,
+    "night",
 )
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from control_plane.store.registry import Registry
+from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, DesiredDelta, WantSource
 from control_plane.types.event import Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
@@ -26,6 +27,7 @@ from tests.contract.registry.samples import (
     DAILY,
     IMPORTED,
     ISSUED,
+    NORTH,
     PACK,
     SETTINGS,
     Case,
@@ -38,8 +40,8 @@ Value = TypeVar("Value")
 
 # What only reads, or opens and closes the store. `restore` ends the history: test_verbs.
 READS = {
-    "open", "close", "restore", "desired", "desired_since", "changes", "leader", "workers",
-    "footprints", "events", "next_events", "eviction_policy",
+    "accounts", "open", "close", "restore", "desired", "desired_since", "changes", "leader",
+    "workers", "footprints", "events", "next_events", "eviction_policy",
 }  # fmt: skip
 
 WANTED = VersionKey("wanted", 1)  # READY, two replicas wanted, kept as a hot standby
@@ -84,6 +86,7 @@ async def fill(registry: Registry) -> FencingToken:
     await registry.put_schedule(DAILY)
     await registry.note_schedule("day", 200.0, "")
     await registry.put_api_key(ISSUED)
+    await registry.put_tenant(NORTH)
     token = await registry.take_lease("one", HOUR_S, None)
     assert token is not None
     return token
@@ -99,6 +102,7 @@ class Names:
     schedules: frozenset[str] = frozenset()
     numbers: frozenset[str] = frozenset()
     api_keys: frozenset[str] = frozenset()
+    tenants: frozenset[str] = frozenset()
 
 
 NOTHING = Names()
@@ -210,6 +214,10 @@ STEPS = (
     step("put_api_key", "new", replace(ISSUED, id="k2"), names=Names(api_keys=frozenset({"k2"}))),
     step("change_api_key", "there", "k1", lambda key: replace(key, label="other"), names=KEY),
     step("change_api_key", "the same", "k1", lambda key: key),
+    step("put_tenant", "new", Tenant("south"), names=Names(tenants=frozenset({"south"}))),
+    step("put_tenant", "the same", NORTH),
+    step("drop_tenant", "there", "north", names=Names(tenants=frozenset({"north"}))),
+    step("drop_tenant", "absent", "south"),
     step("drop_api_key", "there", "k1", names=KEY),
     step("drop_api_key", "absent", "k9"),
     step("change_api_key", "absent", "k9", lambda key: replace(key, label="other")),

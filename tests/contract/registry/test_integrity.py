@@ -28,7 +28,15 @@ from control_plane.types.version import VersionKey
 from control_plane.view import reflector
 from tests.contract.redis_servers import WHEEL, server
 from tests.contract.registry.planes import Plane, ended
-from tests.contract.registry.samples import DAILY, IMPORTED, ISSUED, SETTINGS, a_want, register
+from tests.contract.registry.samples import (
+    DAILY,
+    IMPORTED,
+    ISSUED,
+    NORTH,
+    SETTINGS,
+    a_want,
+    register,
+)
 from tests.contract.registry.test_delta import fill
 from tests.matrix import examples, is_full
 from tests.unit.control_plane.fleets import replica, worker
@@ -175,6 +183,7 @@ class _Trial:
                 cron = f"{step.of} 6 * * *"
                 await registry.put_schedule(replace(DAILY, name=step.name, cron=cron))
                 await registry.put_api_key(replace(ISSUED, id=step.name, label=cron))
+                await registry.put_tenant(replace(NORTH, name=step.name, pool=cron))
             case "copy":
                 await plane.keep()
             case "restart":

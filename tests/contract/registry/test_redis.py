@@ -3,7 +3,7 @@ embedded server.
 """
 
 import asyncio
-import shutil
+import json
 import signal
 import subprocess
 import sys
@@ -19,13 +19,14 @@ import structlog
 from redis.asyncio.connection import AbstractConnection
 
 from control_plane.store.redis.redis_client import connect
-from control_plane.store.redis.redis_keys import FOOTPRINTS
+from control_plane.store.redis.redis_keys import FOOTPRINTS, VERSIONS
 from control_plane.store.redis.redis_registry import RedisRegistry
 from control_plane.store.transaction import Transaction
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.footprint import Footprint, FootprintKey
+from control_plane.types.policy import Residency, ResidencyMode
 from control_plane.types.version import VersionKey, VersionSettings
-from tests.contract.redis_servers import DEBIAN, WHEEL, any_kind, find, free_port, server, watched
+from tests.contract.redis_servers import DEBIAN, WHEEL, any_kind, server, watched
 from tests.waiting import until
 from yolopool.errors import RegistryUnavailable
 from yolopool.local.embedded_redis import EmbeddedRedis
@@ -169,48 +170,6 @@ async def test_a_server_that_hangs_is_unavailable_within_the_timeout(folder: Pat
         await registry.close()
 
 
-# The wheel's server is built without TLS.
-@pytest.mark.skipif(
-    find(DEBIAN) is None or shutil.which("openssl") is None,
-    reason="needs redis-server with TLS, and openssl",
-)
-async def test_tls_with_a_user_of_few_rights(folder: Path) -> None:
-    subprocess.run(  # noqa: ASYNC221 - nothing else runs yet
-        [
-            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-            "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-            "-keyout", "key.pem", "-out", "cert.pem",
-        ],
-        cwd=folder, check=True, capture_output=True,
-    )  # fmt: skip
-    port = free_port()
-    flags = [
-        "--tls-port", str(port), "--tls-cert-file", str(folder / "cert.pem"),
-        "--tls-key-file", str(folder / "key.pem"), "--tls-ca-cert-file", str(folder / "cert.pem"),
-        "--tls-auth-clients", "no",
-        "--user", "default", "off",
-        "--user", "pool", "on", ">secret", "~yolopool:*", "&yolopool:*", "+@all", "-@dangerous",
-        "+info",
-    ]  # fmt: skip
-    place = f"127.0.0.1:{port}/0?ssl_ca_certs={folder}/cert.pem"
-    with server(DEBIAN, folder, *flags):
-        registry = RedisRegistry(f"rediss://pool:secret@{place}")
-        await answering(registry)
-        key = await add(registry)
-        assert set((await registry.desired()).versions) == {key}
-        assert await registry.take_lease("one", 5.0, None) is not None
-        assert await registry.eviction_policy() == "noeviction"
-        given = RedisRegistry(f"rediss://pool@{place}", password="secret")
-        assert set((await given.desired()).versions) == {key}
-        for url in (f"rediss://pool:wrong@{place}", f"redis://pool:secret@127.0.0.1:{port}"):
-            stranger = RedisRegistry(url, timeout_s=1.0)
-            with pytest.raises(RegistryUnavailable):
-                await stranger.desired()
-            await stranger.close()
-        await registry.close()
-        await given.close()
-
-
 async def test_sentinel_fails_over(folder: Path) -> None:
     with watched(folder) as servers:
         await servers.ready()
@@ -329,4 +288,20 @@ async def test_a_footprint_whose_key_a_newer_release_wrote_is_skipped(folder: Pa
             for _ in range(2):
                 assert await registry.footprints() == known
         assert [line["event"] for line in said] == ["footprints skipped"]
+    await registry.close()
+
+
+async def test_what_a_newer_release_wrote_into_a_record_outlives_a_write(folder: Path) -> None:
+    registry = RedisRegistry(f"unix://{folder}/redis.sock")
+    with server(any_kind(), folder):
+        await answering(registry)
+        key = await add(registry)
+        raw = json.loads(await registry._redis.hget(VERSIONS, str(key)))
+        raw["colour"] = raw["given"]["colour"] = "blue"
+        await registry._redis.hset(VERSIONS, str(key), json.dumps(raw))
+        changed = await registry.set_residency(key, Residency(ResidencyMode.ON_DEMAND))
+        assert changed is not None
+        kept = json.loads(await registry._redis.hget(VERSIONS, str(key)))
+        assert (kept["colour"], kept["given"]["colour"]) == ("blue", "blue")
+        assert kept["given"]["residency"]["mode"] == ResidencyMode.ON_DEMAND
     await registry.close()

@@ -10,6 +10,7 @@ from control_plane.store import codec
 from control_plane.store.redis.redis_registry import RedisRegistry
 from control_plane.store.registry import LOG_KEPT, Registry, StoreEmptied
 from control_plane.store.transaction import ImportJob, Transaction
+from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import EVENTS_KEPT, Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
@@ -30,6 +31,7 @@ from tests.contract.registry.samples import (
     DAILY,
     IMPORTED,
     ISSUED,
+    NORTH,
     PACK,
     SETTINGS,
     Case,
@@ -401,6 +403,24 @@ async def test_keys_are_kept_as_they_were_issued(case: Case) -> None:
     assert (await seen.desired()).api_keys == {}
 
 
+async def test_tenants_are_kept_as_they_were_set(case: Case) -> None:
+    registry, seen = case.registry, case.other
+    assert await registry.put_tenant(NORTH) == NORTH
+    assert (await seen.desired()).tenants == {"north": NORTH}
+    plain = Tenant("north")
+    assert await registry.put_tenant(plain) == plain
+    assert (await seen.desired()).tenants == {"north": plain}
+    assert await registry.drop_tenant("north")
+    assert not await registry.drop_tenant("north")
+    assert (await seen.desired()).tenants == {}
+
+
+def test_what_a_newer_release_wrote_of_a_tenant_is_read() -> None:
+    raw = json.loads(codec.encode_tenant(NORTH))
+    raw["colour"] = raw["limits"]["colour"] = "blue"
+    assert codec.decode_tenant(json.dumps(raw)) == NORTH
+
+
 def test_what_a_newer_release_wrote_of_a_schedule_is_read() -> None:
     raw = json.loads(codec.encode_schedule(NIGHT))
     raw["colour"] = raw["change"]["colour"] = raw["change"]["prepare"][0]["colour"] = "blue"
@@ -574,6 +594,8 @@ async def test_an_emptied_store_is_written_to_by_nobody(case: Case) -> None:
         case.registry.put_api_key(ISSUED),
         case.registry.change_api_key("k1", lambda key: key),
         case.registry.drop_api_key("k1"),
+        case.registry.put_tenant(NORTH),
+        case.registry.drop_tenant("north"),
         case.registry.claim_import("i1", 1.0, 1.0),
         register(case.registry),
         anext(case.registry.changes()),

@@ -123,6 +123,7 @@ async def test_from_assign_to_release(start: Start, zoo: Zoo) -> None:
     assert result.timing.decode_ms > 0
     assert result.timing.inference_ms > 0
     assert answer.load.queue_capacity == 64
+    assert answer.device_ms > 0
     released = await worker.release()
     assert released.released_bytes == replica.weights_bytes
     assert released.ledger == empty
@@ -299,6 +300,33 @@ async def test_a_full_queue_refuses_at_once_and_a_late_ticket_is_dropped(
     await asyncio.sleep(0.1)
     assert await outcome(0.15) in ("DEADLINE_EXCEEDED", "DEADLINE_UNMEETABLE")
     assert await first == "OK"
+
+
+async def test_a_flood_of_one_tenant_neither_refuses_nor_holds_up_another(
+    start: Start, zoo: Zoo
+) -> None:
+    slow = SimulatedBackend(0, 8 * 1024**3, TimeCurve(fixed_s=0.2))
+    worker = await start(slow, queue_capacity=8, max_batch=1)
+    await worker.assign(zoo)
+    answered, refused = [], []
+
+    async def ask(number: int) -> None:
+        try:
+            await worker.infer(tenant="b", timeout=60.0)
+        except errors.QueueFull:
+            refused.append(number)
+        else:
+            answered.append(number)
+
+    flood = [asyncio.ensure_future(ask(number)) for number in range(20)]
+    await until(lambda: len(refused) >= 8)
+    before = len(answered)
+    await worker.infer(tenant="a", weight=1.0, timeout=60.0)
+    # What was begun when it came, and when its image was decoded.
+    assert len(answered) - before <= 4
+    for one in flood:
+        one.cancel()
+    await asyncio.gather(*flood, return_exceptions=True)
 
 
 async def test_what_cannot_make_its_deadline_is_refused_on_arrival_with_the_estimate(
@@ -593,7 +621,7 @@ async def test_a_worker_says_its_compute_class_and_answers_with_it(start: Start,
     other = await start(compute_class="amx", labels="zone=a")
     told = await other.inventory()
     assert told.variant.compute_class == "amx"
-    assert told.labels == {"compute-class": "amx", "zone": "a"}
+    assert told.labels == {"compute-class": "amx", "zone": "a", "sandbox": "none"}
 
 
 async def test_a_cpu_worker_is_of_the_class_of_its_processor(start: Start) -> None:

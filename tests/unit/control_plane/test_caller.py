@@ -1,6 +1,6 @@
 import pytest
 
-from control_plane.caller import Trace, trace_of_header
+from control_plane.caller import Trace, heard, trace_of_header
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -41,3 +41,9 @@ def test_a_trace_goes_on_with_a_span_of_ours(text: str, flags: str) -> None:
 )
 def test_what_is_not_valid_is_ignored(text: str) -> None:
     assert trace_of_header(text) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": 1, "role": "x"}', "[" * 30_000])
+def test_what_another_control_plane_did_not_write_is_no_caller(text: str) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        heard(text)

@@ -6,6 +6,13 @@ from control_plane.metrics import Metrics
 from yolopool.server import logs
 
 
+def test_a_process_without_a_certificate_has_none_that_runs_out() -> None:
+    name, metrics = "yolopool_certificate_expires_timestamp_seconds", Metrics()
+    assert name not in metrics.text({}, {}, True, True).decode()
+    metrics.watch_certificate(lambda: 1.5e9)
+    assert f"{name} 1.5e+09\n" in metrics.text({}, {}, True, True).decode()
+
+
 def test_lines_of_the_log_that_were_dropped_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = Metrics()
     for dropped in (0, 3, 3, 5):

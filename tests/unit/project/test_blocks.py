@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 
 import pytest
 import yaml
@@ -60,5 +61,7 @@ def test_a_block_is_tried_or_says_why_not(block: Block) -> None:
         json.loads(block.text)
     elif block.language == "yaml":
         list(yaml.safe_load_all(block.text))
+    elif block.language == "toml":
+        tomllib.loads(block.text)
     elif block.language == page_blocks.PRINTED:
         assert not [line for line in block.text.splitlines() if line.startswith(COMMANDS)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-FIGURE = re.compile(r"([\d.]+)<!-- ([\w.]+)\.(\w+) -->")
+FIGURE = re.compile(r"([\d.,]+)<!-- ([\w.]+)\.(\w+) -->")
 FIGURES = [
     pytest.param(number, module, name, id=f"{page.stem}-{name}")
     for page in sorted(ROOT.glob("docs/*.md"))
@@ -25,4 +25,6 @@ def test_there_are_figures() -> None:
 
 @pytest.mark.parametrize(("number", "module", "name"), FIGURES)
 def test_a_page_says_what_the_code_does(number: str, module: str, name: str) -> None:
-    assert float(number) == pytest.approx(getattr(importlib.import_module(module), name))
+    assert float(number.replace(",", "")) == pytest.approx(
+        getattr(importlib.import_module(module), name)
+    )

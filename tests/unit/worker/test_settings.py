@@ -1,9 +1,19 @@
 """Settings of a worker: forms of the memory budget, lists, and the hand-over to a child."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
-from worker.settings import MemoryBudget, default_budget, parse_budget, parse_labels, read_settings
+from worker.settings import (
+    MemoryBudget,
+    Settings,
+    default_budget,
+    parse_budget,
+    parse_labels,
+    read_settings,
+)
 
 GIB = 1024**3
 
@@ -73,3 +83,45 @@ def test_labels() -> None:
 def test_the_label_of_the_compute_class_is_the_workers_own() -> None:
     with pytest.raises(ValueError, match="sets the label compute-class itself"):
         parse_labels("zone=a, compute-class=mine")
+    with pytest.raises(ValueError, match="sandbox"):
+        parse_labels("sandbox=files")
+
+
+EVERYWHERE = "0.0.0.0"
+OWN = {"tls_cert": "c.pem", "tls_key": "c.key"}
+
+
+@pytest.mark.parametrize(
+    ("given", "is_safe"),
+    [
+        ({}, True),
+        ({"host": EVERYWHERE}, False),
+        ({"host": EVERYWHERE, "insecure": True}, True),
+        # Encrypted, and yet it would obey whoever reaches it.
+        ({"host": EVERYWHERE, **OWN}, False),
+        ({"host": EVERYWHERE, **OWN, "insecure": True}, True),
+        ({"host": EVERYWHERE, **OWN, "tls_ca": "ca.pem"}, True),
+        ({"host": EVERYWHERE, "join_token_file": "token"}, True),
+        ({"host": "127.0.0.1", **OWN}, True),
+    ],
+)
+def test_a_worker_obeys_nobody_in_the_network_by_accident(
+    given: dict[str, Any], is_safe: bool
+) -> None:
+    if is_safe:
+        Settings(**given)
+        return
+    with pytest.raises(ValueError, match="--insecure"):
+        Settings(**given)
+
+
+def test_a_child_does_not_join_again() -> None:
+    given: dict[str, Any] = {"join_token_file": Path("token"), "join_at": ("a:1", "b:2")}
+    settings = Settings(**given)
+    joining = settings.joining()
+    assert joining is not None
+    assert (joining.at, joining.token_file) == (("a:1", "b:2"), Path("token"))
+    assert read_settings([]).joining() is None
+    assert not any("join-token" in word for word in settings.arguments(join_token_file=None))
+    files = settings.with_files(joining.files)
+    assert files.tls_cert == files.tls_key == joining.folder / "own.pem"

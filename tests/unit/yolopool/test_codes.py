@@ -1,10 +1,12 @@
 """Every code of an error has one word at each door."""
 
+from http import HTTPStatus
+
 import grpc
 
 from yolopool import errors
-from yolopool.codes import CODES, of_http
-from yolopool.error_table import BY_CODE
+from yolopool.codes import CODES, STATUSES, http_status, of_http
+from yolopool.error_table import BY_CODE, BY_REASON
 
 
 def test_every_code_of_the_errors_has_a_row_and_is_one_of_grpc() -> None:
@@ -21,6 +23,17 @@ def test_statuses_are_errors_of_http_and_no_two_codes_share_one() -> None:
 def test_what_the_server_is_to_blame_for_is_5xx_and_nothing_else() -> None:
     servers = {name for name, code in CODES.items() if code.http_status >= 500}
     assert servers == {"INTERNAL", "UNIMPLEMENTED", "UNAVAILABLE", "DEADLINE_EXCEEDED"}
+
+
+def test_a_reason_may_have_a_closer_status_which_http_has_and_its_code_has_not() -> None:
+    for reason, status in STATUSES.items():
+        code = BY_REASON[reason].code
+        assert HTTPStatus(status).value != CODES[code].http_status, reason
+        assert http_status(code, reason) == status
+    assert http_status("NOT_FOUND", "MODEL_NOT_FOUND") == 404
+    # The class says who is to blame, and whether the same call may succeed later.
+    assert all(BY_REASON[one].retryable for one, status in STATUSES.items() if status == 503)
+    assert not any(BY_REASON[one].retryable for one, status in STATUSES.items() if status < 500)
 
 
 def test_no_error_ends_a_command_with_success() -> None:

@@ -30,7 +30,7 @@ def create(
         typer.Option("--models", help="Pattern of model names, such as 'team-a/*'; repeatable."),
     ] = None,
     label: Annotated[str, typer.Option("--label", help="Who uses it, for people.")] = "",
-    tenant: Annotated[str, typer.Option("--tenant", help="Whom it belongs to.")] = "",
+    tenant: Annotated[str, typer.Option("--tenant", help="Its tenant: see `tenants`.")] = "",
     days: Annotated[
         float, typer.Option("--days", help="Days until it expires; 0: never.", min=0)
     ] = 0.0,

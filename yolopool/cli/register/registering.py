@@ -75,6 +75,10 @@ def models_register(
         str,
         typer.Option("--names", help="Class names: a,b,... of all, or 0=a,3=b to rename some."),
     ] = "",
+    signature: Annotated[
+        Path | None,
+        typer.Option(help="Signature of the file by minisign; default: FILE.minisig if it exists."),
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Wait until the import has ended.")] = True,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
@@ -97,6 +101,7 @@ def models_register(
             output_layout=output_layout,  # type: ignore[arg-type] # checked by the client
             architecture=architecture,
             class_names=names or renamed,
+            signature=signature,
             wait=wait,
             progress=progress,
         )
@@ -104,6 +109,8 @@ def models_register(
         print_json(plain(version))
     elif version.state != "FAILED":
         out.print(tables.version(version))
+    if signature is not None and not version.signer and version.state != "FAILED":
+        say("the pool trusts no signer: the signature was not checked")
     if version.state == "FAILED":
         print_error(f"{version.name} FAILED: {version.reason}: {version.message}")
         raise typer.Exit(CODES["INVALID_ARGUMENT"].exit_code)

@@ -3,16 +3,17 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
 
+from yolopool.client.access.credentials import Metadata
 from yolopool.client.images import ImageLike
 from yolopool.client.streams.frames import Frame, FrameResult, StreamMessages, as_frame
 from yolopool.client.streams.outbox import Outbox
 from yolopool.client.streams.reopening import Reopening
-from yolopool.errors import Unavailable, YolopoolError
+from yolopool.errors import CredentialsInvalid, Unavailable, YolopoolError
 from yolopool.status import error_from_rpc
 
 Frames = AsyncIterable[ImageLike | Frame] | Iterable[ImageLike | Frame]
@@ -28,6 +29,7 @@ class AsyncFrameStream:
         frames: Frames,
         patience_s: float,
         proxy: str,
+        credentials: Callable[[], Awaitable[Metadata]],
     ) -> None:
         opening = messages.opening
         self._method = method
@@ -35,6 +37,8 @@ class AsyncFrameStream:
         self._frames = frames
         self._patience_s = patience_s
         self._proxy = proxy
+        self._credentials = credentials
+        self._shown: Metadata = ()
         self._outbox = Outbox[Frame](opening.newest_only, opening.window)
         self._changed = asyncio.Event()
         self._connection = 0
@@ -47,7 +51,8 @@ class AsyncFrameStream:
         try:
             while not self._outbox.done:
                 reopening.opened(time.monotonic())
-                call = self._method(self._requests(self._connection))
+                self._shown = await self._credentials()
+                call = self._method(self._requests(self._connection), metadata=self._shown)
                 try:
                     while (answer := await self._read(call)) is not grpc.aio.EOF:
                         reopening.answered()
@@ -68,7 +73,9 @@ class AsyncFrameStream:
 
     async def _reopen(self, reopening: Reopening, error: YolopoolError) -> None:
         pause_s = reopening.pause_s(time.monotonic())
-        if not isinstance(error, Unavailable) or pause_s is None:
+        refused = isinstance(error, CredentialsInvalid)
+        expired = refused and await self._credentials() != self._shown
+        if not (expired or isinstance(error, Unavailable)) or pause_s is None:
             raise error
         self._connection += 1
         self._outbox.lost()

@@ -9,11 +9,12 @@ from typing import Any
 
 import grpc
 
+from yolopool.client.access.credentials import Metadata
 from yolopool.client.images import ImageLike
 from yolopool.client.streams.frames import Frame, FrameResult, StreamMessages, as_frame
 from yolopool.client.streams.outbox import Outbox
 from yolopool.client.streams.reopening import Reopening
-from yolopool.errors import Unavailable, YolopoolError
+from yolopool.errors import CredentialsInvalid, Unavailable, YolopoolError
 from yolopool.status import error_from_rpc
 
 _END: Any = object()
@@ -21,7 +22,8 @@ _END: Any = object()
 
 class FrameStream:
     """`results` it once. `method` is the stub's. It holds at most a window of frames, and one more
-    that was taken; the frames' iterator is never asked by two threads.
+    that was taken; the frames' iterator is never asked by two threads. `credentials` are asked for
+    at each connection: one whose token expired is opened again with the next.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class FrameStream:
         frames: Iterable[ImageLike | Frame],
         patience_s: float,
         proxy: str,
+        credentials: Callable[[], Metadata] = tuple,
     ) -> None:
         opening = messages.opening
         self._method = method
@@ -38,6 +41,8 @@ class FrameStream:
         self._frames = frames
         self._patience_s = patience_s
         self._proxy = proxy
+        self._credentials = credentials
+        self._shown: Metadata = ()
         self._changed = threading.Condition()
         # Below the lock of `_changed`.
         self._outbox = Outbox[Frame](opening.newest_only, opening.window)
@@ -56,7 +61,8 @@ class FrameStream:
         try:
             while not self._outbox.done:
                 reopening.opened(time.monotonic())
-                call = self._method(self._requests(self._connection))
+                self._shown = self._credentials()
+                call = self._method(self._requests(self._connection), metadata=self._shown)
                 try:
                     for answer in self._answers(call):
                         reopening.answered()
@@ -79,7 +85,8 @@ class FrameStream:
     def _reopen(self, reopening: Reopening, error: YolopoolError) -> None:
         """Waits and makes ready for the next connection, or raises the error."""
         pause_s = reopening.pause_s(time.monotonic())
-        if not isinstance(error, Unavailable) or pause_s is None:
+        expired = isinstance(error, CredentialsInvalid) and self._credentials() != self._shown
+        if not (expired or isinstance(error, Unavailable)) or pause_s is None:
             raise error
         with self._changed:
             self._connection += 1

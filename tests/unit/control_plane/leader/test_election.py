@@ -7,7 +7,9 @@ import pytest
 from control_plane.leader.election import LeaderElection
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.lease import FencingToken
+from control_plane.types.worker import WorkerInfo
 from control_plane.view.view import View
+from tests.unit.control_plane.fleets import worker
 from yolopool.errors import RegistryUnavailable, StaleToken
 from yolopool.server.clock import Clock
 
@@ -120,6 +122,34 @@ async def test_a_new_leader_waits_for_known_workers() -> None:
     both.now += GATHER_S
     assert both.a.acting_token == token
     both.views["b"].expected = frozenset()
+    assert both.b.has_gathered()
+
+
+async def test_it_waits_for_the_workers_on_record_from_when_it_asks() -> None:
+    both = Elections()
+    await both.registry.record_workers([worker("w1")], 30.0)
+    both.now += 10 * GATHER_S  # what went before, as a store that did not answer
+    await both.a.expect_workers()
+    assert not both.a.has_gathered()
+    both.views["a"].join(worker("w1"), None)
+    assert both.a.has_gathered()
+    await both.b.expect_workers()
+    both.now += GATHER_S
+    assert both.b.has_gathered()
+
+
+async def test_without_a_record_it_waits_for_whoever_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = Elections()
+    await both.a.expect_workers()
+    assert both.a.has_gathered()  # nobody is on record: the fleet is new
+
+    async def away() -> tuple[WorkerInfo, ...]:
+        raise RegistryUnavailable("no answer")
+
+    monkeypatch.setattr(both.registry, "workers", away)
+    await both.b.expect_workers()
+    assert not both.b.has_gathered()
+    both.now += GATHER_S
     assert both.b.has_gathered()
 
 

@@ -11,6 +11,7 @@ from control_plane.metrics import Metrics
 from control_plane.routing.attempts import Attempt
 from control_plane.routing.detect_call import MAX_STALE_CHOICES, DetectCall, DetectContext
 from control_plane.routing.request_log import RequestRecord
+from control_plane.tenants.admission import Admission
 from control_plane.types.version import VersionKey
 from control_plane.view.view import View
 from tests.unit.control_plane.fleets import NOW, key, replica, worker
@@ -95,6 +96,7 @@ class Rig:
             Metrics(),
             clock,
             Random(1),
+            Admission(self.view, clock),
         )
         body = worker_pb2.InferRequest(encoded=b"image")
         self.call = DetectCall(context, self.record, key("a"), body, deadline_s)

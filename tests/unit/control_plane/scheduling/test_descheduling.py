@@ -38,6 +38,17 @@ def test_surplus_copies_leave_least_recently_used_first() -> None:
     assert [c.worker for c in found if isinstance(c, Release)] == ["w1", "w2"]
 
 
+def test_of_copies_in_use_the_one_leaves_that_was_asked_least() -> None:
+    """Made while a worker was away that is back now: callers know the others."""
+    asked = {"w1": 5_000, "w2": 12, "w3": 4_000}
+    workers = [
+        worker(name, replicas=[replace(replica("a", used=1000.0 - n), requests_total=count)])
+        for n, (name, count) in enumerate(asked.items())
+    ]
+    found = plan(snapshot(workers, [want("a", replicas=2)], unix_s=1000.0), NOW)
+    assert [c.worker for c in found if isinstance(c, Release)] == ["w2"]
+
+
 def test_what_cannot_come_to_the_device_beside_the_pinned_is_released() -> None:
     held = [replica("a", 60, pinned=True), replica("b", 60, used=1.0)]
     before = snapshot([worker("w1", 100, held, tier=1000)], [want("a", pinned=True), want("b")],

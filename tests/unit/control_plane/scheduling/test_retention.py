@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from control_plane.scheduling import retention
 from control_plane.scheduling.proposed_fleet import ProposedFleet
 from control_plane.types.footprint import Footprint
-from control_plane.types.policy import Placement
 from control_plane.types.version import DeviceVariant
 from tests.unit.control_plane.fleets import (
     NOW,
@@ -36,11 +35,11 @@ def value(
 ) -> float:
     held = replica("a", weights, rate=rate)
     fleet = [worker(f"w{n}", 10**6, [held]) for n in range(copies)]
-    placed = version("a", weights, placement=Placement(priority=priority))
+    placed = version("a", weights)
     times = {measured("a"): Footprint(weights, 0, swap_ms=swap_ms, fetch_ms=50.0)}
     before = snapshot(fleet, [want("a")], [placed], footprints=times, unix_s=10.0)
     proposed = ProposedFleet.of(before, NOW)
-    return retention.replica_value(proposed, before, proposed.workers["w0"], held, NOW)
+    return retention.replica_value(proposed, before, proposed.workers["w0"], held, NOW, priority)
 
 
 @given(st.floats(0.01, 100.0), st.integers(1, 1000), st.floats(1.0, 5000.0))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from control_plane.store import codec
 from control_plane.types.footprint import FootprintKey
-from control_plane.types.version import Drift, ServedBuild
+from control_plane.types.version import Drift, ModelVersion, ServedBuild
 from tests.unit.control_plane.fleets import version
 
 DIGEST = "d" * 64
@@ -49,6 +49,7 @@ def test_what_is_said_of_classes_and_training_is_written_and_read_again() -> Non
     one = version("a")
     assert one.pack is not None
     given = replace(one.given, renamed={0: "bolt", 3: "nut"}, metadata={"args.yaml": "a: 1\n"})
+    given = replace(given, signature="untrusted comment: ...", signer="F215A3597B6B3BC0")
     one = replace(one, given=given, pack=replace(one.pack, training={"epochs": "100"}))
     assert codec.decode_version(codec.encode_version(one)) == one
 
@@ -57,4 +58,29 @@ def test_an_older_release_wrote_none_of_it() -> None:
     one = version("a")
     raw = json.loads(codec.encode_version(one))
     del raw["given"]["renamed"], raw["given"]["metadata"], raw["pack"]["training"]
+    del raw["given"]["signature"], raw["given"]["signer"]
     assert codec.decode_version(json.dumps(raw)) == one
+
+
+def test_what_another_release_wrote_into_a_record_is_kept() -> None:
+    """As far as its part of the record is: a pack is replaced whole, and a map says all it has."""
+    one = version("a")
+    raw = json.loads(codec.encode_version(one))
+    raw["colour"] = raw["given"]["colour"] = raw["given"]["residency"]["colour"] = "blue"
+    raw["settings"]["colour"] = raw["pack"]["colour"] = "blue"
+    raw["given"]["metadata"] = {"args.yaml": "a: 1\n"}
+    changed = replace(one, step="done", given=replace(one.given, metadata={}))
+    kept = codec.keeping(ModelVersion, codec.encode_version(changed), json.dumps(raw))
+    assert codec.decode_version(kept) == changed
+    found = json.loads(kept)
+    given = found["given"]
+    assert [part["colour"] for part in (found, given, given["residency"], found["settings"])] == [
+        "blue"
+    ] * 4
+    assert "colour" not in found["pack"]
+
+
+def test_a_record_of_this_release_is_written_as_it_is() -> None:
+    one = version("a")
+    text, before = codec.encode_version(one), codec.encode_version(replace(one, step="before"))
+    assert codec.keeping(ModelVersion, text, before) == text

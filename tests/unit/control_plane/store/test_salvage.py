@@ -8,6 +8,7 @@ import pytest
 from control_plane.store.salvage import PARTS, Remains, lacking, salvaged
 from control_plane.store.transaction import ImportJob
 from control_plane.types.access.api_key import ApiKey, Role, SecretHash
+from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, Want, WantSource
 from control_plane.types.version import ModelVersion, VersionKey, VersionState
 from tests.unit.control_plane.fleets import key, version, want
@@ -24,11 +25,12 @@ COPY = Desired(
     {},
     {"a": 1, "b": 1},
     {"k": KEY},
+    {"north": Tenant("north", ("a",))},
     "five",
 )
 WHOLE = Remains(
     COPY.cluster, COPY.revision, COPY.mark, COPY.versions, COPY.wants, COPY.cordons,
-    COPY.schedules, COPY.numbers, COPY.api_keys, {B.key: ImportJob(3)},
+    COPY.schedules, COPY.numbers, COPY.api_keys, COPY.tenants, {B.key: ImportJob(3)},
 )  # fmt: skip
 
 

@@ -98,7 +98,21 @@ def test_as_people_write_it() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a {", "a: ", "a b", "a: [1", "}", 'a: "x', "a: {]", "a: <1>", "a: 1 b", "\x00", "[x]: 1"],
+    [
+        "a {" * 3000,
+        "a <" * 200 + ">" * 200,
+        "a {",
+        "a: ",
+        "a b",
+        "a: [1",
+        "}",
+        'a: "x',
+        "a: {]",
+        "a: <1>",
+        "a: 1 b",
+        "\x00",
+        "[x]: 1",
+    ],
 )
 def test_what_is_not_of_the_format(text: str) -> None:
     with pytest.raises(NotTextFormat, match=r"^\d:"):

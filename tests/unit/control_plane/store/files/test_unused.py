@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from control_plane.store.unused import (
+from control_plane.store.files.unused import (
     IMPORT_S,
     MIN_GRACE_S,
     FileKind,

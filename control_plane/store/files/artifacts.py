@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from control_plane.store.unused import FileKind, StoredFile
+from control_plane.store.files.unused import FileKind, StoredFile
 from yolopool.errors import (
     ArtifactTooLarge,
     DigestMismatch,
@@ -119,8 +119,11 @@ class FolderArtifacts:
                 return (folder / digest).stat().st_size
         return 0
 
+    def path(self, digest: str) -> Path:
+        return (self._whole / digest).absolute()
+
     def uri(self, digest: str) -> str:
-        return (self._whole / digest).absolute().as_uri()
+        return self.path(digest).as_uri()
 
     @property
     def pack_store_uri(self) -> str:
@@ -147,7 +150,9 @@ class FolderArtifacts:
             manifest = json.loads((folder / "manifest.json").read_bytes())
             found = [_hash(folder / name).hexdigest() for name in ("skeleton.json", "weights.bin")]
             wanted = [manifest["architecture_key"], manifest["weights_sha256"]]
-        except (OSError, ValueError, KeyError, TypeError, PackNotFound, PackInvalid):
+        except (
+            OSError, ValueError, KeyError, TypeError, RecursionError, PackNotFound, PackInvalid,
+        ):  # fmt: skip
             return False
         return found == wanted and _touched(folder)
 
