@@ -3,12 +3,13 @@
     @pytest.mark.matrix(sample=2)
     @pytest.mark.parametrize("name", MANY)
 
+With `of="a name"` all tests with that name are the cases of one matrix.
+
 Which cases is decided by a seed, the day unless YOLOPOOL_TEST_SEED is set. Consecutive seeds take
 consecutive cases of a shuffled order: after cases / sample days every case has run.
 """
 
 import datetime
-import itertools
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -38,7 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "matrix(sample): without --full only so many of the cases are run; 0 for none"
+        "markers",
+        "matrix(sample, of): without --full only so many of the cases are run, 0 for none; of: a "
+        "name that tests share which are cases of one matrix",
     )
     os.environ.setdefault(SEED, str(datetime.date.today().toordinal()))  # noqa: DTZ011 - any day does
     if config.getoption("hypothesis_seed", None) is None:
@@ -85,14 +88,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _left_out(items: Sequence[pytest.Item], seed: int) -> Iterator[pytest.Item]:
-    for name, group in itertools.groupby(items, lambda item: item.nodeid.partition("[")[0]):
-        cases = list(group)
-        marker = cases[0].get_closest_marker("matrix")
+    matrices: dict[str, tuple[int, list[pytest.Item]]] = {}
+    for item in items:
+        marker = item.get_closest_marker("matrix")
         if marker is not None:
-            sample = marker.kwargs["sample"]
-            kept = sample_of(name, len(cases), sample, seed)
-            yield from (case for index, case in enumerate(cases) if index not in kept)
+            name = marker.kwargs.get("of") or item.nodeid.partition("[")[0]
+            matrices.setdefault(name, (marker.kwargs["sample"], []))[1].append(item)
+    for name, (sample, cases) in matrices.items():
+        kept = sample_of(name, len(cases), sample, seed)
+        yield from (case for index, case in enumerate(cases) if index not in kept)
 
 
 def _named(item: pytest.Item, arguments: Sequence[str]) -> bool:
-    return any("[" in argument and item.nodeid.endswith(argument) for argument in arguments)
+    return any("::" in argument and item.nodeid.endswith(argument) for argument in arguments)

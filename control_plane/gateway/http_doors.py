@@ -66,12 +66,13 @@ class HttpDoors:
             health_pages.pages(view, ready, lambda: dispatch.is_stopping, guard),
             http_door.router(kserve),
             event_routes(dispatch),
-            admin_routes(dispatch),
+            admin_routes(),
             # A file that is put on a model's path takes what the table leaves.
             upload_routes(dispatch),
             camera_routes(dispatch, settings.camera_model, partial(_names, guard, view)),
         ]
         self.application = build(view, metrics, is_leader, doors, guard, settings.http_cors_origins)
+        self.application.state.dispatch = dispatch
         bodies = body_limits(
             settings.max_image_bytes, settings.max_artifact_bytes, MAX_MESSAGE_BYTES
         )

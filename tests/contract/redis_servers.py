@@ -70,20 +70,17 @@ def server(kind: str, folder: Path, *flags: str) -> Iterator[subprocess.Popen[by
 
 @contextmanager
 def running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is ended and waited for."""
+    """A process that is killed and waited for. What a server has answered is in its file: Redis
+    writes it before. Told to end, one that fills a follower refuses for seconds.
+    """
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(2)
-        except subprocess.TimeoutExpired:
-            # A follower that was just filled refuses: it is writing its first file.
-            process.kill()
-            process.wait()
+        process.kill()
+        process.wait()
 
 
 @dataclass(frozen=True)

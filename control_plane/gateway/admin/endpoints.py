@@ -4,6 +4,7 @@ import inspect
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Query
@@ -13,11 +14,12 @@ from google.protobuf.message import Message
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute
 
 from control_plane.gateway.admin.comments import comment_of
 from control_plane.gateway.admin.schemas import parsed, schema_of, type_of
 from control_plane.gateway.connection.envelope import caller_of, request_id_of
-from control_plane.gateway.dispatch import Caller, Dispatch
+from control_plane.gateway.dispatch import Dispatch
 from control_plane.gateway.openapi import PROBLEMS
 from control_plane.gateway.problem import problem
 from control_plane.gateway.proto_json import dumps
@@ -103,14 +105,18 @@ def method_of(route: Route) -> MethodDescriptor:
     return method
 
 
-def add(router: APIRouter, dispatch: Dispatch, route: Route) -> None:
-    """Adds the endpoint of a route."""
+@cache
+def endpoint_of(route: Route) -> BaseRoute:
+    """The endpoint of a route; it calls the dispatch that the state of its application has. Made
+    once a process, since FastAPI takes a millisecond for each.
+    """
     method = method_of(route)
-    endpoint = _Endpoint(dispatch, route, method)
+    endpoint = _Endpoint(route, method)
     about = comment_of(method.full_name)
     answers: dict[int | str, dict[str, Any]] = {route.status: endpoint.answer_documented()}
     if "wait" in method.input_type.fields_by_name:
         answers[202] = {**answers[route.status], "description": "It was begun, and goes on."}
+    router = APIRouter()
     router.add_api_route(
         route.path,
         endpoint.handler(),
@@ -124,11 +130,12 @@ def add(router: APIRouter, dispatch: Dispatch, route: Route) -> None:
         responses={**answers, **problems(*route.errors)},
         tags=[route.rpc.partition("Service")[0].lower()],
     )
+    (made,) = router.routes
+    return made
 
 
 class _Endpoint:
-    def __init__(self, dispatch: Dispatch, route: Route, method: MethodDescriptor) -> None:
-        self._dispatch = dispatch
+    def __init__(self, route: Route, method: MethodDescriptor) -> None:
         self._route = route
         self._rpc = f"/{method.containing_service.full_name}/{method.name}"
         self._asked: Descriptor = method.input_type
@@ -159,9 +166,11 @@ class _Endpoint:
             refuse_unknown(request, (*self._in_query, "timeout"))
             message = self._message(given)
             caller = caller_of(request.scope, "rest", given["timeout"])
+            dispatch: Dispatch = request.app.state.dispatch
             if self._streams:
-                return await self._stream(message, caller, request_id_of(request.scope))
-            return self._response(await self._dispatch.unary(self._rpc, message, caller), given)
+                replies = dispatch.stream(self._rpc, message, caller)
+                return await self._stream(replies, request_id_of(request.scope))
+            return self._response(await dispatch.unary(self._rpc, message, caller), given)
 
         return with_parameters(handle, self._parameters())
 
@@ -220,8 +229,7 @@ class _Endpoint:
             headers["Cache-Control"] = "no-store"
         return json_answer(answer, status, headers)
 
-    async def _stream(self, message: Message, caller: Caller, request_id: str) -> Response:
-        replies = self._dispatch.stream(self._rpc, message, caller)
+    async def _stream(self, replies: AsyncIterator[Any], request_id: str) -> Response:
         # What is refused at once is an error of its own status.
         first = await anext(replies, None)
 

@@ -2,8 +2,7 @@
 
 from fastapi import APIRouter
 
-from control_plane.gateway.admin.endpoints import Route, add
-from control_plane.gateway.dispatch import Dispatch
+from control_plane.gateway.admin.endpoints import Route, endpoint_of
 
 MODEL = "/v1/models/{model:path}"
 
@@ -129,9 +128,6 @@ ROUTES = (
 )  # fmt: skip
 
 
-def admin_routes(dispatch: Dispatch) -> APIRouter:
-    """The endpoints of the table."""
-    router = APIRouter()
-    for route in ROUTES:
-        add(router, dispatch, route)
-    return router
+def admin_routes() -> APIRouter:
+    """The endpoints of the table, for an application whose state has the `dispatch`."""
+    return APIRouter(routes=[endpoint_of(route) for route in ROUTES])

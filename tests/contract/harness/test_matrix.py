@@ -22,6 +22,18 @@ def test_alone():
     pass
 """
 
+OF_ONE = """
+import pytest
+
+@pytest.mark.matrix(sample=1, of="odd files")
+def test_one():
+    pass
+
+@pytest.mark.matrix(sample=1, of="odd files")
+def test_other():
+    pass
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -73,3 +85,11 @@ def test_a_case_that_is_named_is_run(folder: Path) -> None:
     left_out = min(set(range(6)) - sample_of(name, 6, 2, seed=2))
     told = run(folder, f"{folder}/{name}[{left_out}]", seed="2")
     assert cases(told) == [f"test_of_many[{left_out}]"]
+
+
+def test_tests_may_be_the_cases_of_one_matrix(folder: Path) -> None:
+    (folder / "test_suite.py").write_text(OF_ONE)
+    told = [cases(run(folder, str(folder), seed=seed)) for seed in ("1", "2")]
+    assert sorted(told) == [["test_one"], ["test_other"]]
+    (left_out,) = told[1]  # by the first seed, unless it is named
+    assert cases(run(folder, f"{folder}/test_suite.py::{left_out}", seed="1")) == [left_out]

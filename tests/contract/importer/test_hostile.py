@@ -23,6 +23,8 @@ from tests.models import Zoo, build_woken, save
 from yolopool.v1.importing_pb2 import ImportProgress
 
 GIB = 1024**3
+# Each takes an import of its own: tests of this mark are the cases of one matrix.
+one_of_many = pytest.mark.matrix(sample=5, of="hostile files")
 
 
 @pytest.fixture
@@ -180,6 +182,7 @@ def test_a_pickle_without_an_archive_is_not_opened(kind: str, tmp_path: Path, ca
         archive.is_onnx(path)
 
 
+@one_of_many
 async def test_a_file_of_before_torch_1_6_is_not_opened(tmp_path: Path, canary: Path) -> None:
     path = tmp_path / "old.pt"
     hostile = {"model": Runs(os.system, f"touch {canary}")}
@@ -187,6 +190,7 @@ async def test_a_file_of_before_torch_1_6_is_not_opened(tmp_path: Path, canary: 
     assert (await refusal_of(path, tmp_path / "old")).reason == "ARTIFACT_INVALID"
 
 
+@one_of_many
 async def test_code_among_weights_alone_is_not_run(tmp_path: Path, canary: Path) -> None:
     path = tmp_path / "hostile.pt"
     torch.save({"model.0.conv.weight": Runs(os.system, f"touch {canary}")}, path)
@@ -201,6 +205,7 @@ class Foreign(nn.Module):
         return x
 
 
+@one_of_many
 async def test_a_class_outside_the_list_is_refused(tmp_path: Path) -> None:
     model = build_woken("yolov8n.yaml", 1)
     model.model[3].act = Foreign()
@@ -296,6 +301,7 @@ def test_ten_gigabytes_of_nothing_are_too_large(tmp_path: Path) -> None:
     assert '"ARTIFACT_TOO_LARGE"' in done.stdout
 
 
+@one_of_many
 @pytest.mark.parametrize("begins", [b"", b"PK\x03\x04"])
 async def test_ten_gigabytes_within_the_limit_are_not_read(begins: bytes, tmp_path: Path) -> None:
     path = tmp_path / "sparse.pt"
@@ -306,6 +312,7 @@ async def test_ten_gigabytes_within_the_limit_are_not_read(begins: bytes, tmp_pa
     assert refusal.reason == "ARTIFACT_INVALID"
 
 
+@one_of_many
 async def test_a_bomb_of_many_small_members_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bomb.pt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -315,6 +322,7 @@ async def test_a_bomb_of_many_small_members_is_refused(tmp_path: Path) -> None:
     assert (await refusal_of(path, tmp_path / "work")).reason == "ARTIFACT_INVALID"
 
 
+@one_of_many
 async def test_sizes_that_lie_are_refused(zoo: Zoo, tmp_path: Path) -> None:
     data = bytearray(zoo.checkpoint("shapes").read_bytes())
     entry = data.rfind(b"PK\x01\x02")  # the last of the directory
@@ -324,6 +332,7 @@ async def test_sizes_that_lie_are_refused(zoo: Zoo, tmp_path: Path) -> None:
     assert (await refusal_of(path, tmp_path / "work")).reason == "ARTIFACT_INVALID"
 
 
+@one_of_many
 async def test_a_tensor_larger_than_its_bytes_is_refused(tmp_path: Path) -> None:
     data = pickle.dumps({}, 2)
     storage = (
@@ -341,6 +350,7 @@ async def test_a_tensor_larger_than_its_bytes_is_refused(tmp_path: Path) -> None
     }
 
 
+@one_of_many
 async def test_work_without_end_is_ended(tmp_path: Path) -> None:
     # Forty lists, each of ten times the one before: small to store, endless to walk through.
     lists = b"]q\x00" + b"".join(
@@ -357,6 +367,7 @@ async def test_work_without_end_is_ended(tmp_path: Path) -> None:
     }
 
 
+@one_of_many
 async def test_loading_without_end_is_ended(tmp_path: Path) -> None:
     # Sixty tuples, each of twice the one before, as a key: its hash walks them all.
     twice = b"".join(
@@ -378,6 +389,7 @@ async def test_loading_without_end_is_ended(tmp_path: Path) -> None:
     assert steps[-1] == "load"
 
 
+@one_of_many
 async def test_a_pickle_nested_without_end_is_refused(tmp_path: Path) -> None:
     path = archive_of(b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".", tmp_path / "deep.pt")
     assert (await refusal_of(path, tmp_path / "work")).reason in {
@@ -435,6 +447,7 @@ async def test_layers_changed_by_hand_are_noticed(
     assert words in refusal.message
 
 
+@one_of_many
 async def test_a_model_that_explodes_when_it_runs_is_refused(tmp_path: Path) -> None:
     model = build_woken("yolov8n.yaml", 1)
     explosive(model)
@@ -442,6 +455,7 @@ async def test_a_model_that_explodes_when_it_runs_is_refused(tmp_path: Path) -> 
     assert refusal.reason == "IMPORT_OUT_OF_MEMORY"
 
 
+@one_of_many
 async def test_a_file_without_its_architecture_says_how_to_go_on(tmp_path: Path) -> None:
     model = build_woken("yolov8n.yaml", 1)
     del model.yaml

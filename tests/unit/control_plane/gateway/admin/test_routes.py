@@ -26,7 +26,7 @@ def document() -> dict[str, Any]:
     app = FastAPI()
     for door in (
         event_routes(dispatch),
-        admin_routes(dispatch),
+        admin_routes(),
         upload_routes(dispatch),
         camera_routes(dispatch, "", nobody),
     ):
