@@ -27,7 +27,7 @@ def key_out(key: ApiKey) -> keys_pb2.ApiKey:
         id=key.id,
         label=key.label,
         tenant=key.tenant,
-        role=_WORDS[key.role],
+        role=_WORDS.get(key.role, keys_pb2.ROLE_UNSPECIFIED),  # a newer release may know more
         models=key.grants,
         created_unix_s=key.created_unix_s,
         expires_unix_s=key.expires_unix_s,

@@ -96,6 +96,7 @@ class CertificateService(certificates_pb2_grpc.CertificateServiceServicer):
         if held is None or held.joins is None:
             raise CredentialsInvalid("this takes a join token, and the call has another key")
         joins = held.joins
+        _check_signs(joins.role)
         name = signing.check_process_name(joins.name or request.name)
         hosts = joins.hosts or (_address_of(context),)
         self._check_free(name, id_, now)
@@ -132,6 +133,7 @@ class CertificateService(certificates_pb2_grpc.CertificateServiceServicer):
         joins = key.joins
         if key.revoked_unix_s or (peer.role, peer.name) != (joins.role, joins.name):
             raise CredentialsInvalid("the certificate was revoked: join with another token")
+        _check_signs(joins.role)
         signed = authority.signed(
             public_key, joins.name, joins.role, joins.hosts, self._lifetime, now, joined=key.id
         )
@@ -208,6 +210,15 @@ class CertificateService(certificates_pb2_grpc.CertificateServiceServicer):
             ends = key.revoked_unix_s or key.expires_unix_s or key.joins.until_unix_s
             if ends + ENDED_KEPT_S < now:
                 await self._registry.drop_api_key(key.id)
+
+
+def _check_signs(role: Role) -> None:
+    """Raises FailedPrecondition, after which a process asks the next control plane."""
+    if role is not Role.WORKER:
+        raise FailedPrecondition(
+            f"this control plane signs for workers, and not for the role {masked(role)[:40]}: ask "
+            "one of a newer release"
+        )
 
 
 def _asked(request: pb.CreateJoinTokenRequest) -> Joining:

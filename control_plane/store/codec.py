@@ -1,12 +1,13 @@
 """Encodes what the registry keeps as JSON, readable with redis-cli, and decodes it. Pure.
 
 Missing fields take their defaults, and unknown ones are ignored and kept (`keeping`), so that two
-releases can share a store.
+releases can share a store. A word that a newer release made is read as `WORDS` says, and kept too.
 """
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from control_plane.store.transaction import ImportJob
@@ -43,6 +44,18 @@ PARTS: Mapping[type[Any], Mapping[str, type[Any]]] = {
 }
 
 
+# What a word is read as that this release does not know: what serves and takes away least.
+WORDS: Mapping[type[Any], Mapping[str, StrEnum]] = {
+    ModelVersion: {"state": VersionState.FAILED},  # is not loaded
+    Want: {"source": WantSource.ADMIN},
+    Residency: {"mode": ResidencyMode.NORMAL},
+    Placement: {"priority": Priority.NORMAL},
+    Tenant: {"priority_ceiling": Priority.BULK},
+    WorkerInfo: {"state": WorkerState.STARTING},
+    Replica: {"state": ReplicaState.ASSIGNED},
+}
+
+
 def keeping(kind: type[Any], text: str, before: str) -> str:
     """A record that is written, with what another release had written into it and this one does
     not know of.
@@ -62,7 +75,23 @@ def _with_unknown(
         if isinstance(new.get(name), dict) and isinstance(old.get(name), dict)
     }
     unknown = {name: value for name, value in old.items() if name not in known}
-    return {**new, **inner, **unknown}
+    words = {
+        name: old[name]
+        for name, instead in WORDS.get(kind, {}).items()
+        if name in old and new.get(name) == instead and not _is_word(old[name], instead)
+    }
+    return {**new, **inner, **unknown, **words}
+
+
+def _word(kind: type[Any], raw: Mapping[str, Any], name: str, default: Any = None) -> Any:
+    """A word of a record; `default`: where it has none. Raises KeyError without a default."""
+    instead = WORDS[kind][name]
+    text = raw[name] if default is None else raw.get(name, default)
+    return type(instead)(text) if _is_word(text, instead) else instead
+
+
+def _is_word(text: Any, like: StrEnum) -> bool:
+    return any(text == known for known in type(like))
 
 
 def decode_key(text: str) -> VersionKey:
@@ -83,7 +112,7 @@ def decode_version(text: str) -> ModelVersion:
         {
             **raw,
             "key": decode_key(raw["key"]),
-            "state": VersionState(raw["state"]),
+            "state": _word(ModelVersion, raw, "state"),
             "settings": _settings(raw["settings"]),
             "pack": _pack(raw["pack"]),
             "asked": _settings(asked) if asked is not None else None,
@@ -117,7 +146,7 @@ def _settings(raw: Mapping[str, Any]) -> VersionSettings:
 
 def _serving_spec(raw: Mapping[str, Any]) -> ServingSpec:
     residency = raw.get("residency", {})
-    mode = ResidencyMode(residency.get("mode", ResidencyMode.NORMAL))
+    mode = _word(Residency, residency, "mode", ResidencyMode.NORMAL)
     parts = {
         "residency": _make(Residency, {**residency, "mode": mode}),
         "placement": _placement(raw.get("placement", {})),
@@ -141,7 +170,7 @@ def _served_build(raw: Mapping[str, Any]) -> ServedBuild:
 
 
 def _placement(raw: Mapping[str, Any]) -> Placement:
-    priority = Priority(raw.get("priority", Priority.NORMAL))
+    priority = _word(Placement, raw, "priority", Priority.NORMAL)
     return _make(Placement, {**raw, "priority": priority})
 
 
@@ -174,7 +203,8 @@ def encode_want(want: Want) -> str:
 
 def decode_want(text: str) -> Want:
     raw = json.loads(text)
-    return _make(Want, {**raw, "key": decode_key(raw["key"]), "source": WantSource(raw["source"])})
+    source = _word(Want, raw, "source")
+    return _make(Want, {**raw, "key": decode_key(raw["key"]), "source": source})
 
 
 def encode_job(job: ImportJob) -> str:
@@ -206,13 +236,13 @@ def encode_api_key(key: ApiKey) -> str:
 def decode_api_key(text: str) -> ApiKey:
     raw = json.loads(text)
     parts: dict[str, Any] = {
-        "role": Role(raw["role"]),
+        "role": Role.of(raw["role"]),
         "grants": tuple(raw["grants"]),
         "secrets": tuple(_make(SecretHash, secret) for secret in raw["secrets"]),
     }
     joins = raw.get("joins")
     if joins is not None:
-        of = {"role": Role(joins["role"]), "hosts": tuple(joins["hosts"])}
+        of = {"role": Role.of(joins["role"]), "hosts": tuple(joins["hosts"])}
         parts["joins"] = _make(Joining, {**joins, **of})
     return _make(ApiKey, {**raw, **parts})
 
@@ -226,7 +256,7 @@ def decode_tenant(text: str) -> Tenant:
     parts = {
         "models": tuple(raw["models"]),
         "limits": _make(TenantLimits, raw["limits"]),
-        "priority_ceiling": Priority(raw["priority_ceiling"]),
+        "priority_ceiling": _word(Tenant, raw, "priority_ceiling"),
     }
     return _make(Tenant, {**raw, **parts})
 
@@ -266,7 +296,7 @@ def decode_worker(text: str) -> WorkerInfo:
         WorkerInfo,
         {
             **raw,
-            "state": WorkerState(raw["state"]),
+            "state": _word(WorkerInfo, raw, "state"),
             "ledger": _make(Ledger, raw["ledger"]),
             "load": _make(LoadReport, raw["load"]),
             "replicas": {replica.key: replica for replica in replicas},
@@ -279,7 +309,7 @@ def _replica(raw: Mapping[str, Any]) -> Replica:
     footprint, batching = raw.get("footprint"), raw.get("batching")
     parts = {
         "key": decode_key(raw["key"]),
-        "state": ReplicaState(raw["state"]),
+        "state": _word(Replica, raw, "state"),
         "footprint": _make(Footprint, footprint) if footprint is not None else None,
         "rates": _make(ArrivalRates, raw.get("rates", {})),
         "batching": batching_of(batching) if batching is not None else None,

@@ -3,10 +3,18 @@
 import json
 from dataclasses import replace
 
+import pytest
+
+from control_plane.identity.access import RULES
 from control_plane.store import codec
+from control_plane.types.access.api_key import ApiKey, Joining, Role, SecretHash
+from control_plane.types.access.tenant import Tenant
+from control_plane.types.desired import Want, WantSource
 from control_plane.types.footprint import FootprintKey
-from control_plane.types.version import Drift, ModelVersion, ServedBuild
+from control_plane.types.policy import Placement, Residency
+from control_plane.types.version import Drift, ModelVersion, ServedBuild, VersionKey
 from tests.unit.control_plane.fleets import version
+from yolopool.vocabulary import Priority
 
 DIGEST = "d" * 64
 
@@ -84,3 +92,71 @@ def test_a_record_of_this_release_is_written_as_it_is() -> None:
     one = version("a")
     text, before = codec.encode_version(one), codec.encode_version(replace(one, step="before"))
     assert codec.keeping(ModelVersion, text, before) == text
+
+
+def test_a_key_of_a_role_of_a_newer_release_is_kept_and_opens_nothing() -> None:
+    joins = Joining(Role.WORKER, "w-1")
+    key = ApiKey("id", "label", "", Role.ADMIN, ("*",), (SecretHash("s", "d"),), 1.0, joins=joins)
+    raw = json.loads(codec.encode_api_key(key))
+    raw["role"], raw["joins"]["role"] = "auditor", "gateway"
+    read = codec.decode_api_key(json.dumps(raw))
+    assert json.loads(codec.encode_api_key(read)) == raw
+    revoked = read.revoked(5.0)
+    assert json.loads(codec.encode_api_key(revoked)) == {**raw, "revoked_unix_s": 5.0}
+    assert not any(read.role.allows(rule.role) for rule in RULES.values())
+    assert not any(role.allows(read.role) for role in Role)
+    assert not read.makes_keys(2.0)
+
+
+def test_an_older_release_wrote_keys_that_nobody_joined_with() -> None:
+    key = ApiKey("id", "label", "", Role.ADMIN, ("*",), (SecretHash("s", "d"),), 1.0)
+    raw = json.loads(codec.encode_api_key(key))
+    del raw["joins"]
+    assert codec.decode_api_key(json.dumps(raw)) == key
+
+
+@pytest.mark.parametrize(
+    ("kind", "record", "word"),
+    [
+        (ModelVersion, version("a"), ("state",)),
+        (ModelVersion, version("a"), ("given", "residency", "mode")),
+        (ModelVersion, version("a"), ("given", "placement", "priority")),
+        (Want, Want(VersionKey("a", 1), 1, False, WantSource.MISS, 5.0), ("source",)),
+        (Tenant, Tenant("a"), ("priority_ceiling",)),
+    ],
+    ids=lambda one: ".".join(one) if isinstance(one, tuple) else None,
+)
+def test_a_word_of_a_newer_release_is_read_and_kept(
+    kind: type, record: object, word: tuple[str, ...]
+) -> None:
+    encode, decode = {
+        ModelVersion: (codec.encode_version, codec.decode_version),
+        Want: (codec.encode_want, codec.decode_want),
+        Tenant: (codec.encode_tenant, codec.decode_tenant),
+    }[kind]
+    raw = json.loads(encode(record))  # type: ignore[operator] # by its kind
+    part = raw
+    for name in word[:-1]:
+        part = part[name]
+    part[word[-1]] = "of-a-newer-release"
+    read = decode(json.dumps(raw))
+    assert codec.keeping(kind, encode(read), json.dumps(raw)) == json.dumps(  # type: ignore[operator]
+        raw, separators=(",", ":")
+    )
+
+
+def test_what_a_word_of_a_newer_release_is_read_as() -> None:
+    """What takes the least, and what this release writes over it is what counts then."""
+    raw = json.loads(codec.encode_tenant(Tenant("a")))
+    raw["priority_ceiling"] = "whenever"
+    read = codec.decode_tenant(json.dumps(raw))
+    assert read.priority_ceiling is Priority.BULK
+    changed = codec.encode_tenant(replace(read, priority_ceiling=Priority.NORMAL))
+    assert json.loads(codec.keeping(Tenant, changed, json.dumps(raw)))["priority_ceiling"] == (
+        "normal"
+    )
+    one = version("a")
+    raw = json.loads(codec.encode_version(one))
+    raw["given"]["residency"]["mode"] = raw["given"]["placement"]["priority"] = "whenever"
+    given = codec.decode_version(json.dumps(raw)).given
+    assert (given.residency, given.placement) == (Residency(), Placement())
