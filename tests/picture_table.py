@@ -93,7 +93,7 @@ EXPLAINED |= {
 def sent(image: Any, options: DetectOptions) -> Pixels:
     """The pixels that a worker sees of what the client is given. Raises YolopoolError."""
     request, _ = requests.detect(image, "m", options)
-    source = source_of(infer_request(request, MAX_BYTES, MAX_BYTES))
+    source = source_of(infer_request(request, request.encoded, MAX_BYTES, MAX_BYTES))
     if isinstance(source, RawPixels):
         return decode.from_raw(
             source.data, source.height, source.width, source.channel_order, LIMITS

@@ -56,9 +56,11 @@ def check_request_id(request_id: str) -> str:
 
 
 def infer_request(
-    request: detection_pb2.DetectRequest, max_image_bytes: int, max_raw_bytes: int
+    request: detection_pb2.DetectRequest, encoded: bytes, max_image_bytes: int, max_raw_bytes: int
 ) -> worker_pb2.InferRequest:
-    """The message for a worker: image, options and priority, checked."""
+    """The message for a worker: image, options and priority, checked. `encoded` is the request's:
+    each time that it is read from there it is copied.
+    """
     check_request_id(request.request_id)
     if request.priority not in types_pb2.Priority.values():
         raise InvalidOption(f"priority {request.priority} is not known: leave it out for NORMAL")
@@ -68,7 +70,7 @@ def infer_request(
         body.options.CopyFrom(request.options)
     match request.WhichOneof("image"):
         case "encoded":
-            body.encoded = _check_encoded(request.encoded, max_image_bytes)
+            body.encoded = _check_encoded(encoded, max_image_bytes)
         case "raw":
             _check_raw(request.raw, max_raw_bytes)
             body.raw.CopyFrom(request.raw)

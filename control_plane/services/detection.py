@@ -41,7 +41,8 @@ class DetectionService(detection_pb2_grpc.DetectionServiceServicer):
     ) -> detection_pb2.DetectResponse:
         deadline_s = deadline_of(context, self._clock.monotonic(), self._default_deadline_s)
         principal, trace_id = principal_of(context), trace_id_of(context)
-        size_bytes = len(request.encoded) or len(request.raw.data)
+        encoded = request.encoded
+        size_bytes = len(encoded) or len(request.raw.data)
         try:
             opened = self._admission.open(principal.tenant, size_bytes)
         except YolopoolError as error:
@@ -50,10 +51,11 @@ class DetectionService(detection_pb2_grpc.DetectionServiceServicer):
         with opened as tenant:
             try:
                 ref = parse_ref(request.model)
-                body = infer_request(request, self._max_image_bytes, self._max_raw_bytes)
+                body = infer_request(request, encoded, self._max_image_bytes, self._max_raw_bytes)
             except YolopoolError as error:
                 self._router.refused(request, principal, error, trace_id)
                 raise
+            del encoded  # not kept while the answer is waited for
             body.tenant, body.weight = principal.tenant, tenant.weight
             body.priority = lowered_priority(body.priority, tenant.priority_ceiling)
             return await self._router.detect(request, ref, body, principal, deadline_s, trace_id)
