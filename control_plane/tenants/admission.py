@@ -53,7 +53,7 @@ class Admission:
         now, unix_s = self._clock.monotonic(), self._clock.unix()
         known = self._view.desired.tenants.get(tenant)
         quota = self.quota(known, now) if known is not None else None
-        count = self.meter.of(tenant, unix_s)
+        count = self.meter.of(tenant, unix_s, known is not None)
         if quota is not None:
             try:
                 quota.begin(now, unix_s, size_bytes)
@@ -75,7 +75,8 @@ class Admission:
 
     def used_device(self, tenant: str, seconds: float) -> None:
         """Adds device time that a worker spent for a tenant."""
-        self.meter.of(tenant, self._clock.unix()).device_s += seconds
+        is_set = tenant in self._view.desired.tenants
+        self.meter.of(tenant, self._clock.unix(), is_set).device_s += seconds
 
     def forget_gone(self) -> None:
         """Drops the quotas of tenants that are no more."""

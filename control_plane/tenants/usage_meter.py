@@ -6,7 +6,8 @@ from typing import NamedTuple
 from control_plane.types.access.usage import Usage
 
 DAY_S = 86_400
-# Tenants that are counted apart in a day. What tokens name may be anything: others are one.
+# Tenants that are not set and are counted apart in a day. What tokens name may be anything: others
+# are one.
 MAX_TENANTS = 1000
 OTHERS = "(other)"
 
@@ -35,19 +36,25 @@ class UsageMeter:
     def __init__(self) -> None:
         self._day = 0
         self._counts: dict[str, _Count] = {}
+        # Those that are not set, of the whole day, which `take` does not end.
+        self._strangers: set[str] = set()
         self._earlier: list[UsedInDay] = []
 
-    def of(self, tenant: str, unix_s: float) -> _Count:
-        """The count of a tenant today: to be added to at once, and not kept."""
+    def of(self, tenant: str, unix_s: float, is_set: bool = True) -> _Count:
+        """The count of a tenant today: to be added to at once, and not kept. One that is set has
+        always its own, by which its limits of a day are kept.
+        """
         day = int(unix_s // DAY_S)
         if day != self._day:
             self._end_day()
+            self._strangers.clear()
             self._day = day
         count = self._counts.get(tenant)
         if count is None:
-            known = len(self._counts) < MAX_TENANTS or tenant == OTHERS
-            if not known:
-                return self.of(OTHERS, unix_s)
+            if tenant and not is_set and tenant not in self._strangers:
+                if len(self._strangers) >= MAX_TENANTS:
+                    return self.of(OTHERS, unix_s)
+                self._strangers.add(tenant)
             count = self._counts[tenant] = _Count()
         return count
 
