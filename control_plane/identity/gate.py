@@ -67,7 +67,7 @@ class Gate:
             sent = [str(value) for key, value in metadata if key == AUTHORIZATION]
             peer = peer_of(context) if not sent else None
             if peer is not None and peer.role in _OF_POOL:
-                if peer.joined and self._keyring.is_revoked(peer.joined):
+                if peer.joined and self._read_keys().is_revoked(peer.joined):
                     raise CredentialsInvalid("the certificate was revoked: join with another token")
                 shown = Principal(f"certificate:{peer.name}", _OF_POOL[peer.role])
                 return _behind(shown, metadata)
@@ -89,11 +89,18 @@ class Gate:
         """Whom a key or a token belongs to."""
         if self._tokens is not None and looks_like_one(text):
             return self._tokens.recognised(text) or await self._tokens.verified(text)
+        keyring = self._read_keys()
+        return keyring.recognised(text) or await keyring.verified(text)
+
+    def _read_keys(self) -> Keyring:
+        """The keys, by which joined processes are revoked too. Raises RegistryUnavailable before
+        they were read.
+        """
         if not self._is_loaded():
             raise RegistryUnavailable(
                 "this control plane has not read the keys yet: try again shortly"
             )
-        return self._keyring.recognised(text) or await self._keyring.verified(text)
+        return self._keyring
 
     def allowed(
         self,

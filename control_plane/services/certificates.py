@@ -66,8 +66,7 @@ class CertificateService(certificates_pb2_grpc.CertificateServiceServicer):
         self, request: pb.CreateJoinTokenRequest, context: CallContext
     ) -> pb.CreateJoinTokenResponse:
         now, authority = self._clock.unix(), self._authority()
-        await self._forget_ended(now)
-        if len(self._joined()) >= MAX_PROCESSES:
+        if await self._forget_ended(now) >= MAX_PROCESSES:
             raise InvalidOption(f"there are {MAX_PROCESSES} processes: revoke those that are gone")
         secret = key_secrets.new_secret()
         key = ApiKey(
@@ -144,7 +143,8 @@ class CertificateService(certificates_pb2_grpc.CertificateServiceServicer):
                 raise CredentialsInvalid("the certificate was revoked: join with another token")
             return held.renewed(until)
 
-        await self._registry.change_api_key(key.id, note)
+        if await self._registry.change_api_key(key.id, note) is None:
+            raise CredentialsInvalid("this process is not known any more: join with another token")
         log.info("certificate renewed", name=joins.name, key=key.id)
         return pb.RenewCertificateResponse(
             certificate=_pem(signed), authority=await self._trusted_pem(), until_unix_s=until
@@ -204,12 +204,13 @@ class CertificateService(certificates_pb2_grpc.CertificateServiceServicer):
                 "('yolopool certs revoke'), and join with another token"
             )
 
-    async def _forget_ended(self, now: float) -> None:
-        for key in self._joined():
-            assert key.joins is not None, "those alone"
-            ends = key.revoked_unix_s or key.expires_unix_s or key.joins.until_unix_s
-            if ends + ENDED_KEPT_S < now:
-                await self._registry.drop_api_key(key.id)
+    async def _forget_ended(self, now: float) -> int:
+        """Removes what ended long ago. Returns how many are left."""
+        keys = self._joined()
+        ended = [key for key in keys if key.ends_unix_s + ENDED_KEPT_S < now]
+        for key in ended:
+            await self._registry.drop_api_key(key.id)
+        return len(keys) - len(ended)
 
 
 def _check_signs(role: Role) -> None:

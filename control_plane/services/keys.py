@@ -38,7 +38,7 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
         self, request: keys_pb2.CreateKeyRequest, context: CallContext
     ) -> keys_pb2.CreateKeyResponse:
         now = self._clock.unix()
-        if len(self._view.desired.api_keys) >= MAX_KEYS:
+        if await self._forget_ended(now) >= MAX_KEYS:
             raise InvalidOption(f"there are {MAX_KEYS} keys: revoke those that nobody uses")
         secret = key_secrets.new_secret()
         key = ApiKey(
@@ -52,7 +52,6 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
             expires_unix_s=_ends(now, request.lifetime_s),
         )
         await self._registry.put_api_key(key)
-        await self._forget_ended(now)
         await self._refresh()
         log.info("key made", key=key.id, role=key.role, by=principal_of(context).name)
         return keys_pb2.CreateKeyResponse(key=key_out(key), secret=secret.text)
@@ -60,8 +59,7 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
     async def ListKeys(
         self, request: keys_pb2.ListKeysRequest, context: CallContext
     ) -> keys_pb2.ListKeysResponse:
-        # Join tokens are the other service's.
-        keys = [key for key in self._view.desired.api_keys.values() if key.joins is None]
+        keys = self._own()
         newest_first = sorted(keys, key=lambda key: (-key.created_unix_s, key.id))
         return keys_pb2.ListKeysResponse(keys=[key_out(key) for key in newest_first])
 
@@ -105,12 +103,17 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
                 f"key {key.id} is the last of an admin: make another one, and revoke it with that"
             )
 
-    async def _forget_ended(self, now: float) -> None:
-        """Removes keys that ended long ago."""
-        for key in list(self._view.desired.api_keys.values()):
-            ended = max(key.revoked_unix_s, key.expires_unix_s)
-            if not key.is_valid(now) and ended + ENDED_KEPT_S < now:
-                await self._registry.drop_api_key(key.id)
+    def _own(self) -> list[ApiKey]:
+        """All but join tokens, which are the other service's."""
+        return [key for key in self._view.desired.api_keys.values() if key.joins is None]
+
+    async def _forget_ended(self, now: float) -> int:
+        """Removes keys that ended long ago. Returns how many are left."""
+        keys = self._own()
+        ended = [key for key in keys if key.ends_unix_s + ENDED_KEPT_S < now]
+        for key in ended:
+            await self._registry.drop_api_key(key.id)
+        return len(keys) - len(ended)
 
     def _key(self, id_: str) -> ApiKey:
         key = self._view.desired.api_keys.get(id_)

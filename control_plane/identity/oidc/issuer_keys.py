@@ -173,9 +173,9 @@ def fits(key: Key, algorithm: str) -> bool:
 def _imported(raw: Any) -> Key | None:
     if not isinstance(raw, dict) or raw.get("use", "sig") != "sig":
         return None
-    if "verify" not in raw.get("key_ops", ("verify",)):
-        return None
     try:
+        if "verify" not in raw.get("key_ops", ("verify",)):
+            return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SecurityWarning)  # what is weak is refused below
             key = JWKRegistry.import_key(raw)

@@ -121,7 +121,8 @@ _MEASURES = tuple(Usage.__dataclass_fields__)
 
 
 def _parts(text: str) -> Parts:
-    return {tenant: Part(*part) for tenant, part in json.loads(text).items()}
+    # A newer release may tell more of a part.
+    return {tenant: Part(*part[:2]) for tenant, part in json.loads(text).items()}
 
 
 def _usage(fields: Iterable[tuple[str, str]]) -> dict[str, Usage]:

@@ -1,5 +1,6 @@
 """API keys as the registry keeps them: who holds one, what it allows, and hashes of its secret."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -88,6 +89,16 @@ class ApiKey:
 
     def is_valid(self, now: float) -> bool:
         return not self.revoked_unix_s and not 0 < self.expires_unix_s <= now
+
+    @property
+    def ends_unix_s(self) -> float:
+        """When neither it nor a certificate that it gave is valid any more: until then it is kept,
+        since by it such a certificate is revoked. inf: it has no end.
+        """
+        ends = self.revoked_unix_s or self.expires_unix_s
+        if self.joins is not None:
+            ends = max(ends, self.joins.until_unix_s)
+        return ends or math.inf
 
     def joined(
         self, name: str, hosts: tuple[str, ...], now: float, until_unix_s: float

@@ -45,6 +45,27 @@ async def test_before_the_keys_were_read_nobody_is_told_that_a_key_is_wrong() ->
         await gate(is_loaded=False).identified(METHOD, Call(*bearer(SECRET.text)))
 
 
+class Shown(Call):
+    """A call on a connection for which a worker showed its certificate."""
+
+    def __init__(self, joined: str) -> None:
+        super().__init__()
+        self._names = [b"yolopool://worker/w", *([joined.encode()] if joined else [])]
+
+    def auth_context(self) -> Any:
+        return {"x509_subject_alternative_name": self._names}
+
+
+async def test_before_the_keys_were_read_nobody_knows_who_was_revoked() -> None:
+    joined = f"yolopool-joined://{SECRET.id}"
+    assert (await gate().identified(METHOD, Shown(joined))).name == "certificate:w"
+    with pytest.raises(RegistryUnavailable):
+        await gate(is_loaded=False).identified(METHOD, Shown(joined))
+    # A certificate that was issued by hand is not revoked.
+    unread = gate(is_loaded=False)
+    assert (await unread.identified(METHOD, Shown(""))).name == "certificate:w"
+
+
 async def test_only_a_control_plane_speaks_for_another() -> None:
     other = Principal("key:x", Role.ADMIN, ("*",), "t")
     call = Call(*bearer(SECRET.text), *told(other))

@@ -1,10 +1,11 @@
 """What a key allows, how long, and which secrets are valid after a rotation."""
 
+import math
 from dataclasses import replace
 
 import pytest
 
-from control_plane.types.access.api_key import ApiKey, Role, SecretHash, is_granted
+from control_plane.types.access.api_key import ApiKey, Joining, Role, SecretHash, is_granted
 
 FIRST, SECOND = SecretHash("00", "11"), SecretHash("22", "33")
 KEY = ApiKey("k", "cameras", "", Role.DETECT, ("*",), (FIRST,), 100.0)
@@ -48,6 +49,18 @@ def test_a_key_is_valid_until_it_expires_or_is_revoked() -> None:
     expiring = replace(KEY, expires_unix_s=200.0)
     assert [expiring.is_valid(now) for now in (199.9, 200.0, 201.0)] == [True, False, False]
     assert not replace(KEY, revoked_unix_s=150.0).is_valid(140.0)  # whatever a clock says
+
+
+def test_a_key_ends_when_nothing_by_it_is_valid_any_more() -> None:
+    assert KEY.ends_unix_s == math.inf
+    assert replace(KEY, expires_unix_s=200.0).ends_unix_s == 200.0
+    assert replace(KEY, expires_unix_s=200.0, revoked_unix_s=150.0).ends_unix_s == 150.0
+    token = replace(KEY, role=Role.JOIN, expires_unix_s=200.0, joins=Joining(Role.WORKER))
+    assert token.ends_unix_s == 200.0
+    joined = token.joined("w", (), 120.0, 900.0)
+    assert joined.ends_unix_s == 900.0
+    # A record that went before its certificate ends would revoke it no more.
+    assert joined.revoked(130.0).ends_unix_s == 900.0
 
 
 def test_a_rotation_keeps_the_former_secret_for_its_overlap_alone() -> None:
