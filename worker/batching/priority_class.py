@@ -2,6 +2,7 @@
 versions by `fair_share`. Pure.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from worker.batching.config import Key
@@ -81,15 +82,16 @@ class PriorityClass:
         """The lanes whose pass may begin, of versions that are there, and when others may."""
         firsts: dict[str, dict[str, Lane]] = {}
         later: list[float] = []
+        # Counted once: to look beside each lane would take the square of the tenants.
+        alike = self._alike() if len(self.tenants) > 1 else {}
         for tenant, versions in self.tenants.items():
             found: dict[str, Lane] = {}
             for version, shapes in versions.items():
                 if not is_there(version):
                     continue
                 for lane in shapes.values():
-                    beside = 0
-                    if len(self.tenants) > 1:
-                        beside = sum(len(other.keys) for other in self.beside(lane))
+                    own = len(lane.keys)
+                    beside = alike.get((version, lane.shape), own) - own
                     limit = max_images(version, lane.shape)
                     at = lane.ready_at(limit, arrived, estimates, beside)
                     if at is not None and at > now:
@@ -99,6 +101,13 @@ class PriorityClass:
             if found:
                 firsts[tenant] = found
         return firsts, later
+
+    def _alike(self) -> Mapping[tuple[str, Shape], int]:
+        """How many tickets wait of each version and shape."""
+        found: Counter[tuple[str, Shape]] = Counter()
+        for lane in self:
+            found[lane.version, lane.shape] += len(lane.keys)
+        return found
 
     def company(
         self,

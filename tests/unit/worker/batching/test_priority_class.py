@@ -1,5 +1,9 @@
 """Tenants share a pass where it has room, pay for it in proportion, and make nobody late."""
 
+from collections.abc import Iterator
+
+import pytest
+
 from tests.unit.worker.batching.test_tenant_turns import changed, of_tenant
 from tests.unit.worker.batching.tickets import FOREVER, SQUARE, a_ticket, filled, numbers
 from worker.batching.config import BatchingConfig
@@ -54,6 +58,21 @@ def test_others_fill_a_pass_that_waits_for_company() -> None:
     assert queue.next_batch(0.0).batch is None
     queue.add(changed(of_tenant("b", 1), batching=patient), 0.0, 0.0)
     assert numbers(queue.next_batch(0.0).batch) == [0, 1]
+
+
+def test_a_dispatch_does_not_compare_every_tenant_with_every_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks, beside = [], PriorityClass.beside
+
+    def counted(self: PriorityClass, lane: Lane) -> Iterator[Lane]:
+        looks.append(lane.tenant)
+        return beside(self, lane)
+
+    monkeypatch.setattr(PriorityClass, "beside", counted)
+    queue = filled([ticket for n in range(30) for ticket in waiting(f"t{n}", n, 100 + n)])
+    assert len(numbers(queue.next_batch(0.0).batch)) == 4
+    assert looks == ["t0"]  # who goes next, for company
 
 
 def test_a_pass_of_several_tenants_is_paid_by_images() -> None:
