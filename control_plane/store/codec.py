@@ -87,7 +87,10 @@ def _word(kind: type[Any], raw: Mapping[str, Any], name: str, default: Any = Non
     """A word of a record; `default`: where it has none. Raises KeyError without a default."""
     instead = WORDS[kind][name]
     text = raw[name] if default is None else raw.get(name, default)
-    return type(instead)(text) if _is_word(text, instead) else instead
+    try:
+        return type(instead)(text)
+    except ValueError:
+        return instead
 
 
 def _is_word(text: Any, like: StrEnum) -> bool:

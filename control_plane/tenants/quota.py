@@ -12,8 +12,8 @@ from yolopool.errors import ResourceExhausted, TenantConcurrency, TenantDay, Ten
 DAY_S = 86_400
 # What is assumed of a request's duration before one has ended, and how fast the mean follows.
 FIRST_S, NEWEST = 0.05, 0.1
-# The shortest delay that a caller is told.
-MIN_RETRY_S = 0.001
+# The shortest delays that a caller is told: of a rate, and of what others' answers decide.
+MIN_RETRY_S, MIN_AGAIN_S = 0.001, 0.01
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class Quota:
                 f"{self.open} images of tenant {self.tenant.name} wait for their answers, and no "
                 f"more may ({limits.concurrent_requests} in the whole pool): send fewer at a time",
                 # One of them ends about every so many seconds.
-                retry_after_s=max(MIN_RETRY_S, self._mean_s / max(1, self.open)),
+                retry_after_s=max(MIN_AGAIN_S, self._mean_s / max(1, self.open)),
                 details={"tenant": self.tenant.name},
             )
         wait_s = self._rate.wait_s(now)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from control_plane.tenants.quota import DAY_S, DayCount, Quota
+from control_plane.tenants.quota import DAY_S, MIN_AGAIN_S, DayCount, Quota
 from control_plane.types.access.tenant import Tenant, TenantLimits
 from yolopool.errors import TenantConcurrency, TenantDay, TenantRate
 
@@ -44,6 +44,15 @@ def test_as_many_wait_for_answers_as_may() -> None:
     assert raised.value.retry_after_s
     limited.end(0.2)
     limited.begin(0.0, NOON, 1)
+
+
+def test_who_waits_for_answers_of_many_does_not_ask_a_thousand_times_a_second() -> None:
+    limited = quota(concurrent_requests=200)
+    for _ in range(200):
+        limited.begin(0.0, NOON, 1)
+    with pytest.raises(TenantConcurrency) as raised:
+        limited.begin(0.0, NOON, 1)
+    assert raised.value.retry_after_s == MIN_AGAIN_S
 
 
 def test_a_part_of_the_concurrency_is_never_none() -> None:
