@@ -35,9 +35,9 @@ def raw(height: int) -> types_pb2.RawImage:
 @pytest.mark.parametrize(("size", "fits"), [(100, True), (101, False)])
 def test_images_are_bounded_in_bytes(size: int, fits: bool) -> None:
     encoded = detection_pb2.DetectRequest(encoded=b"x" * size)
-    assert allowed(lambda: infer_request(encoded, 100, 0), ImageTooLarge) is fits
+    assert allowed(lambda: infer_request(encoded, encoded.encoded, 100, 0), ImageTooLarge) is fits
     pixels = detection_pb2.DetectRequest(raw=raw(size))
-    assert allowed(lambda: infer_request(pixels, 0, 100), ImageTooLarge) is fits
+    assert allowed(lambda: infer_request(pixels, b"", 0, 100), ImageTooLarge) is fits
 
 
 @pytest.mark.parametrize(("more", "fits"), [(0, True), (1, False)])

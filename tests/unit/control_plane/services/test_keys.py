@@ -45,7 +45,7 @@ async def made(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     registry: Any = kept
     service = KeyService(registry, registry, kept.refresh, clock)
     request = keys_pb2.CreateKeyRequest(role=keys_pb2.ROLE_DETECT)
-    answer = await service.CreateKey(request, SimpleNamespace())  # type: ignore[arg-type]
+    answer = await service.CreateKey(request, SimpleNamespace())
     assert answer.key.id in kept.api_keys
     return set(kept.api_keys) - {answer.key.id}
 
