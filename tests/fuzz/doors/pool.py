@@ -46,8 +46,6 @@ CALL_S = 0.05
 MODELS = ("a", "team/b", "c")
 # An operator is told of these, whoever reports them.
 SAYS = ("log: worker process ended", "log: I/O process ended")
-# Bytes that are no message: gRPC itself refuses them, with a line in the log.
-NO_MESSAGE = "DecodeError at"
 # Inputs delete models and send workers away: so often all are there again.
 _MENDED_EVERY = 40
 

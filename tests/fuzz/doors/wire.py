@@ -9,7 +9,6 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor
 
 from control_plane.services.register import SERVICES
-from tests.fuzz import messages
 from tests.fuzz.doors import pool
 from tests.fuzz.doors.pool import CALL_S, KSERVE, WORDS, Pool
 from tests.fuzz.target import Target
@@ -56,9 +55,7 @@ class Connection:
             else:
                 await call
         except grpc.aio.AioRpcError as error:
-            kind = pool.message_class(method)
-            is_protobuf = all(messages.parsed(kind, part) is not None for part in parts)
-            return f"{method.name} {_reason(error, is_protobuf)}"
+            return f"{method.name} {_reason(error)}"
         except asyncio.CancelledError:
             return f"{method.name} cancelled"
         return f"{method.name} ok"
@@ -67,15 +64,13 @@ class Connection:
         await self._channel.close()
 
 
-def _reason(error: grpc.aio.AioRpcError, is_protobuf: bool) -> str:
+def _reason(error: grpc.aio.AioRpcError) -> str:
     typed = error_from_rpc(error)
     has_details = any(key == DETAILS_KEY for key, _ in error.trailing_metadata() or ())
     if error.details() == _ENDED:
         return "ended while a message was being sent"
     if error.code() in _OWN and not has_details:
         return error.code().name
-    if not is_protobuf:
-        return f"no protobuf: {error.code().name}"
     if not has_details or (error.code() in _WRONG and typed.reason == error.code().name):
         raise Undocumented(f"{error.code().name}: {error.details()}")
     return typed.reason
@@ -118,7 +113,7 @@ TARGETS = {
         mutate=pool.changed(_methods(), WORDS),
         max_bytes=32 * 1024,
         reopen_after=2000,
-        says=(*pool.SAYS, pool.NO_MESSAGE),
+        says=pool.SAYS,
         examples=80,
     )
 }

@@ -120,7 +120,6 @@ TARGETS = {
         mutate=pool.changed(_methods(), WORDS),
         max_bytes=32 * 1024,
         reopen_after=1000,
-        says=(pool.NO_MESSAGE,),
         examples=60,
     )
 }
