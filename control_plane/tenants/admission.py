@@ -2,6 +2,7 @@
 by. No store, no await.
 """
 
+import math
 from types import TracebackType
 
 from control_plane.tenants.quota import Quota
@@ -74,7 +75,9 @@ class Admission:
         return quota
 
     def used_device(self, tenant: str, seconds: float) -> None:
-        """Adds device time that a worker spent for a tenant."""
+        """Adds device time that a worker says it spent for a tenant; what is no time is none."""
+        if not 0.0 < seconds < math.inf:
+            return  # one NaN would stay in the counts of the tenant, and in its metric
         is_set = tenant in self._view.desired.tenants
         self.meter.of(tenant, self._clock.unix(), is_set).device_s += seconds
 

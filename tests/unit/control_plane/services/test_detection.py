@@ -85,3 +85,10 @@ async def test_a_call_that_outlives_its_tenant_leaves_nothing(parts: Any) -> Non
     await asyncio.gather(call, return_exceptions=True)
     admission.forget_gone()
     assert admission.quotas == {}
+
+
+def test_what_a_worker_says_is_counted_where_it_is_a_time(parts: Any) -> None:
+    _, admission, _, _ = parts
+    for seconds in (0.5, float("nan"), float("inf"), -1.0, 0.0):
+        admission.used_device("t", seconds)
+    assert admission.meter.so_far("t").device_s == 0.5
