@@ -233,21 +233,27 @@ def decode_schedule(text: str) -> Schedule:
 
 
 def encode_api_key(key: ApiKey) -> str:
-    return _dump(asdict(key))
+    """A join token is written as a worker's key without a secret, and its own beside: an earlier
+    release knows no such role, and would read no key at all.
+    """
+    raw = asdict(key)
+    if key.joins is not None and key.role is Role.JOIN:
+        raw["joins"]["secrets"] = raw["secrets"]
+        raw |= {"role": Role.WORKER, "secrets": ()}
+    return _dump(raw)
 
 
 def decode_api_key(text: str) -> ApiKey:
     raw = json.loads(text)
-    parts: dict[str, Any] = {
-        "role": Role.of(raw["role"]),
-        "grants": tuple(raw["grants"]),
-        "secrets": tuple(_make(SecretHash, secret) for secret in raw["secrets"]),
-    }
-    joins = raw.get("joins")
+    role, secrets, joins = Role.of(raw["role"]), raw["secrets"], raw.get("joins")
+    parts: dict[str, Any] = {"grants": tuple(raw["grants"])}
     if joins is not None:
         of = {"role": Role.of(joins["role"]), "hosts": tuple(joins["hosts"])}
         parts["joins"] = _make(Joining, {**joins, **of})
-    return _make(ApiKey, {**raw, **parts})
+        if "secrets" in joins:
+            role, secrets = Role.JOIN, joins["secrets"]
+    parts["secrets"] = tuple(_make(SecretHash, secret) for secret in secrets)
+    return _make(ApiKey, {**raw, **parts, "role": role})
 
 
 def encode_tenant(tenant: Tenant) -> str:

@@ -108,6 +108,16 @@ def test_a_key_of_a_role_of_a_newer_release_is_kept_and_opens_nothing() -> None:
     assert not read.makes_keys(2.0)
 
 
+def test_an_older_release_reads_a_join_token_as_a_key_that_opens_nothing() -> None:
+    """It knows four roles beside, and fails in its whole read on any other."""
+    joins, secrets = Joining(Role.WORKER, "", ("h",)), (SecretHash("s", "d"),)
+    token = ApiKey("id", "join token", "", Role.JOIN, (), secrets, 1.0, 900.0, joins=joins)
+    for one in (token, token.joined("w-1", ("h",), 5.0, 50.0)):
+        raw = json.loads(codec.encode_api_key(one))
+        assert (raw["role"], raw["secrets"]) == ("worker", [])
+        assert codec.decode_api_key(json.dumps(raw)) == one
+
+
 def test_an_older_release_wrote_keys_that_nobody_joined_with() -> None:
     key = ApiKey("id", "label", "", Role.ADMIN, ("*",), (SecretHash("s", "d"),), 1.0)
     raw = json.loads(codec.encode_api_key(key))
