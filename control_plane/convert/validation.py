@@ -26,6 +26,8 @@ _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([1-9]\d{0,4})")
 _COMPUTE_CLASS = re.compile(r"[a-z0-9_-]{0,32}")
 _KINDS = frozenset({"cpu", "cuda", "sim"})
 _MAX_IO_PROCESSES = 64
+# Of a fencing token's numbers: scripts of the store count in doubles, and the next is higher.
+_MAX_COUNT = 2**53
 _MAX_WORKER_LABELS = 64 + 1  # the worker adds its compute class
 
 MAX_CLASSES = 10_000
@@ -331,6 +333,13 @@ def check_worker(worker: fleet_pb2.Worker) -> fleet_pb2.Worker:
             f"worker {worker.id} says no address, no device or no kind of device: say all of them"
         )
     return check_heartbeat(worker)
+
+
+def check_token(token: types_pb2.FencingToken) -> types_pb2.FencingToken:
+    """The highest token that a worker has seen: the next is above it. Raises InvalidWorker."""
+    if max(token.epoch, token.counter) >= _MAX_COUNT:
+        raise InvalidWorker("no control plane gave out a fencing token as high as that")
+    return token
 
 
 def check_heartbeat(worker: fleet_pb2.Worker) -> fleet_pb2.Worker:

@@ -7,13 +7,19 @@ import structlog
 
 from control_plane.caller import CallContext
 from control_plane.convert.heartbeat import HeartbeatDecoder
-from control_plane.convert.validation import WORKER_ID, check_heartbeat, check_worker
+from control_plane.convert.validation import (
+    WORKER_ID,
+    check_heartbeat,
+    check_token,
+    check_worker,
+)
 from control_plane.convert.versions import token_in
 from control_plane.convert.workers import worker_in
 from control_plane.routing.worker_exits import WorkerExitHandler
 from control_plane.store import bounds
 from control_plane.store.bounds import check_room
 from control_plane.store.registry import ObservedState
+from control_plane.types.lease import FencingToken
 from control_plane.types.worker import WorkerExit, WorkerInfo
 from control_plane.view.crash_loops import MAX_OUTPUT_CHARS
 from control_plane.view.view import View
@@ -52,7 +58,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
         self, request: membership_pb2.JoinRequest, context: CallContext
     ) -> membership_pb2.JoinResponse:
         worker = worker_in(check_worker(request.worker), self._lease_until())
-        token = token_in(request.highest_token) if request.HasField("highest_token") else None
+        token = _highest_token(request)
         old = self._view.workers.get(worker.id)
         if old is None:
             check_room(self._view.workers, bounds.MAX_WORKERS, "workers")
@@ -86,7 +92,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
             joined = self._view.workers.get(request.worker.id)
             if joined is None:
                 raise WorkerNotFound(f"worker {request.worker.id!r} is not known here: join again")
-            token = token_in(request.highest_token) if request.HasField("highest_token") else None
+            token = _highest_token(request)
             try:
                 message = check_heartbeat(request.worker)
                 worker = decoder.read(message, self._lease_until(), joined)
@@ -151,3 +157,11 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
 
 def _restart_in_s(seconds: float) -> float:
     return min(max(0.0, seconds), _MAX_RESTART_S) if math.isfinite(seconds) else 0.0
+
+
+def _highest_token(
+    request: membership_pb2.JoinRequest | membership_pb2.HeartbeatRequest,
+) -> FencingToken | None:
+    if not request.HasField("highest_token"):
+        return None
+    return token_in(check_token(request.highest_token))

@@ -16,6 +16,7 @@ from control_plane.app import ControlPlane
 from control_plane.gateway.dispatch import Caller
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.desired import Desired
+from control_plane.types.lease import FencingToken
 from control_plane.types.version import VersionKey
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from tests.full_disk import full_disk
@@ -730,9 +731,24 @@ async def test_wrong_heartbeats_are_refused(rig: Rig, changes: dict[str, Any]) -
     assert isinstance(await refused(_beat(rig, report)), errors.InvalidWorker)
 
 
-async def _beat(rig: Rig, report: fleet_pb2.Worker) -> Any:
+@pytest.mark.parametrize("part", ["epoch", "counter"])
+async def test_no_worker_has_seen_a_token_above_which_there_is_none(rig: Rig, part: str) -> None:
+    one = ScriptedWorker("w1")
+    one.address = "127.0.0.1:5"
+    token = types_pb2.FencingToken(**{part: 2**64 - 1})
+    asked = membership_pb2.JoinRequest(worker=one.report(), highest_token=token)
+    assert isinstance(await refused(rig.membership.Join(asked)), errors.InvalidWorker)
+    assert rig.plane.view.highest_token != FencingToken(token.epoch, token.counter)
+    asked.ClearField("highest_token")
+    await rig.membership.Join(asked)
+    assert isinstance(await refused(_beat(rig, one.report(), token)), errors.InvalidWorker)
+
+
+async def _beat(
+    rig: Rig, report: fleet_pb2.Worker, token: types_pb2.FencingToken | None = None
+) -> Any:
     async def beats() -> AsyncIterator[membership_pb2.HeartbeatRequest]:
-        yield membership_pb2.HeartbeatRequest(worker=report)
+        yield membership_pb2.HeartbeatRequest(worker=report, highest_token=token)
 
     call = rig.membership.Heartbeat(beats())
     return await call.read()
