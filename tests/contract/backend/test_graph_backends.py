@@ -591,8 +591,10 @@ async def test_images_that_changed_are_refused(zoo: Zoo, tmp_path: Path) -> None
 async def test_a_missing_quantiser_is_named_with_its_extra(
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "nncf.py").write_text("raise ImportError('No module named nncf')")
-    monkeypatch.syspath_prepend(str(tmp_path))  # of the child too
+    folder = tmp_path / "packages"  # as an installed one looks: the child reads no other
+    (folder / "nncf-0.dist-info").mkdir(parents=True)
+    (folder / "nncf.py").write_text("raise ImportError('No module named nncf')")
+    monkeypatch.syspath_prepend(str(folder))
     images = of_the_demo(tmp_path)
     refusal = await calibrated(zoo.graph("shapes"), tmp_path / "work", images)
     assert refusal.reason == "ARTIFACT_UNSUPPORTED"

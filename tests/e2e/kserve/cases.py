@@ -212,18 +212,20 @@ def errors(door: str, address: str) -> None:
         "INVALID_ARGUMENT": "400", "NOT_FOUND": "404", "DEADLINE_EXCEEDED": "504",
     }  # fmt: skip
 
-    def says(code: str, words: str, *, name: str = MODEL, **more: Any) -> None:
+    def says(code: str, words: str, *, name: str = MODEL, http: str = "", **more: Any) -> None:
         given = more.pop("inputs", None) or [bytes_of(library, [image])]
         error = refusal(lambda: client.infer(name, given, **more))
-        assert error.status() == (f"StatusCode.{code}" if door == "grpc" else codes[code])
+        status = f"StatusCode.{code}" if door == "grpc" else http or codes[code]
+        assert error.status() == status, error.message()
         assert words in error.message(), error.message()
 
     says("NOT_FOUND", "there is no model 'absent'", name="absent")
     says("NOT_FOUND", "does not exist", model_version="9")
     says("INVALID_ARGUMENT", "is no number", model_version="newest")
-    says("INVALID_ARGUMENT", "no image", inputs=[bytes_of(library, [broken])])
+    says("INVALID_ARGUMENT", "no image", http="415", inputs=[bytes_of(library, [broken])])
     batch = [image] * 5 + [broken] + [image] * 2
-    says("INVALID_ARGUMENT", "image 5 (counted from 0) of 8", inputs=[bytes_of(library, batch)])
+    fifth = "image 5 (counted from 0) of 8"
+    says("INVALID_ARGUMENT", fifth, http="415", inputs=[bytes_of(library, batch)])
     says("DEADLINE_EXCEEDED", "", timeout=1)
     says("INVALID_ARGUMENT", "'confidense' is not known", parameters={"confidense": 0.5})
     says("INVALID_ARGUMENT", "give a number, 0 to 1", parameters={"confidence": 7.0})
