@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from benchmarks.harness import hardware, results
@@ -79,7 +80,8 @@ def cut_at_half(file: Path, digest: str, address: str) -> None:
     url, size = f"http://{address}/v1/artifacts/{digest}", file.stat().st_size
     host, port = address.split(":")
     with socket.create_connection((host, int(port))) as connection, file.open("rb") as opened:
-        head = f"PUT /v1/artifacts/{digest} HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n"
+        lines = f"PUT {urlsplit(url).path} HTTP/1.1", f"host: {address}", f"content-length: {size}"
+        head = "\r\n".join((*lines, "", ""))
         connection.sendall(head.encode())
         connection.sendfile(opened, 0, size // 2)
     time.sleep(1.0)
