@@ -14,6 +14,7 @@ from yolopool.server.limits import connections, intake
 from yolopool.server.limits.byte_budget import ByteBudget
 from yolopool.server.limits.grpc_limits import GrpcLimits
 from yolopool.server.limits.intake import Arrival, Intake
+from yolopool.transport import CLIENT_OPTIONS
 
 METHOD = "/yolopool.v1.DetectionService/Detect"
 
@@ -139,3 +140,7 @@ async def test_a_storm_of_calls_leaves_no_bytes_held(how: str) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     await asyncio.sleep(0)
     assert (own.budget.taken_bytes, own.moving) == (0, set())
+
+
+def test_a_client_ends_an_idle_connection_first() -> None:
+    assert 2 * int(dict(CLIENT_OPTIONS)["grpc.client_idle_timeout_ms"]) < GrpcLimits().idle_s * 1000
