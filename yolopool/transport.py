@@ -32,6 +32,9 @@ CLIENT_OPTIONS: tuple[tuple[str, int | str], ...] = (
     *MESSAGE_SIZE_OPTIONS,
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # Before a server ends an idle connection (--grpc-idle-s), of which gRPC tells the client's user
+    # in its log. Either takes up to twice its time, so this is less than half of the server's.
+    ("grpc.client_idle_timeout_ms", 120_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     (

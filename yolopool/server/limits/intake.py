@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from yolopool.errors import DeadlineExceeded, InvalidMessage, RequestMemoryFull, YolopoolError
 from yolopool.server.limits.byte_budget import ByteBudget
-from yolopool.server.limits.connections import end_connection
+from yolopool.server.limits.connections import end_connections
 from yolopool.server.limits.grpc_limits import GrpcLimits
 from yolopool.server.limits.heap import give_back
 from yolopool.server.limits.message_shape import check, input_of
@@ -46,7 +46,10 @@ class Intake:
             was_full = False
             for _ in range(LOOKS):
                 await asyncio.sleep(LOOK_S)
-                was_full |= self._bound_memory(loop.time() - LOOK_S)
+                try:
+                    was_full |= self._bound_memory(loop.time() - LOOK_S)
+                except OSError as error:  # it can open no file now: the next look may
+                    log.warning("memory can't be looked at", why=str(error))
             late = [one for one in self.moving if one.is_late(loop.time() - patience_s)]
             self._cut_off(late, DeadlineExceeded(
                 f"the message of the call did not arrive in {patience_s:g} s: send it at once"
@@ -68,25 +71,32 @@ class Intake:
         return True
 
     def _cut_off(self, late: "list[Arrival]", error: YolopoolError) -> None:
+        if not late:
+            return
+        # One look for all of them: callers may have thousands of calls and connections.
+        try:
+            ended = end_connections({one.peer for one in late if one.keeps_connection})
+        except OSError as failed:
+            log.warning("connections can't be ended", why=str(failed))
+            ended = set()
         for arrival in late:
-            arrival.cut_off(error)
-        if late:
-            log.warning("calls were cut off", calls=len(late), reason=error.reason)
+            arrival.cut_off(error, ended)
+        log.warning("calls were cut off", calls=len(late), reason=error.reason)
 
 
 class Arrival:
     """What one call sends. Made in the call's task."""
 
     __slots__ = (
-        "_bytes", "_context", "_cut_off", "_intake", "_is_read", "_is_stream", "_method", "_read",
-        "_task", "since_s",
+        "_bytes", "_context", "_cut_off", "_intake", "_is_answered", "_is_read", "_is_stream",
+        "_method", "_read", "_task", "since_s",
     )  # fmt: skip
 
     def __init__(self, intake: Intake, method: str, read: Read, is_stream: bool) -> None:
         task = asyncio.current_task()
         assert task is not None, "a call runs in a task"
         self._intake, self._method, self._read, self._task = intake, method, read, task
-        self._is_stream, self._is_read = is_stream, False
+        self._is_stream, self._is_read, self._is_answered = is_stream, False, False
         self._bytes = 0
         self._context: Any = None
         self._cut_off: YolopoolError | None = None
@@ -131,25 +141,34 @@ class Arrival:
 
     def answers(self) -> None:
         """Its answer is on its way."""
-        self._is_stream = False
+        self._is_answered = True
         self.since_s = self._task.get_loop().time()
         self._intake.moving.add(self)
 
     def is_late(self, before_s: float) -> bool:
-        """A stream may be silent for as long as it likes."""
-        return not self._is_stream and self.since_s <= before_s
+        """A stream may be silent for as long as it likes, until it is answered."""
+        return (self._is_answered or not self._is_stream) and self.since_s <= before_s
 
-    def cut_off(self, error: YolopoolError) -> None:
-        """Ends a call that sends one message with the error. The others, and a caller who takes no
-        answer, can only be left alone with their connection.
+    @property
+    def peer(self) -> str:
+        return str(self._context.peer())
+
+    @property
+    def keeps_connection(self) -> bool:
+        """Whether nothing ends the call but the end of its connection: one that sends a stream, and
+        one whose caller takes no answer.
         """
+        return self._is_read or self._is_stream
+
+    def cut_off(self, error: YolopoolError, ended: set[str]) -> None:
+        """Ends the call with the error, unless its connection is among those that `ended`."""
         self._cut_off = error
-        if not ((self._is_read or self._is_stream) and end_connection(self._context.peer())):
+        if not (self.keeps_connection and self.peer in ended):
             self._task.cancel()
 
     def _ended(self, _: object) -> None:
         self._intake.moving.discard(self)
-        if self._is_read or self._is_stream:
+        if self.keeps_connection:
             self._intake.budget.give(self._bytes)
         else:
             self._intake.budget.left()
