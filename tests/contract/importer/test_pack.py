@@ -91,6 +91,7 @@ def test_memory_goes_back_with_the_pack(zoo: Zoo, door: PackStore) -> None:
         return any(int(begin, 16) <= address < int(end, 16) for begin, end in places)
 
     pack = door.fetch(zoo.pack("shapes"))
+    assert pack.memory is not None
     middle = pack.memory.array.ctypes.data + pack.manifest.weights_bytes // 2
     assert is_mapped(middle)
     pack.close()
