@@ -34,6 +34,10 @@ class Role(StrEnum):
             unknown._name_, unknown._value_ = "UNKNOWN", word
             return unknown
 
+    def __deepcopy__(self, memo: object) -> "Role":
+        # Some releases of Python look a member up by its name, which an unknown one has not.
+        return self
+
     def allows(self, needed: "Role") -> bool:
         """Whether a caller of this role may do what needs that one."""
         if self in _PEOPLE and needed in _PEOPLE:

@@ -63,6 +63,14 @@ def bytes_of(library: Any, images: Sequence[bytes]) -> Any:
     return tensor(library, "image", "BYTES", values)
 
 
+def placed(scores: Sequence[float]) -> Any:
+    """The rows whose place is sure, bool (n,). Another company in a pass adds in another order, so
+    that neighbours with all but the same score may change places.
+    """
+    gaps = np.diff(np.asarray(scores), prepend=np.inf, append=-np.inf)
+    return (np.abs(gaps) > 1e-6)[1:] & (np.abs(gaps) > 1e-6)[:-1]
+
+
 def assert_rows(result: Any, wanted: Sequence[Any]) -> None:
     """The outputs are what Detect says of these images, in this order."""
     counts, boxes, scores, classes = (result.as_numpy(name) for name in OUTPUTS)
@@ -73,9 +81,12 @@ def assert_rows(result: Any, wanted: Sequence[Any]) -> None:
         n = len(one)
         assert counts[row].tolist() == [n]
         corners = np.reshape([found.xyxy for found in one], (n, 4))
-        np.testing.assert_allclose(boxes[row, :n], corners, atol=1e-2)
-        np.testing.assert_allclose(scores[row, :n], [f.confidence for f in one], atol=1e-4)
-        assert classes[row, :n].tolist() == [found.class_id for found in one]
+        confidences = [found.confidence for found in one]
+        sure = placed(confidences)
+        np.testing.assert_allclose(boxes[row, :n][sure], corners[sure], atol=1e-2)
+        np.testing.assert_allclose(scores[row, :n], confidences, atol=1e-4)
+        numbers = np.array([found.class_id for found in one], np.int32)
+        assert (classes[row, :n][sure] == numbers[sure]).all()
         assert not boxes[row, n:].any()
         assert not scores[row, n:].any()
         assert (classes[row, n:] == -1).all()
@@ -136,13 +147,17 @@ def of_task(address: str, native: str, model: str) -> None:
             assert set(result.as_numpy("masks")[row, n:]) <= {b""}
         elif model == "pose":
             assert n
+            sure = placed([found.confidence for found in one])
+            assert sure.any()
             np.testing.assert_allclose(
-                result.as_numpy("keypoints")[row, :n], one.keypoints, atol=1e-2
+                result.as_numpy("keypoints")[row, :n][sure], one.keypoints[sure], atol=1e-2
             )
         elif model == "obb":
             assert n
+            sure = placed([found.confidence for found in one])
+            assert sure.any()
             np.testing.assert_allclose(
-                result.as_numpy("rotated_boxes")[row, :n], one.xywhr, atol=1e-2
+                result.as_numpy("rotated_boxes")[row, :n][sure], one.xywhr[sure], atol=1e-2
             )
         else:
             top = one.classification
