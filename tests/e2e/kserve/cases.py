@@ -297,8 +297,8 @@ def asyncio_client(door: str, address: str, native: str) -> None:
     async def ask() -> None:
         library = AIO[door]
         client = library.InferenceServerClient(address)
-        assert await client.is_model_ready(MODEL)
         wanted = expected(native)
+        assert await client.is_model_ready(MODEL)
         calls = [client.infer(MODEL, [bytes_of(LIBRARIES[door], [data])]) for data in encoded()]
         for result, one in zip(await asyncio.gather(*calls), wanted, strict=True):
             assert_rows(result, [one])
