@@ -4,7 +4,7 @@ Only for callers whose grants are not *: the others' replies are not touched.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -45,19 +45,22 @@ def words(text: str) -> set[str]:
 
 def texts(message: Message) -> Iterator[str]:
     """The strings of a message, also those in others and in maps."""
-    for field, value in message.ListFields():
-        if field.type == FieldDescriptor.TYPE_STRING:
-            yield from value if field.is_repeated else (value,)
-        elif field.type == FieldDescriptor.TYPE_MESSAGE:
-            if field.message_type.GetOptions().map_entry:
-                parts = (*value.keys(), *value.values())
-            else:
-                parts = tuple(value) if field.is_repeated else (value,)
-            for part in parts:
-                if isinstance(part, str):
-                    yield part
-                elif isinstance(part, Message):
-                    yield from texts(part)
+    for _, value in message.ListFields():
+        yield from _texts_in(value)
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """Those of a field's value, whatever its kind."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Message):
+        yield from texts(value)
+    elif isinstance(value, Mapping):
+        for part in (*value.keys(), *value.values()):
+            yield from _texts_in(part)
+    elif isinstance(value, Sequence) and not isinstance(value, bytes):
+        for part in value:
+            yield from _texts_in(part)
 
 
 def redact(message: Message, hidden: Callable[[str], bool]) -> None:

@@ -70,7 +70,10 @@ def test_what_its_author_says_of_a_model_stays() -> None:
 
 def test_all_strings_of_a_request_are_found() -> None:
     request = model_pb2.RegisterModelRequest(
-        name="a", class_names=["b"], metadata={"c": "d"}, placement={"labels": {"e": "f"}}
+        name="a",
+        class_names=["b"],
+        metadata={"c": "d"},
+        placement=types_pb2.Placement(labels={"e": "f"}),
     )
     assert sorted(texts(request)) == ["a", "b", "c", "d", "e", "f"]
     assert words("'x/../team/gamma@3.' beta.") >= {"team/gamma", "beta", "x"}
