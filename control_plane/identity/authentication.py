@@ -62,7 +62,8 @@ class Authentication(grpc.aio.ServerInterceptor):
                 try:
                     reply = await inner(request, known)
                 except YolopoolError as error:
-                    raise gate.veiled(error, principal, _named(rule, request)) from error
+                    named = _named(rule, request)
+                    raise gate.veiled(error, principal, named, request) from error
                 gate.veil(reply, rule, principal)
                 return reply
 
@@ -74,7 +75,11 @@ class Authentication(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Any) -> Any:
             principal = await gate.identified(method, context)
             rule = gate.allowed(method, principal, None if _streams(request) else request, context)
-            sent = self._judged(method, principal, request, context) if rule.streamed else request
+            # The messages that a caller's errors may be about: of a stream those that name a model.
+            asked = [] if _streams(request) else [request]
+            sent = request
+            if rule.streamed:
+                sent = self._judged(method, principal, request, context, rule, asked)
             known = KnownContext(context, principal)
             with gate.audit.of(method, rule, principal, context, request):
                 try:
@@ -85,16 +90,27 @@ class Authentication(grpc.aio.ServerInterceptor):
                             if self._shown(answer, rule, principal):
                                 yield answer
                 except YolopoolError as error:
-                    raise gate.veiled(error, principal, _named(rule, request)) from error
+                    about = asked[-1] if asked else None
+                    raise gate.veiled(error, principal, _named(rule, request), about) from error
 
         return call
 
     async def _judged(
-        self, method: str, principal: Principal, requests: AsyncIterator[Any], context: Any
+        self,
+        method: str,
+        principal: Principal,
+        requests: AsyncIterator[Any],
+        context: Any,
+        rule: Rule,
+        asked: list[Any],
     ) -> AsyncIterator[Any]:
-        """The messages of a stream, each asked for the models that it names."""
+        """The messages of a stream, each asked for the models that it names; `asked` has the last
+        that names some.
+        """
         async for message in requests:
             self._gate.allowed(method, principal, message, context)
+            if any(rule.models(message)):
+                asked[:] = [message]
             yield message
 
     def _shown(self, answer: Any, rule: Rule, principal: Principal) -> bool:

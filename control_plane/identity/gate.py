@@ -10,7 +10,7 @@ from control_plane.identity.access import ALL, OPEN, RULES, Rule, Verdict, judge
 from control_plane.identity.audit import Audit
 from control_plane.identity.keyring import Keyring
 from control_plane.identity.oidc.tokens import Tokens, looks_like_one
-from control_plane.identity.redaction import redact, redacted_text
+from control_plane.identity.redaction import redact, redacted_text, texts, words
 from control_plane.types.access.api_key import Role, is_granted
 from yolopool.error_table import rebuild
 from yolopool.errors import (
@@ -25,6 +25,8 @@ from yolopool.errors import (
 from yolopool.tls.certificates import peer_of
 
 AUTHORIZATION, BEARER = "authorization", "bearer "
+# Errors about the request itself, whose words they repeat.
+_OF_REQUEST = frozenset({"INVALID_ARGUMENT", "NOT_FOUND"})
 # What a certificate of the pool says of a process.
 _OF_POOL = {"worker": Role.WORKER, "control-plane": Role.CONTROL_PLANE}
 
@@ -136,9 +138,17 @@ class Gate:
         return rule
 
     def veiled(
-        self, error: YolopoolError, principal: Principal, names: Collection[str] = ()
+        self,
+        error: YolopoolError,
+        principal: Principal,
+        names: Collection[str] = (),
+        request: Message | None = None,
     ) -> YolopoolError:
-        """The error without what the caller may not see; names: the references it asked about."""
+        """The error without what the caller may not see; names: the references it asked about.
+
+        Words of the request that an error about it repeats stay: taken out, they would tell which
+        of them are models.
+        """
         if principal.grants == ALL:
             return error
         if isinstance(error, ModelNotFound):
@@ -146,7 +156,13 @@ class Gate:
             unknown = (name for name in map(name_of, names) if name not in self._models())
             return no_model(next(unknown, ""))
         # Another error, since several callers may be told of this one.
-        hidden = self.hidden(principal)
+        not_seen, said = self.hidden(principal), set[str]()
+        if error.code in _OF_REQUEST:
+            said = words(" ".join((*names, *(texts(request) if request is not None else ()))))
+
+        def hidden(name: str) -> bool:
+            return name not in said and not_seen(name)
+
         return rebuild(
             error.code,
             error.reason,

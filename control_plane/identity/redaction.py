@@ -4,7 +4,7 @@ Only for callers whose grants are not *: the others' replies are not touched.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -16,6 +16,10 @@ IsGranted = Callable[[str], bool]
 INSTEAD = "another model"
 # name, team/name, with a build and a version: what stands in sentences for a model.
 _WORDS = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)?(?:\+[a-z0-9-]+)?(?:@\d+)?")
+
+# What the author of a model says of it, and what is computed of its file. A hidden model may have
+# the name of a class: the word stays, and tells nothing of that model.
+_OF_AUTHOR = frozenset({"architecture", "class_names", "signed_comment", "signer", "source_name"})
 
 
 def redacted_text(text: str, hidden: Callable[[str], bool]) -> str:
@@ -33,6 +37,32 @@ def redacted_text(text: str, hidden: Callable[[str], bool]) -> str:
     return _WORDS.sub(word, text)
 
 
+def words(text: str) -> set[str]:
+    """All in a text that `redacted_text` may take for the name of a model."""
+    found = (match.group().partition("@")[0].partition("+")[0] for match in _WORDS.finditer(text))
+    return {form for name in found for form in (name, name.rstrip("."))}
+
+
+def texts(message: Message) -> Iterator[str]:
+    """The strings of a message, also those in others and in maps."""
+    for _, value in message.ListFields():
+        yield from _texts_in(value)
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """Those of a field's value, whatever its kind."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Message):
+        yield from texts(value)
+    elif isinstance(value, Mapping):
+        for part in (*value.keys(), *value.values()):
+            yield from _texts_in(part)
+    elif isinstance(value, Sequence) and not isinstance(value, bytes):
+        for part in value:
+            yield from _texts_in(part)
+
+
 def redact(message: Message, hidden: Callable[[str], bool]) -> None:
     """Removes list entries about hidden models, clears fields that name them, and rewrites texts.
     In place.
@@ -40,7 +70,7 @@ def redact(message: Message, hidden: Callable[[str], bool]) -> None:
     for field, value in message.ListFields():
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             _redact_messages(message, field, value, hidden)
-        elif field.type == FieldDescriptor.TYPE_STRING:
+        elif field.type == FieldDescriptor.TYPE_STRING and field.name not in _OF_AUTHOR:
             _redact_strings(message, field, value, hidden)
 
 

@@ -63,7 +63,8 @@ class DesiredBackup:
         if self._on_file is not None:
             self._keep_old(self._on_file, desired)
         part = self._path.with_name(f"{self._path.name}.{os.getpid()}.part")
-        with part.open("w", encoding="utf-8") as file:
+        # It has the hashes of keys, and every tenant's names: for this user alone.
+        with open(part, "w", encoding="utf-8", opener=_private) as file:
             file.writelines(self._words(desired))
             size = file.tell()
             file.flush()
@@ -184,3 +185,7 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

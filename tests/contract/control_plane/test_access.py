@@ -135,11 +135,19 @@ async def test_what_is_not_granted_looks_as_if_it_did_not_exist(rig: Guarded) ->
             await admin.register(name, _file(rig, name), wait=False)
     async with AsyncClient(rig.addresses.grpc, rig.secret("granted")) as caller:
         assert [model.name for model in await caller.models()] == ["alpha"]
-        said = {}
+        said: dict[str, list[str]] = {}
         for name in ("beta", "none"):
             with pytest.raises(ModelNotFound) as raised:
                 await caller.model(name)
-            said[name] = raised.value.message.replace(name, "X")
+            said[name] = [raised.value.message]
+            for call in (
+                caller.model(f"alpha@{name}"), caller.model(f"alpha:{name}"),
+                caller.explain_request(name), caller.detect(b"", model=f"alpha@{name}"),
+            ):  # fmt: skip
+                with pytest.raises(YolopoolError) as refused:
+                    await call
+                said[name].append(refused.value.message)
+            said[name] = [text.replace(name, "X") for text in said[name]]
         assert said["beta"] == said["none"]
         told = [event.model async for event in caller.events(follow=False)]
         assert set(told) == {"", "alpha@1"}

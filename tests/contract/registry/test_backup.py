@@ -43,6 +43,7 @@ def test_what_is_kept_is_read_again(tmp_path: Path) -> None:
     size = copy.write(DESIRED)
     file = tmp_path / "deep" / "copy.jsonl"
     assert size == file.stat().st_size
+    assert file.stat().st_mode & 0o077 == 0  # it has the hashes of keys
     assert a_copy(tmp_path).read() == DESIRED
     changed = replace(DESIRED, revision=8, versions={key("c"): version("c")}, wants={})
     copy.write(changed)

@@ -12,11 +12,14 @@ from control_plane.identity.keyring import Keyring
 from control_plane.types.access.api_key import ApiKey, Role
 from yolopool.errors import (
     CredentialsInvalid,
+    InvalidModelReference,
     ModelNotFound,
+    NotFound,
     RegistryUnavailable,
     YolopoolError,
 )
 from yolopool.transport import bearer
+from yolopool.v1 import detection_pb2, explain_pb2, model_pb2
 
 SECRET = key_secrets.new_secret()
 METHOD = "/yolopool.v1.ModelService/GetModel"
@@ -104,3 +107,21 @@ def test_errors_do_not_name_what_is_hidden() -> None:
         shown = gate().veiled(error, caller, ("ax@3",))
         assert "beta" not in shown.message + str(shown.details)
         assert shown.reason == error.reason
+
+
+@pytest.mark.parametrize("asked", ["a/../beta", "a/../gamma"])  # the first is a model, and hidden
+def test_errors_repeat_what_was_asked_whether_or_not_it_is_a_model(asked: str) -> None:
+    caller = Principal("key:x", Role.DETECT, ("a*",))
+    model = model_pb2.GetModelRequest(model=asked)
+    shown = gate().veiled(InvalidModelReference(f"{asked!r} is none"), caller, (asked,), model)
+    assert shown.message == f"{asked!r} is none"
+    of_id = explain_pb2.ExplainRequestRequest(request_id=asked)
+    shown = gate().veiled(NotFound(f"request {asked!r} is not there"), caller, (), of_id)
+    assert shown.message == f"request {asked!r} is not there"
+
+
+def test_a_guess_in_a_request_is_not_confirmed_by_what_the_pool_says() -> None:
+    caller = Principal("key:x", Role.DETECT, ("a*",))
+    guess = detection_pb2.DetectRequest(model="alpha", request_id="beta")
+    error = RegistryUnavailable("beta@3 is pinned")
+    assert "beta" not in gate().veiled(error, caller, ("alpha",), guess).message

@@ -2,7 +2,7 @@
 
 import pytest
 
-from control_plane.identity.redaction import redact, redacted_text
+from control_plane.identity.redaction import redact, redacted_text, texts, words
 from yolopool.v1 import events_pb2, explain_pb2, model_pb2, types_pb2
 
 HIDDEN = {"beta", "team/gamma"}
@@ -57,3 +57,23 @@ def test_plans_lose_steps_of_hidden_models() -> None:
         reply.steps.add(version=types_pb2.VersionKey(model=name, version=1), worker="w1")
     redact(reply, hidden)
     assert [step.version.model for step in reply.steps] == ["alpha", "alpha"]
+
+
+def test_what_its_author_says_of_a_model_stays() -> None:
+    version = model_pb2.ModelVersion(
+        class_names=["beta", "nut"], architecture="beta", source_name="beta", message="beta left"
+    )
+    redact(version, hidden)
+    assert (list(version.class_names), version.architecture) == (["beta", "nut"], "beta")
+    assert (version.source_name, version.message) == ("beta", "another model left")
+
+
+def test_all_strings_of_a_request_are_found() -> None:
+    request = model_pb2.RegisterModelRequest(
+        name="a",
+        class_names=["b"],
+        metadata={"c": "d"},
+        placement=types_pb2.Placement(labels={"e": "f"}),
+    )
+    assert sorted(texts(request)) == ["a", "b", "c", "d", "e", "f"]
+    assert words("'x/../team/gamma@3.' beta.") >= {"team/gamma", "beta", "x"}
