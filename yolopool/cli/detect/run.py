@@ -4,11 +4,12 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -42,6 +43,7 @@ _OF_ALL = (
 )
 STDIN = "-"
 Numbered = tuple[int, Source]
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,10 @@ class Run:
     def __init__(self, client: Client, asked: Asked, told: Told, outputs: Sequence[Output]) -> None:
         self._client, self._asked = client, asked
         self._told, self._outputs = told, outputs
-        # Live sources are read on a thread each.
-        self._lock = threading.RLock()
+        # Live sources are read on a thread each. What they write is written by one thread, in the
+        # order of arrival (a lock would go to a fast source again and again), and no Ctrl-C cuts
+        # it short.
+        self._writer = ThreadPoolExecutor(1, "writer")
         self._stop = threading.Event()
 
     def all(self, sources: Sequence[Source], quiet: bool) -> None:
@@ -85,9 +89,8 @@ class Run:
 
     def close(self) -> None:
         """Completes what is written."""
-        with self._lock:
-            self._stop.set()
-            self._each("", lambda output: output.close())
+        self._stop.set()
+        self._write(self._each, "", lambda output: output.close())
 
     def _images(self, numbered: Sequence[Numbered], bar: Progress) -> None:
         task = bar.add_task("images", total=len(numbered), more="")
@@ -98,7 +101,7 @@ class Run:
         with closing(answers):
             for (number, source), answer in zip(numbered, answers, strict=True):
                 bar.advance(task)
-                self._take(number, source, answer, None)
+                self._write(self._take, number, source, answer, None)
 
     def _live(self, numbered: Sequence[Numbered], bar: Progress) -> None:
         """Until all have ended, or Ctrl-C."""
@@ -122,8 +125,7 @@ class Run:
         except KeyboardInterrupt:
             pass
         finally:
-            with self._lock:
-                self._stop.set()
+            self._stop.set()
 
     def _video(self, number: int, source: Source, bar: Progress) -> None:
         task = bar.add_task(source.name, total=None, more="")
@@ -139,29 +141,30 @@ class Run:
                     if self._stop.is_set():
                         return
                     _show(bar, task, answer)
-                    self._take(number, source, answer, answer)
+                    self._write(self._take, number, source, answer, answer)
         except VideoNotReadable as error:
-            with self._lock:
-                self._told.error("", error)
+            self._write(self._told.error, "", error)
         finally:
-            with self._lock:
-                self._each(source.name, lambda output: output.end(number))
+            self._write(self._each, source.name, lambda output: output.end(number))
+
+    def _write(self, act: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Raises what it raises."""
+        self._writer.submit(act, *args, **kwargs).result()
 
     def _take(
         self, number: int, source: Source, answer: Answered, frame: FrameAnswer | None
     ) -> None:
-        with self._lock:
-            if self._stop.is_set():
-                return
-            if answer.error is not None:
-                if self._ends_with(answer.error):
-                    raise answer.error
-                self._told.failed(source, answer)
-                self._each(source.name, lambda output: output.fail(source, number, answer))
-                return
-            result = Result(source, number, answer.result(), frame)
-            self._told.result(result)
-            self._each(source.name, lambda output: output.add(result))
+        if self._stop.is_set():
+            return
+        if answer.error is not None:
+            if self._ends_with(answer.error):
+                raise answer.error
+            self._told.failed(source, answer)
+            self._each(source.name, lambda output: output.fail(source, number, answer))
+            return
+        result = Result(source, number, answer.result(), frame)
+        self._told.result(result)
+        self._each(source.name, lambda output: output.add(result))
 
     def _each(self, about: str, act: Callable[[Output], None]) -> None:
         """An output that fails loses no other."""
