@@ -49,13 +49,9 @@ ADMIN_KEY = f"yp_{'a' * 10}_{'b' * 48}"  # of pools that live for minutes
 
 def flags() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="benchmarks.authentication", description=__doc__)
-    results.add_flags(parser)
-    parser.add_argument("--seconds", type=float, default=5.0, help="measured time of each run")
+    parser = turns.flags("benchmarks.authentication", __doc__)
     parser.add_argument("--rounds", type=int, default=7, help="through all ways, in turns")
-    parser.add_argument("--in-flight", type=int, default=16, help="requests of the loaded runs")
     parser.add_argument("--ways", default=";".join(WAYS), help="which, separated by ;")
-    parser.add_argument("--send", default="", help=argparse.SUPPRESS)  # the client process
     return parser
 
 
@@ -277,16 +273,15 @@ def verdicts(table: Sequence[Row]) -> tuple[Check, ...]:
     return tuple(checks)
 
 
+async def send(order: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The client process."""
+    image = pixels_of(PICTURE)[0]
+    return await turns.send(order, lambda: opened(order, image))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the scenario, or its client; answers the exit status."""
-    options = flags().parse_args(arguments)
-    if options.send:
-        order = json.loads(options.send)
-        image = pixels_of(PICTURE)[0]
-        told = asyncio.run(turns.send(order, lambda: opened(order, image)))
-        sys.stdout.write(json.dumps(told) + "\n")
-        return 0
-    return results.publish(asyncio.run(run(options)), options.results)
+    """The exit status."""
+    return turns.main(flags().parse_args(arguments), send, run)
 
 
 if __name__ == "__main__":

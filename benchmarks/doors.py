@@ -7,7 +7,6 @@ round may be compared. Latency is that of one request at a time, CPU that of man
 """
 
 import argparse
-import asyncio
 import base64
 import json
 import os
@@ -122,13 +121,9 @@ LIMITS = {"REST raw": 1.5, "KServe v2 gRPC": 1.2}
 
 def flags() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="benchmarks.doors", description=__doc__)
-    results.add_flags(parser)
-    parser.add_argument("--seconds", type=float, default=5.0, help="measured time of each run")
+    parser = turns.flags("benchmarks.doors", __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="through all doors, in turns")
-    parser.add_argument("--in-flight", type=int, default=16, help="requests of the loaded runs")
     parser.add_argument("--doors", default=",".join(DOORS), help="which, comma separated")
-    parser.add_argument("--send", default="", help=argparse.SUPPRESS)  # the client process
     return parser
 
 
@@ -186,12 +181,8 @@ def verdicts(table: Sequence[Row]) -> tuple[Check, ...]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the scenario, or its client; answers the exit status."""
-    options = flags().parse_args(arguments)
-    if options.send:
-        sys.stdout.write(json.dumps(asyncio.run(send(json.loads(options.send)))) + "\n")
-        return 0
-    return results.publish(asyncio.run(run(options)), options.results)
+    """The exit status."""
+    return turns.main(flags().parse_args(arguments), send, run)
 
 
 if __name__ == "__main__":

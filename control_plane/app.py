@@ -4,7 +4,6 @@ import asyncio
 import socket
 import time
 from collections.abc import Coroutine
-from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -49,23 +48,24 @@ from control_plane.types.version import VersionKey
 from control_plane.view.reflector import Reflector
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
-from yolopool.errors import RegistryRefusesWrites, RegistryUnavailable
+from yolopool.errors import RegistryRefusesWrites
 from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.limits.byte_budget import ByteBudget
 from yolopool.server.limits.heap import keep_little
-from yolopool.server.logs import set_up_logs
+from yolopool.server.logs import set_up_logs, write_out
 from yolopool.server.open_calls import OpenCalls
 from yolopool.server.parent_death import die_with_parent
 from yolopool.server.process import announce, settle, unique_name, until_signal
-from yolopool.server.time_limits import ended
+from yolopool.server.time_limits import Stop, end_process_after, ended
 from yolopool.tls.certificates import follow
 
 log = structlog.get_logger()
 
 # At a stop: how long open HTTP calls may take.
 HTTP_GRACE_S = 2.0
-RESIGN_S = 1.0
+# What a step of a stop may take, and all beside the calls that are open.
+STEP_S, STOP_S = 1.0, 5.0
 LOAD_TICK_S = 0.5
 # Local copy of the registry, in the data directory.
 COPY = "registry-copy.jsonl"
@@ -264,38 +264,39 @@ class ControlPlane:
 
     async def stop(self) -> None:
         """Says that it is not ready; gives up the lease, so that another control plane leads at
-        once; then refuses new calls, and ends open ones and all background tasks.
+        once; then refuses new calls, and ends open ones and all background tasks. It returns within
+        `stop_limit_s`, whatever the store, a worker or a disk does meanwhile.
         """
+        grace_s, stop = self._settings.drain_grace_s, Stop(stop_limit_s(self._settings))
         self._http.drain()
-        await self._resign()
-        grace_s = self._settings.drain_grace_s
-        await asyncio.gather(self._services.close(), self._server.stop(grace_s))
+        await self._resign(stop)
+        await stop.step("open calls", self._end_calls(grace_s), grace_s + STEP_S)
         self._http.stop()
         if self._tasks:
-            await asyncio.wait(self._tasks[:1], timeout=HTTP_GRACE_S)
-        await ended(self._tasks)
-        await self._loader.close()
+            await asyncio.wait(self._tasks[:1], timeout=min(HTTP_GRACE_S, stop.left_s))
+        if left := await ended(self._tasks, min(STEP_S, stop.left_s)):
+            log.warning("left undone at the stop", what=", ".join(left), why="they do not end")
+        await stop.step("loads", self._loader.close(), STEP_S)
         if self._copy is not None and self.view.is_loaded:
-            await self._copy.keep_now(self.view.frozen_desired())
-        await self._leader_client.close()
-        with suppress(RegistryUnavailable, TimeoutError):
-            async with asyncio.timeout(RESIGN_S):
-                await self._recorder.flush()
-                await self._services.quotas.close()
-                await self._registry.close()
-        await self._worker_client.close()
+            copied = self._copy.keep_now(self.view.frozen_desired())
+            await stop.step("the local copy of the registry", copied, STEP_S)
+        await stop.step("calls to the leader", self._leader_client.close(), STEP_S)
+        await stop.step("events", self._recorder.flush(), STEP_S)
+        await stop.step("tenants' usage", self._services.quotas.close(), STEP_S)
+        await stop.step("the registry", self._registry.close(), STEP_S)
+        await stop.step("connections to workers", self._worker_client.close(), STEP_S)
 
-    async def _resign(self) -> None:
+    async def _end_calls(self, grace_s: float) -> None:
+        await asyncio.gather(self._services.close(), self._server.stop(grace_s))
+
+    async def _resign(self, stop: Stop) -> None:
         if self._deciding is not None:
-            await ended([self._deciding])
+            await ended([self._deciding], min(STEP_S, stop.left_s))
         await self._server.set_serving(False)
-        try:
-            async with asyncio.timeout(RESIGN_S):
-                await self._changeovers.close()
-                await self._reconciler.close()
-                await self._election.resign()
-        except (RegistryUnavailable, TimeoutError):
-            log.info("the registry does not answer: the leader's lease will expire by itself")
+        await stop.step("changeovers", self._changeovers.close(), STEP_S)
+        await stop.step("commands", self._reconciler.close(), STEP_S)
+        if not await stop.step("the lease", self._election.resign(), STEP_S):
+            log.info("the leader's lease will expire by itself")
 
     async def _open(self) -> None:
         """Serves as soon as the view is loaded; then runs the reconciler."""
@@ -336,6 +337,11 @@ class ControlPlane:
         self._tasks.append(asyncio.create_task(work, name=name))
 
 
+def stop_limit_s(settings: Settings) -> float:
+    """Within so many seconds a control plane stops."""
+    return settings.drain_grace_s + STOP_S
+
+
 def _reachable(host: str, port: int) -> str:
     """Where other machines probably reach a bound port."""
     return _address(socket.gethostname() if host in ("0.0.0.0", "::", "") else host, port)
@@ -369,6 +375,7 @@ async def run(settings: Settings) -> None:
         line["pool"] = addresses.pool
     announce(line)
     log.info("stopping", signal=await until_signal())
+    end_process_after(stop_limit_s(settings) + STEP_S, write_out)
     await control_plane.stop()
 
 

@@ -13,6 +13,10 @@ _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f
 TRACEPARENT = "traceparent"
 
 
+# Before the name in a certificate, of a caller that showed one.
+CERTIFICATE = "certificate:"
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """A caller. `name` as logs name it: a key's id, or who a token or certificate is of.

@@ -59,6 +59,7 @@ _LAYOUTS = {
 
 def main() -> int:
     """Returns the exit status: 0, or 1 if FILE was refused."""
+    process.keep_from_others()
     settings = read_settings()
     if settings.die_with_parent:
         die_with_parent()

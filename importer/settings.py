@@ -3,14 +3,12 @@
 The only reader of the environment (YOLOPOOL_IMPORTER_*) and of the command line, which wins.
 """
 
-import socket
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, field_validator
 from pydantic_settings import (
-    BaseSettings,
     CliApp,
     CliPositionalArg,
     NoDecode,
@@ -18,11 +16,10 @@ from pydantic_settings import (
 )
 
 from yolopool.signing.signers import Signers, read_keys
-from yolopool.tls.certificates import Certificates, TlsFiles, certificates_of
-from yolopool.tls.joining import Joining
+from yolopool.tls.process_settings import PoolProcess, split
 
 
-class Settings(BaseSettings):
+class Settings(PoolProcess):
     """Flags of `python -m importer`; each is `--kebab-case` and YOLOPOOL_IMPORTER_UPPER_CASE."""
 
     model_config = SettingsConfigDict(
@@ -64,35 +61,9 @@ class Settings(BaseSettings):
         None, description="for int8: folder of JPEG or PNG images like those the model will be sent"
     )
     out: Path = Field(Path("packs"), description="folder for the pack of FILE")
-    tls_ca: Path | None = Field(
-        None, description="certificates of the authority that the pool's processes trust, PEM"
-    )
-    tls_cert: Path | None = Field(
-        None, description="certificate of this process, PEM; with tls_key its ports speak TLS"
-    )
-    tls_key: Path | None = Field(None, description="key of the certificate, PEM")
-    join_token_file: Path | None = Field(
-        None,
-        description="file of a join token ('yolopool certs join-token'), with which this process "
-        "gets a certificate and renews it: then without tls_ca, tls_cert and tls_key",
-    )
-    join_at: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description="host:port at which control planes take callers, where the join token is "
-        "shown, separated by commas; empty: control_planes",
-    )
-    join_name: str = Field(
-        "", description="name in the certificate, if the join token has none; empty: the host's"
-    )
     join_dir: Path = Field(
         Path("~/.cache/yolopool/importer/joined"),
         description="folder of that certificate and its key",
-    )
-    api_key: SecretStr = Field(
-        SecretStr(""), description="API key of the role worker, for a pool that asks who calls"
-    )
-    control_planes: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("127.0.0.1:50051",), description="host:port of every control plane, comma separated"
     )
     scratch_dir: Path = Field(
         Path(tempfile.gettempdir()), description="folder for packs that are not yet published"
@@ -121,39 +92,14 @@ class Settings(BaseSettings):
     log_json: bool = Field(True, description="log one JSON object a line")
     log_file: str = Field("", description="log to this file, rotated by its size; empty: to stderr")
 
-    @field_validator("control_planes", "join_at", "trusted_signers", mode="before")
+    @field_validator("trusted_signers", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
-
-    @field_validator("join_dir")
-    @classmethod
-    def _expand(cls, value: Path) -> Path:
-        return value.expanduser()
+        return split(value)
 
     def signers(self) -> Signers:
         """Raises OSError and ValueError for keys that can't be used."""
         return Signers(read_keys(self.trusted_signers), required=bool(self.trusted_signers))
-
-    def certificates(self) -> Certificates | None:
-        """Raises OSError and ValueError for files that can't be used."""
-        return certificates_of(self.tls_ca, self.tls_cert, self.tls_key)
-
-    def joining(self) -> Joining | None:
-        """How this process gets its certificate, if by a join token."""
-        if self.join_token_file is None:
-            return None
-        name = self.join_name or socket.gethostname()
-        return Joining(
-            self.join_dir, self.join_token_file, name, self.join_at or self.control_planes
-        )
-
-    def with_files(self, files: TlsFiles) -> "Settings":
-        """These settings, with the certificate that this process got."""
-        own = {"tls_ca": files.authority, "tls_cert": files.certificate, "tls_key": files.key}
-        return self.model_copy(update=own)
 
 
 def read_settings(arguments: list[str] | None = None) -> Settings:

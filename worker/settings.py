@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
+from pydantic_settings import CliApp, NoDecode, SettingsConfigDict
 
-from yolopool.tls.certificates import Certificates, TlsFiles, certificates_of
-from yolopool.tls.joining import Joining
+from yolopool.tls import worker_ids
+from yolopool.tls.authority import shown
+from yolopool.tls.process_settings import PoolProcess, split
 from yolopool.transport import check_exposure, is_loopback
 from yolopool.vocabulary import COMPUTE_CLASS, MAX_RAW_BYTES, SANDBOX
 
@@ -66,7 +67,7 @@ def default_budget(device_kind: str) -> MemoryBudget:
     return MemoryBudget(fraction=_DEFAULT_FRACTION[device_kind])
 
 
-class Settings(BaseSettings):
+class Settings(PoolProcess):
     """Serves models on this machine. Each flag is also a variable: YOLOPOOL_WORKER_DATA_DIR."""
 
     model_config = SettingsConfigDict(
@@ -95,35 +96,9 @@ class Settings(BaseSettings):
         description="listen beyond this machine without TLS: who reaches the ports reads and sends "
         "everything",
     )
-    tls_ca: Path | None = Field(
-        None, description="certificates of the authority that the pool's processes trust, PEM"
-    )
-    tls_cert: Path | None = Field(
-        None, description="certificate of this process, PEM; with tls_key its ports speak TLS"
-    )
-    tls_key: Path | None = Field(None, description="key of the certificate, PEM")
-    join_token_file: Path | None = Field(
-        None,
-        description="file of a join token ('yolopool certs join-token'), with which this process "
-        "gets a certificate and renews it: then without tls_ca, tls_cert and tls_key",
-    )
-    join_at: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description="host:port at which control planes take callers, where the join token is "
-        "shown, separated by commas; empty: control_planes",
-    )
-    join_name: str = Field(
-        "", description="name in the certificate, if the join token has none; empty: the host's"
-    )
     join_dir: Path = Field(
         Path("~/.cache/yolopool/worker/joined"),
         description="folder of that certificate and its key",
-    )
-    api_key: SecretStr = Field(
-        SecretStr(""), description="API key of the role worker, for a pool that asks who calls"
-    )
-    control_planes: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("127.0.0.1:50051",), description="host:port of all control planes, separated by commas"
     )
     data_dir: Path = Field(
         Path("~/.cache/yolopool/worker"), description="folder of the local pack cache"
@@ -171,7 +146,10 @@ class Settings(BaseSettings):
     port: int = Field(0, ge=0, le=65535, description="port to listen on; 0: any free one")
     advertise: str = Field("", description="host:port under which control planes reach this worker")
     id: str = Field(
-        "", max_length=120, description="name of the worker; empty: <hostname>-<device>"
+        "",
+        max_length=120,
+        description="name of the worker; empty: <hostname>-<device>, behind the name of its "
+        "certificate if that has another",
     )
     labels: str = Field("", description="labels that placements can match: k=v,k=v")
     skip_warmup: bool = Field(False, description="serve before the warm-up passes on the device")
@@ -243,14 +221,12 @@ class Settings(BaseSettings):
     log_json: bool = Field(True, description="log one JSON object per line, for machines")
     log_file: str = Field("", description="log to this file, rotated by its size; empty: to stderr")
 
-    @field_validator("control_planes", "join_at", "may_read", mode="before")
+    @field_validator("may_read", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
+        return split(value)
 
-    @field_validator("data_dir", "join_dir")
+    @field_validator("data_dir")
     @classmethod
     def _expand(cls, value: Path) -> Path:
         return value.expanduser()
@@ -293,7 +269,25 @@ class Settings(BaseSettings):
 
     @property
     def worker_id(self) -> str:
-        return self.id or f"{socket.gethostname()}-{self.device.replace(':', '-')}"
+        """Of the one worker that this process is."""
+        return self.id_of(self.device, alone=True)
+
+    def id_of(self, device: str, alone: bool) -> str:
+        """The id of the worker of a device; `alone`: there is no other device. Raises OSError and
+        InvalidOption for a certificate that can't be read.
+        """
+        if self.id and alone:
+            return self.id
+        return f"{self.id or self._id_base()}-{re.sub('[:/]', '-', device)}"
+
+    def _id_base(self) -> str:
+        """As the certificate of this process allows, if it has one of the pool."""
+        host = socket.gethostname()
+        if self.tls_cert is None:
+            return host
+        own = shown(self.tls_cert)
+        names = worker_ids.names_of(own.subject, own.hosts) if own.role == "worker" else ()
+        return worker_ids.base(host, names)
 
     def budget(self) -> MemoryBudget:
         return (
@@ -347,24 +341,6 @@ class Settings(BaseSettings):
                 text = ",".join(value) if isinstance(value, tuple) else str(value)
                 arguments.append(f"--{flag}={text}")
         return arguments
-
-    def certificates(self) -> Certificates | None:
-        """Raises OSError and ValueError for files that can't be used."""
-        return certificates_of(self.tls_ca, self.tls_cert, self.tls_key)
-
-    def joining(self) -> Joining | None:
-        """How this process gets its certificate, if by a join token."""
-        if self.join_token_file is None:
-            return None
-        name = self.join_name or socket.gethostname()
-        return Joining(
-            self.join_dir, self.join_token_file, name, self.join_at or self.control_planes
-        )
-
-    def with_files(self, files: TlsFiles) -> "Settings":
-        """These settings, with the certificate that this process got."""
-        own = {"tls_ca": files.authority, "tls_cert": files.certificate, "tls_key": files.key}
-        return self.model_copy(update=own)
 
     def secrets(self) -> dict[str, str]:
         """The variables that give a child process what `arguments` leaves out."""

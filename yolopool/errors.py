@@ -363,6 +363,12 @@ class GrantNeeded(PermissionDenied):
     reason = "GRANT_NEEDED"
 
 
+class WorkerNotYours(PermissionDenied):
+    """A worker's certificate is used in the name of another worker."""
+
+    reason = "WORKER_NOT_YOURS"
+
+
 # --- DATA_LOSS, INTERNAL ----------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 Latency is that of one request at a time, CPU that of many in flight.
 """
 
+import argparse
 import asyncio
 import json
 import sys
@@ -11,13 +12,42 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from benchmarks.harness import results
 from benchmarks.harness.processes import CpuMeter
-from benchmarks.harness.results import Row
+from benchmarks.harness.results import Result, Row
 from benchmarks.harness.statistics import median, quantile
 
 WARMUP_S = 1.0
 CPU = "control_plane_cpu_ms"
 Call = Callable[[], Awaitable[object]]
+Client = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+Scenario = Callable[[argparse.Namespace], Awaitable[Result]]
+
+
+def flags(prog: str, about: str | None) -> argparse.ArgumentParser:
+    """What the command lines of such scenarios share."""
+    parser = argparse.ArgumentParser(prog=prog, description=about)
+    results.add_flags(parser)
+    parser.add_argument("--seconds", type=float, default=5.0, help="measured time of each run")
+    parser.add_argument("--in-flight", type=int, default=16, help="requests of the loaded runs")
+    parser.add_argument("--send", default="", help=argparse.SUPPRESS)  # the client process
+    return parser
+
+
+def main(options: argparse.Namespace, client: Client, scenario: Scenario) -> int:
+    """Runs the scenario, or a client of it; answers the exit status."""
+    if options.send:
+
+        async def sent() -> Mapping[str, Any]:
+            return await client(json.loads(options.send))
+
+        sys.stdout.write(json.dumps(asyncio.run(sent())) + "\n")
+        return 0
+
+    async def ran() -> Result:
+        return await scenario(options)
+
+    return results.publish(asyncio.run(ran()), options.results)
 
 
 async def send(

@@ -5,11 +5,12 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from control_plane.caller import CALLER, Principal, heard
+from control_plane.caller import CALLER, CERTIFICATE, Principal, heard
 from control_plane.identity.access import ALL, OPEN, RULES, Rule, Verdict, judged, name_of
 from control_plane.identity.audit import Audit
 from control_plane.identity.keyring import Keyring
 from control_plane.identity.oidc.tokens import Tokens, looks_like_one
+from control_plane.identity.placements import pools_in
 from control_plane.identity.redaction import redact, redacted_text, texts, words
 from control_plane.types.access.api_key import Role, is_granted
 from yolopool.error_table import rebuild
@@ -22,6 +23,7 @@ from yolopool.errors import (
     RoleNeeded,
     YolopoolError,
 )
+from yolopool.masking import masked
 from yolopool.tls.certificates import peer_of
 
 AUTHORIZATION, BEARER = "authorization", "bearer "
@@ -35,7 +37,7 @@ class Gate:
     """`models`: the names of all models, of which some callers may see a part. A context is that of
     a call by gRPC, or the `Caller` of another door. `is_loaded`: whether the keys were read.
     `opened`: paths and services that answer everyone, beside health. `tokens`: of the issuers that
-    are trusted.
+    are trusted. `pool_of`: the pool of workers of a tenant; empty: it has none of its own.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class Gate:
         is_loaded: Callable[[], bool],
         opened: Sequence[str] = (),
         tokens: Tokens | None = None,
+        pool_of: Callable[[str], str] = lambda _: "",
     ) -> None:
         self._keyring = keyring
         self._models = models
         self._is_loaded = is_loaded
         self._opened = tuple(opened)
         self._tokens = tokens
+        self._pool_of = pool_of
         self.audit = audit
 
     def is_open(self, method: str) -> bool:
@@ -71,7 +75,7 @@ class Gate:
             if peer is not None and peer.role in _OF_POOL:
                 if peer.joined and self._read_keys().is_revoked(peer.joined):
                     raise CredentialsInvalid("the certificate was revoked: join with another token")
-                shown = Principal(f"certificate:{peer.name}", _OF_POOL[peer.role])
+                shown = Principal(CERTIFICATE + peer.name, _OF_POOL[peer.role])
                 return _behind(shown, metadata)
             if not sent:
                 raise CredentialsMissing(
@@ -132,10 +136,25 @@ class Gate:
                     "this is about every model, and the caller is granted "
                     f"{', '.join(principal.grants) or 'none'}: ask an admin for a key with *"
                 )
+            if principal.tenant and rule.role is not Role.DETECT and isinstance(request, Message):
+                self._check_pools(principal.tenant, request)
         except YolopoolError as error:
             self.audit.refused(method, principal, context, error)
             raise
         return rule
+
+    def _check_pools(self, tenant: str, request: Message) -> None:
+        """A tenant's operators place on its own workers, and on those that are in no pool: the
+        names of other pools are not theirs to use, and they are not told which there are.
+        """
+        own = self._pool_of(tenant)
+        others = pools_in(request) - {own}
+        if others:
+            has = f"its pool is {own}" if own else "it has none"
+            raise GrantNeeded(
+                f"a caller of tenant {tenant} names the pool {masked(min(others))[:80]!r}, and "
+                f"{has}: leave the pool out, or ask an admin without a tenant"
+            )
 
     def veiled(
         self,

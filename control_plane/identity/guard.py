@@ -18,6 +18,7 @@ from control_plane.identity.oidc.tokens import Tokens
 from control_plane.settings import Settings
 from control_plane.store.registry import DesiredState
 from control_plane.types.access.api_key import is_granted
+from control_plane.types.access.tenant import NOBODY
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable, YolopoolError
@@ -72,6 +73,7 @@ class Guard:
             lambda: view.is_loaded,
             opened,
             self._tokens,
+            lambda tenant: view.desired.tenants.get(tenant, NOBODY).pool,
         )
 
     @property

@@ -24,7 +24,9 @@ SEEN_S = 30.0
 
 
 class ImportJobs:
-    """Raises ImportNotYours where an importer reports on a version that is not its own."""
+    """Raises ImportNotYours where an importer reports on a version that is not its own. `by`: whose
+    certificate or key it has.
+    """
 
     def __init__(
         self,
@@ -43,14 +45,14 @@ class ImportJobs:
         self._admit = admit
         self._seen: dict[str, float] = {}  # when each importer called last
 
-    async def claim(self, importer: str, wait_s: float) -> ModelVersion | None:
+    async def claim(self, importer: str, by: str, wait_s: float) -> ModelVersion | None:
         """The next version to import; None if there is none within `wait_s`."""
         until = self._clock.monotonic() + min(max(wait_s, 0.0), MAX_WAIT_S)
         while True:
             self.saw(importer)
             changes = self._view.waiters.changes
-            version = await self._registry.claim_import(importer, LEASE_S, self._clock.unix())
-            if version is not None and not await self._refused(importer, version):
+            version = await self._registry.claim_import(importer, LEASE_S, self._clock.unix(), by)
+            if version is not None and not await self._refused(importer, by, version):
                 log.info("import claimed", version=str(version.key), importer=importer)
                 await self._refresh()
                 return version
@@ -71,42 +73,46 @@ class ImportJobs:
         self._seen = {name: at for name, at in self._seen.items() if now - at < SEEN_S}
         return len(self._seen)
 
-    async def progress(self, importer: str, key: VersionKey, fraction: float, step: str) -> None:
+    async def progress(
+        self, importer: str, by: str, key: VersionKey, fraction: float, step: str
+    ) -> None:
         """Keeps the lease and notes how far the import is. The reflector shows it when it hears
         of it: there are many reports, and nobody waits for one.
         """
         now = self._clock.unix()
         fraction = min(max(fraction, 0.0), 1.0)
-        await self._registry.report_progress(importer, key, fraction, step[:80], LEASE_S, now)
+        await self._registry.report_progress(importer, key, fraction, step[:80], LEASE_S, now, by)
 
     async def finish(
-        self, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings
+        self, importer: str, by: str, key: VersionKey, pack: Pack, settings: VersionSettings
     ) -> None:
         """The version becomes READY. Raises InvalidOption if the pack is not what was ordered."""
-        await self._check_build(importer, key, pack)
+        await self._check_build(importer, by, key, pack)
         # A version must not become READY with a pack that workers can't find.
         self._artifacts.check_pack(pack.digest)
-        await self._registry.finish_import(importer, key, pack, settings)
+        await self._registry.finish_import(importer, key, pack, settings, by)
         log.info("import finished", version=str(key), pack=pack.digest)
         await self._refresh()
 
-    async def fail(self, importer: str, key: VersionKey, reason: str, message: str) -> None:
+    async def fail(
+        self, importer: str, by: str, key: VersionKey, reason: str, message: str
+    ) -> None:
         """The version becomes FAILED."""
         version = await self._registry.fail_import(
-            importer, key, reason or "IMPORT_CRASHED", message[:2000]
+            importer, key, reason or "IMPORT_CRASHED", message[:2000], by
         )
         log.warning("import failed", version=str(key), reason=version.reason, why=version.message)
         await self._refresh()
 
-    async def _refused(self, importer: str, version: ModelVersion) -> bool:
+    async def _refused(self, importer: str, by: str, version: ModelVersion) -> bool:
         """Whether it may not be imported here: its file is not opened then, and it is FAILED."""
         shown = self._admit(version)
         if shown is version:
             return False
-        await self.fail(importer, version.key, shown.reason, shown.message)
+        await self.fail(importer, by, version.key, shown.reason, shown.message)
         return True
 
-    async def _check_build(self, importer: str, key: VersionKey, pack: Pack) -> None:
+    async def _check_build(self, importer: str, by: str, key: VersionKey, pack: Pack) -> None:
         """An importer of an earlier release ignores the build it is asked for and makes its usual
         pack. The import fails then; left open, such an importer would claim it for ever.
         """
@@ -120,5 +126,5 @@ class ImportJobs:
                 f"{key} is to be built as {ordered.variant}, but the importer made {made}: update "
                 "the importer to this release"
             )
-            await self.fail(importer, key, "ARTIFACT_UNSUPPORTED", why)
+            await self.fail(importer, by, key, "ARTIFACT_UNSUPPORTED", why)
             raise InvalidOption(why)

@@ -26,8 +26,10 @@ from yolopool.errors import (
 from yolopool.masking import masked
 from yolopool.server.clock import Clock
 from yolopool.tls import signing
+from yolopool.tls.authority import shown
 from yolopool.tls.certificates import peer_of
 from yolopool.tls.joining import JoinToken
+from yolopool.tls.worker_ids import owned_by
 from yolopool.v1 import certificates_pb2 as pb
 from yolopool.v1 import certificates_pb2_grpc
 
@@ -37,6 +39,9 @@ TOKEN_S, MAX_TOKEN_S = 900.0, 7 * 86_400.0
 # Tokens and processes that ended are still listed, and in the registry, for so long.
 ENDED_KEPT_S = 30 * 86_400.0
 MAX_PROCESSES = 10_000
+# Names that people take for a control plane's, with all that begin with one and a dash: no process
+# may choose them itself. An admin may give them.
+RESERVED = ("control-plane", "plane")
 
 
 class CertificateService(certificates_pb2_grpc.CertificateServiceServicer):
@@ -58,6 +63,7 @@ class CertificateService(certificates_pb2_grpc.CertificateServiceServicer):
         self._clock = clock
         self._lifetime = datetime.timedelta(seconds=settings.joined_certificate_s)
         self._trusted: Path | None = settings.tls_ca
+        self._own: Path | None = settings.tls_cert
         self._signer: signing.Authority | None = None
         if settings.tls_ca_key is not None and settings.tls_ca is not None:
             self._signer = signing.read(settings.tls_ca, settings.tls_ca_key)
@@ -99,6 +105,8 @@ class CertificateService(certificates_pb2_grpc.CertificateServiceServicer):
         name = signing.check_process_name(joins.name or request.name)
         hosts = joins.hosts or (_address_of(context),)
         self._check_free(name, id_, now)
+        if not joins.name:
+            await self._check_not_anothers(name, id_, now)
         signed = authority.signed(
             public_key, name, joins.role, hosts, self._lifetime, now, joined=id_
         )
@@ -202,6 +210,32 @@ class CertificateService(certificates_pb2_grpc.CertificateServiceServicer):
             raise FailedPrecondition(
                 f"another process joined as {name}: if it is gone, revoke {others[0]} "
                 "('yolopool certs revoke'), and join with another token"
+            )
+
+    async def _check_not_anothers(self, name: str, id_: str, now: float) -> None:
+        """Raises FailedPrecondition for a name that a process chose itself, and by which it would
+        pass for a control plane, or could speak for another's workers (`worker_ids`).
+        """
+        own = (await asyncio.to_thread(shown, self._own)).subject if self._own is not None else ""
+        if name == own or owned_by(name, RESERVED):
+            raise FailedPrecondition(
+                f"{name!r} is kept for control planes: give the process a --join-name, or make a "
+                "token with a name"
+            )
+        monotonic = self._clock.monotonic()
+        taken = [
+            *(
+                key.joins.name
+                for key in self._joined()
+                if key.joins is not None and key.id != id_ and key.holds(key.joins.name, now)
+            ),
+            *(one.id for one in self._view.workers.values() if one.is_here(monotonic)),
+        ]
+        of_others = [one for one in taken if owned_by(one, (name,))]
+        if of_others:
+            raise FailedPrecondition(
+                f"{name!r} is a name of {of_others[0]}, which is in the pool: give the process a "
+                "--join-name, or make a token with this name"
             )
 
     async def _forget_ended(self, now: float) -> int:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from control_plane.caller import CallContext, principal_of
+from control_plane.caller import ANONYMOUS, CallContext, principal_of
 from control_plane.convert.schedules import changeover_in
 from control_plane.convert.validation import (
     check_batching,
@@ -82,7 +82,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         first = await anext(requests, None)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidOption("the first message of an upload must be its header")
-        header = first.header
+        header, sender = first.header, _sender(context)
         self._stored.check_upload(principal_of(context).tenant, header.size_bytes)
         if not header.sha256:
             return await self._received(header, requests)
@@ -92,12 +92,13 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         # Without a chunk it is a question, or the end of an upload whose bytes are all there.
         is_question = chunk is None and header.offset != header.size_bytes
         if is_question or self._artifacts.touch(digest):
-            return self._held(digest)
-        async with self._artifacts.upload(digest, header.size_bytes, header.offset) as upload:
+            return self._held(digest, sender)
+        size, offset = header.size_bytes, header.offset
+        async with self._artifacts.upload(digest, size, offset, sender) as upload:
             while chunk is not None:
                 await upload.write(chunk)
                 chunk = await _next_chunk(requests)
-        return self._held(digest)
+        return self._held(digest, sender)
 
     async def RegisterModel(
         self, request: model_pb2.RegisterModelRequest, context: CallContext
@@ -277,10 +278,10 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
                 await upload.write(chunk)
         return self._held(upload.digest())
 
-    def _held(self, digest: str) -> model_pb2.UploadArtifactResponse:
+    def _held(self, digest: str, sender: str = "") -> model_pb2.UploadArtifactResponse:
         return model_pb2.UploadArtifactResponse(
             complete=self._artifacts.touch(digest),
-            received_bytes=self._artifacts.held_bytes(digest),
+            received_bytes=self._artifacts.held_bytes(digest, sender),
             sha256=digest,
         )
 
@@ -316,6 +317,16 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
 
 def _log(event: str, key: VersionKey, context: CallContext, **fields: object) -> None:
     log.info(event, version=str(key), **fields, by=principal_of(context).name)
+
+
+def _sender(context: CallContext) -> str:
+    """Whose a part of a file is: a tenant's, so that its other keys go on with it, else the
+    caller's; empty where nobody is asked who calls.
+    """
+    caller = principal_of(context)
+    if caller.tenant:
+        return f"tenant:{caller.tenant}"
+    return "" if caller == ANONYMOUS else caller.name
 
 
 async def _next_chunk(requests: AsyncIterator[model_pb2.UploadArtifactRequest]) -> bytes | None:

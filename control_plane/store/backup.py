@@ -108,7 +108,8 @@ class DesiredBackup:
             return
         with suppress(FileNotFoundError):
             part = self._old.with_name(f"{self._old.name}.part")
-            shutil.copyfile(self._path, part)
+            with self._path.open("rb") as file, open(part, "wb", opener=_private) as copy:
+                shutil.copyfileobj(file, copy)
             part.replace(self._old)
 
     @property
@@ -188,4 +189,6 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    handle = os.open(path, flags, 0o600)
+    os.fchmod(handle, 0o600)  # a leftover of before may be anyone's to read
+    return handle

@@ -267,30 +267,48 @@ class DesiredState(Protocol):
 
 
 class ImportQueue(Protocol):
-    """Versions that wait for an importer, and the importer that holds each."""
+    """Versions that wait for an importer, and the importer that holds each. `by`: whose certificate
+    or key it has; who reports has the same.
+    """
 
-    async def claim_import(self, importer: str, lease_s: float, now: float) -> ModelVersion | None:
+    async def claim_import(
+        self, importer: str, lease_s: float, now: float, by: str = ""
+    ) -> ModelVersion | None:
         """Gives the caller the oldest version that is UPLOADED, or IMPORTING under a lease that
         expired. It is IMPORTING then, for lease_s. None: there is nothing to import.
         """
         ...
 
     async def report_progress(
-        self, importer: str, key: VersionKey, fraction: float, step: str, lease_s: float, now: float
+        self,
+        importer: str,
+        key: VersionKey,
+        fraction: float,
+        step: str,
+        lease_s: float,
+        now: float,
+        by: str = "",
     ) -> None:
         """Renews the lease and records the progress. Raises ImportNotYours."""
         ...
 
     async def finish_import(
-        self, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings
+        self,
+        importer: str,
+        key: VersionKey,
+        pack: Pack,
+        settings: VersionSettings,
+        by: str = "",
     ) -> ModelVersion:
-        """IMPORTING -> READY. Repeating it with the same pack is safe. Raises ImportNotYours."""
+        """IMPORTING -> READY. Repeating it with the same pack changes nothing. Raises
+        ImportNotYours.
+        """
         ...
 
     async def fail_import(
-        self, importer: str, key: VersionKey, reason: str, message: str
+        self, importer: str, key: VersionKey, reason: str, message: str, by: str = ""
     ) -> ModelVersion:
-        """IMPORTING -> FAILED. Repeating it is safe. Raises ImportNotYours."""
+        """IMPORTING -> FAILED. Repeating it changes nothing. Raises ImportNotYours."""
         ...
 
 

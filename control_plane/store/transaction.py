@@ -16,16 +16,22 @@ class ImportJob:
     """The place of a version in the import queue, and who holds it until when.
 
     `order` is the revision before the job was made. A job is there while its version is UPLOADED
-    or IMPORTING.
+    or IMPORTING. `by`: whose certificate or key the importer has; empty: a release before this one
+    wrote the job, and did not look.
     """
 
     order: int
     importer: str = ""
     until_unix_s: float = 0.0
+    by: str = ""
 
     def is_free(self, now: float) -> bool:
         """Whether an importer may claim it: nobody holds it, or the lease ran out."""
         return self.until_unix_s <= now
+
+    def is_held_by(self, importer: str, by: str) -> bool:
+        """Whether an importer that calls as `by` holds it, or held it last."""
+        return self.importer == importer and self.by in ("", by)
 
 
 @dataclass(slots=True)

@@ -284,13 +284,15 @@ def note_schedule(tx: Transaction, name: str, last_unix_s: float, error: str) ->
 # --- imports ------------------------------------------------------------------------------
 
 
-def claim_import(tx: Transaction, importer: str, lease_s: float, now: float) -> ModelVersion | None:
+def claim_import(
+    tx: Transaction, importer: str, lease_s: float, now: float, by: str
+) -> ModelVersion | None:
     jobs = tx.jobs()
     for key in sorted((key for key in jobs if jobs[key].is_free(now)), key=lambda k: jobs[k].order):
         version = tx.version(key)
         if version is None or version.state not in PENDING:
             continue  # one stray job must not end every claim
-        tx.put_job(key, replace(jobs[key], importer=importer, until_unix_s=now + lease_s))
+        tx.put_job(key, replace(jobs[key], importer=importer, until_unix_s=now + lease_s, by=by))
         return tx.put_version(lifecycle.claimed(version))
     return None
 
@@ -303,8 +305,9 @@ def report_progress(
     step: str,
     lease_s: float,
     now: float,
+    by: str,
 ) -> None:
-    version, job = _importing(tx, importer, key)
+    version, job = _importing(tx, importer, key, by)
     tx.put_job(key, replace(job, until_unix_s=now + lease_s))
     new = lifecycle.progressed(version, fraction, step)
     if new != version:
@@ -312,26 +315,26 @@ def report_progress(
 
 
 def finish_import(
-    tx: Transaction, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings
+    tx: Transaction, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings, by: str
 ) -> ModelVersion:
     tx.expect(versions=[key], jobs=[key])
     old = tx.version(key)
     if old is not None and old.pack is not None and old.pack.digest == pack.digest:
         return old  # a repeat
-    version, _ = _importing(tx, importer, key)
+    version, _ = _importing(tx, importer, key, by)
     tx.drop_job(key)
     return tx.put_version(lifecycle.imported(version, pack, settings))
 
 
 def fail_import(
-    tx: Transaction, importer: str, key: VersionKey, reason: str, message: str
+    tx: Transaction, importer: str, key: VersionKey, reason: str, message: str, by: str
 ) -> ModelVersion:
     tx.expect(versions=[key], jobs=[key])
     old = tx.version(key)
     told = (VersionState.FAILED, reason, message)
     if old is not None and (old.state, old.reason, old.message) == told:
         return old  # a repeat
-    version, _ = _importing(tx, importer, key)
+    version, _ = _importing(tx, importer, key, by)
     tx.drop_job(key)
     return tx.put_version(lifecycle.failed(version, reason, message))
 
@@ -343,15 +346,17 @@ def requeued(versions: Iterable[ModelVersion]) -> dict[VersionKey, ImportJob]:
     return {version.key: ImportJob(order) for order, version in enumerate(pending)}
 
 
-def _importing(tx: Transaction, importer: str, key: VersionKey) -> tuple[ModelVersion, ImportJob]:
+def _importing(
+    tx: Transaction, importer: str, key: VersionKey, by: str
+) -> tuple[ModelVersion, ImportJob]:
     """The version and its job if the importer holds it. One whose lease ran out holds the job
-    until another claims it.
+    until another claims it. Who does not hold it is not told the name of who does.
     """
     tx.expect(versions=[key], jobs=[key])
     version, job = tx.version(key), tx.job(key)
-    if version is None or job is None or job.importer != importer:
+    if version is None or job is None or not job.is_held_by(importer, by):
         state = version.state if version is not None else "deleted"
-        held = f" by {job.importer}" if job is not None and job.importer else ""
+        held = " by another" if job is not None and job.importer else ""
         raise ImportNotYours(
             f"the import of {key} is not {importer}'s (it is {state}{held}): "
             "drop the work and claim another"

@@ -150,26 +150,44 @@ class WriteVerbs(ABC):
 
     # --- imports --------------------------------------------------------------------------
 
-    async def claim_import(self, importer: str, lease_s: float, now: float) -> ModelVersion | None:
-        return await self.write(lambda tx: transactions.claim_import(tx, importer, lease_s, now))
+    async def claim_import(
+        self, importer: str, lease_s: float, now: float, by: str = ""
+    ) -> ModelVersion | None:
+        return await self.write(
+            lambda tx: transactions.claim_import(tx, importer, lease_s, now, by)
+        )
 
     async def report_progress(
-        self, importer: str, key: VersionKey, fraction: float, step: str, lease_s: float, now: float
+        self,
+        importer: str,
+        key: VersionKey,
+        fraction: float,
+        step: str,
+        lease_s: float,
+        now: float,
+        by: str = "",
     ) -> None:
         await self.write(
-            lambda tx: transactions.report_progress(tx, importer, key, fraction, step, lease_s, now)
+            lambda tx: transactions.report_progress(
+                tx, importer, key, fraction, step, lease_s, now, by
+            )
         )
 
     async def finish_import(
-        self, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings
+        self,
+        importer: str,
+        key: VersionKey,
+        pack: Pack,
+        settings: VersionSettings,
+        by: str = "",
     ) -> ModelVersion:
         return await self.write(
-            lambda tx: transactions.finish_import(tx, importer, key, pack, settings)
+            lambda tx: transactions.finish_import(tx, importer, key, pack, settings, by)
         )
 
     async def fail_import(
-        self, importer: str, key: VersionKey, reason: str, message: str
+        self, importer: str, key: VersionKey, reason: str, message: str, by: str = ""
     ) -> ModelVersion:
         return await self.write(
-            lambda tx: transactions.fail_import(tx, importer, key, reason, message)
+            lambda tx: transactions.fail_import(tx, importer, key, reason, message, by)
         )

@@ -153,6 +153,10 @@ class WorkerInfo:
             variant=self.variant or usual.variant, compute_class=self.compute_class
         )
 
+    def is_here(self, now: float) -> bool:
+        """Whether its process, as far as is known, is there at monotonic time `now` (seconds)."""
+        return self.state is not WorkerState.LOST and now < self.lease_until_s
+
     def is_live(self, now: float) -> bool:
         """Whether it takes work at monotonic time `now` (seconds)."""
         return self.state is WorkerState.READY and now < self.lease_until_s

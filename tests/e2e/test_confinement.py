@@ -2,8 +2,7 @@
 reach then, how it serves, and what is said where the host can't confine it.
 """
 
-import json
-import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests import broken_code
 from yolopool.server.confinement import landlock
 
 pytestmark = pytest.mark.e2e
@@ -19,25 +19,12 @@ needs_landlock = pytest.mark.skipif(
 )
 # As `python -m worker` begins; then code that a fault in a library let in.
 _BROKEN = """
-import json, os, socket, subprocess, sys
-from pathlib import Path
-given = json.loads(sys.argv[1])
 from worker.process.confinement import confine
 from worker.settings import read_settings
 settings = read_settings(given["flags"])
 how = confine(settings)
 import tempfile
 import numpy
-found = {}
-def attempt(name, action):
-    try:
-        action()
-        found[name] = "done"
-    except Exception as error:
-        found[name] = type(error).__name__
-def made(path):
-    path.write_text("x")
-    path.unlink()
 other = Path(given["other"])
 refused = {
     "a file of others": lambda: other.read_bytes(),
@@ -76,8 +63,6 @@ print(json.dumps([how, [name for name in refused if found[name] == "done"],
 
 
 def run_broken(tmp_path: Path, *flags: str) -> Any:
-    import socket
-
     paths = {
         "other": tmp_path / "store" / "artifacts" / "theirs",
         "pack": tmp_path / "store" / "packs" / "p" / "weights.bin",
@@ -87,28 +72,19 @@ def run_broken(tmp_path: Path, *flags: str) -> Any:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("theirs")
     (tmp_path / "home").mkdir()
+    own = [f"--data-dir={tmp_path / 'worker'}", f"--tls-cert={paths['certificate']}"]
     with socket.create_server(("127.0.0.1", 0)) as server:
-        given = {
-            "flags": [
-                "--device=cpu",
-                f"--data-dir={tmp_path / 'worker'}",
-                f"--tls-cert={paths['certificate']}",
-                *flags,
-            ],
-            "name": f"yolopool-escape-{os.getpid()}",
-            "server": server.getsockname(),
-            **{name: str(path) for name, path in paths.items()},
-        }
-        done = subprocess.run(
-            [sys.executable, "-c", _BROKEN, json.dumps(given)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "HOME": str(tmp_path / "home")},
+        told = broken_code.run(
+            _BROKEN,
+            {
+                "flags": ["--device=cpu", *own, *flags],
+                "server": server.getsockname(),
+                **{name: str(path) for name, path in paths.items()},
+            },
+            environ={"HOME": str(tmp_path / "home")},
         )
-    assert done.returncode == 0, done.stderr
     assert paths["other"].read_text() == paths["pack"].read_text() == "theirs"
-    return json.loads(done.stdout.splitlines()[-1])
+    return told
 
 
 @needs_landlock

@@ -2,10 +2,7 @@
 
 import contextlib
 import gzip
-import json
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +13,7 @@ import psutil
 import pytest
 
 from tests.e2e import h2_frames as h2
+from tests.e2e.plane_process import control_plane
 from tests.waiting import until
 from yolopool.server.limits.message_shape import MAX_PLAIN_BYTES
 from yolopool.status import error_from_rpc
@@ -77,29 +75,19 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    flags = {
-        "port": 0,
-        "http-port": 0,
-        "data-dir": tmp_path_factory.mktemp("plane"),
-        "grpc-max-connections": CONNECTIONS,
-        "grpc-max-calls": CALLS,
-        "grpc-handshake-timeout-s": PATIENCE_S,
-        "grpc-message-timeout-s": PATIENCE_S,
-        "grpc-idle-s": PATIENCE_S,
-        "max-request-memory-bytes": BUDGET,
-        "max-memory-bytes": MAX_MEMORY,
-    }
-    command = [sys.executable, "-m", "control_plane", *(f"--{k}={v}" for k, v in flags.items())]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    try:
-        assert process.stdout is not None
-        address = json.loads(process.stdout.readline())["grpc"]
-        one = Server(address, psutil.Process(process.pid))
+    with control_plane(
+        tmp_path_factory.mktemp("plane"),
+        grpc_max_connections=CONNECTIONS,
+        grpc_max_calls=CALLS,
+        grpc_handshake_timeout_s=PATIENCE_S,
+        grpc_message_timeout_s=PATIENCE_S,
+        grpc_idle_s=PATIENCE_S,
+        max_request_memory_bytes=BUDGET,
+        max_memory_bytes=MAX_MEMORY,
+    ) as (listening, process):
+        one = Server(listening["grpc"], process)
         until("the registry was read", lambda: one.reason() == "MODEL_NOT_FOUND")
         yield one
-    finally:
-        process.kill()
-        process.communicate()
 
 
 # --- slow callers ---------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ import json
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.e2e.plane_process import control_plane
 from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -49,29 +49,20 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    flags = {
-        "port": 0,
-        "http-port": 0,
-        "data-dir": tmp_path_factory.mktemp("plane"),
-        "http-max-connections": CONNECTIONS,
-        "http-header-timeout-s": STALL_S,
-        "http-stall-timeout-s": STALL_S,
-        "http-min-bytes-per-s": MIN_BYTES_PER_S,
-        "http-max-connections-an-address": 2 * CONNECTIONS,
-        "max-request-memory-bytes": 20_000_000,
-        "max-image-bytes": MAX_IMAGE,
-    }
-    command = [sys.executable, "-m", "control_plane", *(f"--{k}={v}" for k, v in flags.items())]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    try:
-        assert process.stdout is not None
-        host, _, port = json.loads(process.stdout.readline())["http"].rpartition(":")
-        one = Server(host, int(port), psutil.Process(process.pid))
+    with control_plane(
+        tmp_path_factory.mktemp("plane"),
+        http_max_connections=CONNECTIONS,
+        http_header_timeout_s=STALL_S,
+        http_stall_timeout_s=STALL_S,
+        http_min_bytes_per_s=MIN_BYTES_PER_S,
+        http_max_connections_an_address=2 * CONNECTIONS,
+        max_request_memory_bytes=20_000_000,
+        max_image_bytes=MAX_IMAGE,
+    ) as (listening, process):
+        host, _, port = listening["http"].rpartition(":")
+        one = Server(host, int(port), process)
         until("the registry was read", one.is_well)
         yield one
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def answer_of(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:

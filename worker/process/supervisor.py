@@ -7,7 +7,6 @@ end with the supervisor. Nothing here imports torch or OpenCV.
 import asyncio
 import os
 import re
-import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -258,7 +257,7 @@ def worker_command(settings: Settings, device: Device, alone: bool) -> list[str]
     """The command of a device's process: the supervisor's settings, with the device's own."""
     flags = settings.arguments(
         device=device.id,
-        id=worker_id(settings, device, alone),
+        id=settings.id_of(device.id, alone),
         black_box=None,
         log_file="",
         join_token_file=None,
@@ -268,22 +267,12 @@ def worker_command(settings: Settings, device: Device, alone: bool) -> list[str]
     return [sys.executable, "-m", "worker", *flags]
 
 
-def worker_id(settings: Settings, device: Device, alone: bool) -> str:
-    """The name by which control planes know the worker of a device."""
-    given = settings.id if alone or not settings.id else f"{settings.id}-{slug(device)}"
-    return given or f"{socket.gethostname()}-{slug(device)}"
-
-
-def slug(device: Device) -> str:
-    return device.id.replace(":", "-")
-
-
 async def report_to_control_planes(settings: Settings, alone: bool, exit: ProcessExit) -> None:
     """Reports an exit to all control planes. Does not wait for those that do not answer, and never
     raises.
     """
     report = exit_report(
-        worker=worker_id(settings, exit.device, alone),
+        worker=settings.id_of(exit.device.id, alone),
         device=exit.device.id,
         device_kind=exit.device.kind,
         incarnation=exit.incarnation,

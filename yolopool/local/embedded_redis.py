@@ -42,7 +42,7 @@ class EmbeddedRedis:
 
     def start(self) -> str:
         """Starts the server and waits until it answers. Raises OSError with what to do."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._take_lock()
         try:
             self._place_socket()

@@ -25,6 +25,7 @@ from yolopool.local import local_keys
 from yolopool.local.embedded_redis import EmbeddedRedis
 from yolopool.local.process_log import ProcessLog
 from yolopool.server import parent_death
+from yolopool.server.process import keep_from_others
 
 START_LIMIT_S = 90.0
 STOP_LIMIT_S = 4.0
@@ -112,9 +113,14 @@ class LocalPool:
 
     def __enter__(self) -> "LocalPool":
         check_extras(*_MODULES_OF_EXTRA)
-        with ExitStack() as stack:
-            self._start(stack)
-            self._stack = stack.pop_all()
+        # Redis and the logs are started from here; the umask of this program stays as it is.
+        inherited = keep_from_others()
+        try:
+            with ExitStack() as stack:
+                self._start(stack)
+                self._stack = stack.pop_all()
+        finally:
+            os.umask(inherited)
         return self
 
     def __exit__(

@@ -106,7 +106,7 @@ class LogFile(LogOutput):
             self._limit_bytes = self._max_bytes + held
 
     def _open(self) -> None:
-        opened = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        opened = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         if opened == self._descriptor:  # it was closed, so that it is the first that is free
             os.set_inheritable(opened, True)
             return

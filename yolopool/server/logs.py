@@ -68,6 +68,13 @@ def _masked(_: Any, __: str, line: Any) -> str:
     return masked(line)
 
 
+def write_out() -> None:
+    """Returns when all lines of this process's log are written, or after a while."""
+    for stream in _streams:
+        if isinstance(stream, QueuedLog):
+            stream.drain(DRAIN_S)
+
+
 def dropped_lines() -> int:
     """How many lines of this process's log could not be written."""
     return sum(stream.dropped_lines for stream in _streams)

@@ -156,11 +156,14 @@ def _check(files: TlsFiles) -> None:
 
 
 class Peer(NamedTuple):
-    """What a certificate of the pool says. `joined`: the id by which it can be revoked, if any."""
+    """What a certificate of the pool says. `joined`: the id by which it can be revoked, if any.
+    `hosts`: names and addresses that it is good for.
+    """
 
     role: str
     name: str
     joined: str = ""
+    hosts: tuple[str, ...] = ()
 
 
 def peer_of(context: Any) -> Peer | None:
@@ -169,15 +172,17 @@ def peer_of(context: Any) -> Peer | None:
     """
     auth_context = getattr(context, "auth_context", None)
     found = auth_context() if auth_context is not None else {}
-    peer, joined = None, ""
+    peer, joined, hosts = None, "", list[str]()
     for text in found.get("x509_subject_alternative_name", ()):
-        scheme, _, rest = bytes(text).decode("utf-8", "replace").partition("://")
+        scheme, is_uri, rest = bytes(text).decode("utf-8", "replace").partition("://")
         role, _, name = rest.partition("/")
-        if scheme == SCHEME and role and name:
+        if not is_uri:
+            hosts.append(scheme)
+        elif scheme == SCHEME and role and name:
             peer = peer or Peer(role, name)
         elif scheme == JOINED:
             joined = rest
-    return peer._replace(joined=joined) if peer is not None else None
+    return peer._replace(joined=joined, hosts=tuple(hosts)) if peer is not None else None
 
 
 async def follow(certificates: Certificates, renewed: Callable[[], Awaitable[None]]) -> None:

@@ -109,6 +109,11 @@ def check_url(url: str) -> None:
         raise ValueError(f"{parts.hostname}: an issuer's address has a path at most")
 
 
+def is_plain(url: str) -> bool:
+    """Whether an address is asked without TLS."""
+    return urlsplit(url).scheme == "http"
+
+
 def checked(check: Callable[[], Value]) -> Value:
     """Says what is wrong in the way of pydantic."""
     try:

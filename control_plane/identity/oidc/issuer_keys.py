@@ -12,7 +12,7 @@ from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
 
 from control_plane.identity.oidc import document
 from control_plane.identity.oidc.document import NotReadable
-from control_plane.identity.oidc.issuer_file import Issuer, check_url
+from control_plane.identity.oidc.issuer_file import Issuer, check_url, is_plain
 from yolopool.errors import IssuerUnavailable
 
 log = structlog.get_logger()
@@ -131,6 +131,9 @@ class IssuerKeys:
             check_url(where if isinstance(where, str) else "")
         except ValueError as error:
             raise NotReadable(f"{url}: jwks_uri: {error}") from error
+        if is_plain(str(where)) and not is_plain(url):
+            # What an issuer elsewhere names on loopback is no server of its own.
+            raise NotReadable(f"{url}: jwks_uri: it is not https, as the issuer is")
         keys = keys_of(await self._read(str(where)))
         if not keys:
             raise NotReadable(f"{where} has no key that can be used")

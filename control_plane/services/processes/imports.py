@@ -1,6 +1,6 @@
 """ImportService: importers claim versions and report on them; they never see the registry."""
 
-from control_plane.caller import CallContext
+from control_plane.caller import CallContext, principal_of
 from control_plane.convert.validation import check_importer
 from control_plane.convert.versions import key_in, key_out, pack_in, settings_in, settings_out
 from control_plane.models.import_jobs import LEASE_S, ImportJobs
@@ -18,7 +18,8 @@ class ImportService(importing_pb2_grpc.ImportServiceServicer):
     async def ClaimImport(
         self, request: importing_pb2.ClaimImportRequest, context: CallContext
     ) -> importing_pb2.ClaimImportResponse:
-        version = await self._jobs.claim(check_importer(request.importer), request.wait_s)
+        importer, by = check_importer(request.importer), principal_of(context).name
+        version = await self._jobs.claim(importer, by, request.wait_s)
         if version is None:
             return importing_pb2.ClaimImportResponse()
         return importing_pb2.ClaimImportResponse(job=self._job(version))
@@ -27,17 +28,18 @@ class ImportService(importing_pb2_grpc.ImportServiceServicer):
         self, request: importing_pb2.ReportImportRequest, context: CallContext
     ) -> importing_pb2.ReportImportResponse:
         importer, key = check_importer(request.importer), key_in(request.version)
+        by = principal_of(context).name
         self._jobs.saw(importer)
         match request.WhichOneof("report"):
             case "progress":
                 progress = request.progress
-                await self._jobs.progress(importer, key, progress.fraction, progress.step)
+                await self._jobs.progress(importer, by, key, progress.fraction, progress.step)
             case "pack":
                 pack, settings = pack_in(request.pack), settings_in(request.pack.settings)
-                await self._jobs.finish(importer, key, pack, settings)
+                await self._jobs.finish(importer, by, key, pack, settings)
             case "failure":
                 failure = request.failure
-                await self._jobs.fail(importer, key, failure.reason, failure.message)
+                await self._jobs.fail(importer, by, key, failure.reason, failure.message)
             case _:
                 raise InvalidOption("the report is empty: send progress, a pack or a failure")
         return importing_pb2.ReportImportResponse()

@@ -16,6 +16,7 @@ from control_plane.convert.validation import (
 from control_plane.convert.versions import token_in
 from control_plane.convert.workers import worker_in
 from control_plane.routing.worker_exits import WorkerExitHandler
+from control_plane.services.processes.worker_owners import WorkerOwners
 from control_plane.store import bounds
 from control_plane.store.bounds import check_room
 from control_plane.store.registry import ObservedState
@@ -51,6 +52,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
         self._worker_client = worker_client
         self._worker_exits = worker_exits
         self._clock = clock
+        self._owners = WorkerOwners(view, clock)
         self._heartbeat_interval_s = heartbeat_interval_s
         self._lease_s = lease_s
 
@@ -62,6 +64,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
         old = self._view.workers.get(worker.id)
         if old is None:
             check_room(self._view.workers, bounds.MAX_WORKERS, "workers")
+        self._owners.check_joins(worker.id, context)
         try:
             self._view.join(worker, token)
         except InvalidTransition as error:
@@ -92,6 +95,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
             joined = self._view.workers.get(request.worker.id)
             if joined is None:
                 raise WorkerNotFound(f"worker {request.worker.id!r} is not known here: join again")
+            self._owners.check_beats(joined.id, context)
             token = _highest_token(request)
             try:
                 message = check_heartbeat(request.worker)
@@ -104,6 +108,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
     async def Leave(
         self, request: membership_pb2.LeaveRequest, context: CallContext
     ) -> membership_pb2.LeaveResponse:
+        self._owners.check_speaks_for(request.worker, context)
         worker = self._view.leave(request.worker, request.incarnation)
         if worker is not None:
             log.info("worker left", worker=worker.id, incarnation=worker.incarnation)
@@ -115,6 +120,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
     ) -> membership_pb2.ReportExitResponse:
         if not WORKER_ID.fullmatch(request.worker):
             raise InvalidWorker(f"{request.worker[:80]!r} is no worker id: see Join")
+        self._owners.check_speaks_for(request.worker, context)
         # A process that ended before it chose its incarnation has none.
         valid = all(
             not id_ or WORKER_ID.fullmatch(id_) for id_ in (request.incarnation, request.io_process)
@@ -124,6 +130,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
                 f"an exit report with {len(request.requests)} requests: give at most "
                 f"{_MAX_IN_FLIGHT}, and an incarnation and I/O process that are valid as for Join"
             )
+        self._owners.check_process(request.worker, request.incarnation)
         reported = request.exit
         exit = WorkerExit(
             worker=request.worker,

@@ -39,9 +39,19 @@ log = structlog.get_logger()
 
 _HEX = frozenset("0123456789abcdef")
 _REHASH_BYTES = 1 << 20
+_SENDER_CHARS = 16
 # Of importers, and of this file: a folder or file that is being made, or removed.
 _INCOMING, _REMOVED = ".incoming-", ".removed-"
 _BUSY = "another control plane receives this file at the moment: ask again how much of it is held"
+
+
+def part_name(digest: str, sender: str) -> str:
+    """The file of what a sender has sent of an artifact; empty: of a caller that nobody asked who
+    it is. All control planes name it alike, so that an upload goes on at any of them.
+    """
+    if not sender:
+        return digest
+    return f"{digest}.{hashlib.sha256(sender.encode()).hexdigest()[:_SENDER_CHARS]}"
 
 
 def check_digest(digest: str) -> str:
@@ -112,11 +122,11 @@ class FolderArtifacts:
             with suppress(OSError):
                 os.utime(place, (since, since))
 
-    def held_bytes(self, digest: str) -> int:
-        """How many bytes of an artifact are stored: all, a part, or 0."""
-        for folder in (self._whole, self._partial):
-            if (folder / digest).is_file():
-                return (folder / digest).stat().st_size
+    def held_bytes(self, digest: str, sender: str = "") -> int:
+        """How many bytes of an artifact are stored: all, the part that `sender` sent, or 0."""
+        for path in (self._whole / digest, self._partial / part_name(digest, sender)):
+            if path.is_file():
+                return path.stat().st_size
         return 0
 
     def path(self, digest: str) -> Path:
@@ -166,8 +176,11 @@ class FolderArtifacts:
             )
 
     @asynccontextmanager
-    async def upload(self, digest: str, size_bytes: int, offset: int) -> AsyncIterator[Upload]:
-        """Opens an upload that continues at `offset`. One upload of an artifact runs at a time.
+    async def upload(
+        self, digest: str, size_bytes: int, offset: int, sender: str = ""
+    ) -> AsyncIterator[Upload]:
+        """Opens an upload that continues at `offset`. Each `sender` has a part of its own, which no
+        other can spoil; one upload of an artifact by a sender runs at a time.
 
         If the block is left early, the received bytes are kept. Once all bytes are there, the
         digest is checked and the artifact appears; so too if all were there before, and the upload
@@ -177,9 +190,10 @@ class FolderArtifacts:
         DigestMismatch; the bytes are then removed, as are more than `size_bytes`.
         """
         self.check_size(size_bytes)
-        async with self._locks.setdefault(digest, asyncio.Lock()):
-            path = self._partial / digest
-            held = self.held_bytes(digest)
+        name = part_name(digest, sender)
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            path = self._partial / name
+            held = self.held_bytes(digest, sender)
             if held > size_bytes and path.is_file():
                 # What was sent was not this file, whoever sent it.
                 await asyncio.to_thread(path.unlink)
@@ -267,7 +281,7 @@ class FolderArtifacts:
                     if place.name.startswith((_INCOMING, _REMOVED)):
                         name = str(place.relative_to(self._root))
                         yield _stored(FileKind.LEFTOVER, name, place)
-                    elif _is_digest(place.name) and not self._is_busy(place.name):
+                    elif _is_stored_name(place.name) and not self._is_busy(place.name):
                         yield _stored(kind, place.name, place)
 
     async def remove(self, file: StoredFile) -> bool:
@@ -346,6 +360,13 @@ def _touched(place: Path) -> bool:
     with suppress(OSError):  # it may be another user's
         os.utime(place)
     return place.exists()
+
+
+def _is_stored_name(name: str) -> bool:
+    """Whether a name is a digest, or that of a sender's part."""
+    digest, dot, sender = name.partition(".")
+    is_sender = len(sender) == _SENDER_CHARS and _HEX.issuperset(sender)
+    return _is_digest(digest) and (is_sender if dot else True)
 
 
 def _is_digest(name: str) -> bool:

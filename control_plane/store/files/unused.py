@@ -24,7 +24,9 @@ class FileKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file or folder of the store. `name` is its digest, of a leftover its path."""
+    """A file or folder of the store. `name` is its digest, of an upload that and its sender's
+    mark, of a leftover its path.
+    """
 
     kind: FileKind
     name: str

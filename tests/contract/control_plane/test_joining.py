@@ -103,7 +103,7 @@ async def joined(pool: Pool, files: TlsFiles) -> Any:
     async with open_channel(pool.addresses.pool, Certificates(files)) as channel:
         stub: Any = MembershipServiceStub(channel)
         request = membership_pb2.JoinRequest(
-            worker=a_worker(), highest_token=types_pb2.FencingToken()
+            worker=a_worker("gpu-1"), highest_token=types_pb2.FencingToken()
         )
         try:
             return await stub.Join(request, timeout=5)
@@ -273,11 +273,11 @@ async def test_a_certificate_is_renewed_while_it_is_used(tmp_path: Path, fleet: 
             joining.keep_renewed(files, ["127.0.0.1:1", pool.addresses.pool], time.time)
         )
         membership = Membership(
-            [pool.addresses.pool], a_worker, types_pb2.FencingToken,
+            [pool.addresses.pool], lambda: a_worker("gpu-1"), types_pb2.FencingToken,
             certificates=Certificates(files),
         )  # fmt: skip
         staying = asyncio.create_task(membership.run())
-        await becomes(lambda: "w1" in pool.plane.view.workers)
+        await becomes(lambda: "gpu-1" in pool.plane.view.workers)
         ends = first.not_valid_after_utc.timestamp()
         await becomes(lambda: shown(files).not_valid_after_utc.timestamp() > ends + 2)
         assert time.time() < ends + 3
@@ -296,7 +296,7 @@ async def test_a_certificate_is_renewed_while_it_is_used(tmp_path: Path, fleet: 
 async def test_who_was_revoked_neither_renews_nor_stays(pool: Pool) -> None:
     made = await pool.token()
     files = await join(pool.joining(made.token), time.time())
-    one = a_worker()
+    one = a_worker("gpu-1")
 
     async def heartbeats() -> AsyncIterator[Any]:
         while True:

@@ -419,6 +419,27 @@ async def test_what_is_no_document_gives_no_keys_and_keeps_the_old_ones(
     assert known.tokens.recognised(text) is not None
 
 
+async def test_an_issuer_elsewhere_asks_for_nothing_on_loopback_in_the_clear(
+    issuer: OidcIssuer, pool: Pool
+) -> None:
+    """It would have a control plane call what listens on its own host."""
+    called: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        called.append(await reader.read(100))
+        found = {"keys": [key.as_dict(private=False) for key in issuer.keys.values()]}
+        writer.write(answer(json.dumps(found).encode()))
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        issuer.answers[DISCOVERY] = keys_from(f"http://127.0.0.1:{port}/keys")(issuer)
+        with pytest.raises(IssuerUnavailable):
+            await pool.tokens.verified(issuer.token())
+        assert called == []
+
+
 async def test_the_issuers_certificate_is_checked(tmp_path: Path) -> None:
     for name, ca_of in (("localhost", "other"), ("login.example", "own")):
         issuer = OidcIssuer(tmp_path / name, name)

@@ -11,13 +11,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from control_plane.store.files.artifacts import FolderArtifacts
+from control_plane.store.files.unused import FileKind
+from control_plane.types.access.api_key import Role
 from tests.contract.control_plane_rig import Rig, refused
+from tests.contract.guarded_rig import Guarded, issued
 from tests.waiting import becomes
 from yolopool import errors
 from yolopool.server.clock import Clock
-from yolopool.v1 import importing_pb2, model_pb2
+from yolopool.transport import bearer
+from yolopool.v1 import importing_pb2, model_pb2, model_pb2_grpc
 
 READY, UPLOADED = model_pb2.VERSION_STATE_READY, model_pb2.VERSION_STATE_UPLOADED
 DAY_S = 86_400.0
@@ -295,3 +301,58 @@ async def test_the_control_plane_sweeps_what_it_saw_unused_for_its_grace(tmp_pat
 @pytest.mark.parametrize("grace_s", [-1.0, float("nan"), float("inf")])
 async def test_a_grace_that_is_none_is_refused(rig: Rig, grace_s: float) -> None:
     assert isinstance(await refused(sweep(rig, grace_s=grace_s)), errors.InvalidOption)
+
+
+# --- whose parts are whose ---------------------------------------------------------------------
+
+
+async def test_no_caller_spoils_what_another_sends(tmp_path: Path) -> None:
+    """Who knows the digest sends other bytes under it: they are in a part of their own."""
+    kinds = {
+        "north": issued(Role.OPERATE, tenant="north"),
+        "north again": issued(Role.OPERATE, tenant="north"),
+        "south": issued(Role.OPERATE, tenant="south"),
+    }
+    rig = Guarded(tmp_path)
+    rig.kinds |= kinds
+    async with rig, grpc.aio.insecure_channel(rig.addresses.grpc) as channel:
+        stub: Any = model_pb2_grpc.ModelServiceStub(channel)
+
+        async def send(kind: str, data: bytes, offset: int = 0) -> Any:
+            header = model_pb2.UploadHeader(
+                sha256=digest_of(b"right" * 4), size_bytes=20, offset=offset
+            )
+
+            async def parts() -> AsyncIterator[model_pb2.UploadArtifactRequest]:
+                yield model_pb2.UploadArtifactRequest(header=header)
+                if data:
+                    yield model_pb2.UploadArtifactRequest(chunk=data)
+
+            return await stub.UploadArtifact(parts(), timeout=5, metadata=bearer(rig.secret(kind)))
+
+        assert (await send("operate", b"right")).received_bytes == 5
+        assert (await send("south", b"wrong")).received_bytes == 5
+        assert (await send("north", b"")).received_bytes == 0  # nor is it told of theirs
+        await send("north", b"rightright")
+        # Each goes on where it was; a tenant's other key with what the first had sent.
+        assert (await send("north again", b"right", 10)).received_bytes == 15
+        assert isinstance(await refused(send("operate", b"right", 15)), errors.InvalidOffset)
+        assert (await send("operate", b"right" * 3, 5)).complete
+        assert (await send("north", b"")).complete
+        assert (await send("south", b"!" * 15, 5)).complete  # it is there, and is not sent again
+        assert (rig.store / "artifacts" / digest_of(b"right" * 4)).read_bytes() == b"right" * 4
+
+
+async def test_a_callers_part_goes_on_at_another_control_plane_and_is_swept(
+    tmp_path: Path,
+) -> None:
+    async with Guarded(tmp_path) as rig:
+        one = FolderArtifacts(rig.store, 100)
+        async with one.upload(digest_of(b"right"), 5, 0, "key:1") as upload:
+            await upload.write(b"ri")
+        other = FolderArtifacts(rig.store, 100)
+        assert other.held_bytes(digest_of(b"right"), "key:1") == 2
+        assert other.held_bytes(digest_of(b"right"), "key:2") == 0
+        (file,) = [one for one in other.files() if one.kind is FileKind.UPLOAD]
+        assert await other.remove(file)
+        assert other.held_bytes(digest_of(b"right"), "key:1") == 0

@@ -130,8 +130,8 @@ async def test_a_metric_says_when_the_certificate_runs_out(rig: Encrypted, fleet
     assert float(line.split()[1]) == shown.until_unix_s
 
 
-def a_worker() -> fleet_pb2.Worker:
-    one = ScriptedWorker("w1")
+def a_worker(name: str = "w1") -> fleet_pb2.Worker:
+    one = ScriptedWorker(name)
     one.address = "127.0.0.1:9"
     return one.report()
 

@@ -3,9 +3,6 @@
 The code runs for real, in a process that took the sandbox's two steps as importer.job does.
 """
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests import broken_code
 from tests.contract.imports import import_in_child, refusal_of
 from tests.models import Zoo
 from yolopool.server.confinement import landlock
@@ -22,25 +20,13 @@ needs_landlock = pytest.mark.skipif(
     landlock.abi() < landlock.WHOLE_ABI, reason="needs a kernel with Landlock"
 )
 _BROKEN = """
-import ctypes, json, mmap, os, shutil, socket, subprocess, sys, threading
-from pathlib import Path
+import ctypes, mmap, shutil, threading
 from importer import sandbox
-given = json.loads(sys.argv[1])
 own, store = Path(given["own"]), Path(given["store"])
 warnings = sandbox.before_imports([Path(given["artifact"])], own)
 import numpy  # a library that comes afterwards
 warnings += sandbox.after_imports(2**30, 10**6, 60)
 libc = ctypes.CDLL(None, use_errno=True)
-found = {}
-def attempt(name, action):
-    try:
-        action()
-        found[name] = "done"
-    except Exception as error:
-        found[name] = type(error).__name__
-def made(path):
-    path.write_text("x")
-    path.unlink()
 def call(name, *arguments):
     if getattr(libc, name)(*arguments) < 0:
         raise PermissionError(ctypes.get_errno())
@@ -135,11 +121,7 @@ class Host:
         order: dict[str, Any] = {
             name: str(getattr(self, name)) for name in self.__dataclass_fields__
         }
-        order |= {"name": f"yolopool-escape-{os.getpid()}", "attempts": list(attempts)}
-        command = [program, "-c", _BROKEN, json.dumps(order)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return broken_code.run(_BROKEN, {**order, "attempts": list(attempts)}, program)
 
 
 @pytest.fixture

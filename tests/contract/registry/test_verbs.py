@@ -491,6 +491,33 @@ async def test_a_lease_that_ran_out_gives_the_job_to_another(registry: Registry)
         await registry.fail_import("one", key, "X", "y")
 
 
+async def test_a_job_is_its_importers_and_of_the_caller_that_claimed_it(registry: Registry) -> None:
+    """An importer's name is no secret."""
+    key = await register(registry)
+    await registry.claim_import("one", 10.0, 200.0, "certificate:imp-1")
+    for by in ("certificate:imp-2", "key:abc", ""):
+        with pytest.raises(ImportNotYours, match="by another"):
+            await registry.report_progress("one", key, 0.5, "fuse", 10.0, 201.0, by)
+        with pytest.raises(ImportNotYours):
+            await registry.finish_import("one", key, PACK, SETTINGS, by)
+        with pytest.raises(ImportNotYours):
+            await registry.fail_import("one", key, "X", "y", by)
+    await registry.report_progress("one", key, 0.5, "fuse", 10.0, 201.0, "certificate:imp-1")
+    ready = await registry.finish_import("one", key, PACK, SETTINGS, "certificate:imp-1")
+    assert ready.state is VersionState.READY
+
+
+async def test_a_job_that_the_release_before_gave_out_goes_by_the_importers_name(
+    registry: Registry,
+) -> None:
+    """It did not note whose the importer is."""
+    key = await register(registry)
+    await registry.claim_import("one", 10.0, 200.0)
+    await registry.report_progress("one", key, 0.5, "fuse", 10.0, 201.0, "certificate:imp-1")
+    with pytest.raises(ImportNotYours):
+        await registry.report_progress("two", key, 0.5, "fuse", 10.0, 201.0, "certificate:imp-1")
+
+
 async def test_a_deleted_version_is_nobodys_job(registry: Registry) -> None:
     key = await register(registry)
     await registry.claim_import("one", 10.0, 200.0)

@@ -12,6 +12,7 @@ from control_plane.identity.keyring import Keyring
 from control_plane.types.access.api_key import ApiKey, Role
 from yolopool.errors import (
     CredentialsInvalid,
+    GrantNeeded,
     InvalidModelReference,
     ModelNotFound,
     NotFound,
@@ -19,7 +20,7 @@ from yolopool.errors import (
     YolopoolError,
 )
 from yolopool.transport import bearer
-from yolopool.v1 import detection_pb2, explain_pb2, model_pb2
+from yolopool.v1 import detection_pb2, explain_pb2, model_pb2, types_pb2
 
 SECRET = key_secrets.new_secret()
 METHOD = "/yolopool.v1.ModelService/GetModel"
@@ -125,3 +126,31 @@ def test_a_guess_in_a_request_is_not_confirmed_by_what_the_pool_says() -> None:
     guess = detection_pb2.DetectRequest(model="alpha", request_id="beta")
     error = RegistryUnavailable("beta@3 is pinned")
     assert "beta" not in gate().veiled(error, caller, ("alpha",), guess).message
+
+
+LOAD = "/yolopool.v1.ModelService/LoadModel"
+ON_SOUTH = (types_pb2.Placement(pool="south"), types_pb2.Placement(labels={"pool": "south"}))
+
+
+@pytest.mark.parametrize("placement", ON_SOUTH)
+@pytest.mark.parametrize(
+    ("tenant", "is_allowed"), [("", True), ("south", True), ("north", False), ("poor", False)]
+)
+async def test_a_tenant_places_on_its_own_workers(
+    placement: types_pb2.Placement, tenant: str, is_allowed: bool
+) -> None:
+    """Also of its own model: the pools of others are not its to name."""
+    pools = {"south": "south", "north": "north"}
+    one = Gate(
+        Keyring(dict, lambda: 1.0), lambda: {"a"}, Audit(lambda _: {}), lambda: True,
+        pool_of=lambda name: pools.get(name, ""),
+    )  # fmt: skip
+    caller = Principal("key:1", Role.OPERATE, ("*",), tenant)
+    request = model_pb2.LoadModelRequest(model="a", placement=placement)
+    if is_allowed:
+        one.allowed(LOAD, caller, request, Call())
+        return
+    with pytest.raises(GrantNeeded) as refused:
+        one.allowed(LOAD, caller, request, Call())
+    assert "north" not in refused.value.message or tenant == "north"
+    one.allowed(LOAD, caller, model_pb2.LoadModelRequest(model="a"), Call())

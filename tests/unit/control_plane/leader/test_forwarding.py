@@ -1,38 +1,30 @@
 """Every method of a control plane is forwarded to the leader, or says why it is not."""
 
+import importlib
+import pkgutil
 from collections.abc import Iterator
 
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
 
+import yolopool.v1
 from control_plane.leader.forwarding import FORWARDED, SERVED_LOCALLY
 from control_plane.services.register import SERVICES
-from yolopool.v1 import (
-    bench_pb2,
-    certificates_pb2,
-    detection_pb2,
-    events_pb2,
-    explain_pb2,
-    fleet_pb2,
-    importing_pb2,
-    keys_pb2,
-    membership_pb2,
-    model_pb2,
-    peer_pb2,
-    schedule_pb2,
-    tenants_pb2,
-)
 
-PROTOS = (
-    bench_pb2, certificates_pb2, detection_pb2, events_pb2, explain_pb2, fleet_pb2, importing_pb2,
-    keys_pb2, membership_pb2, model_pb2, peer_pb2, schedule_pb2, tenants_pb2,
-)  # fmt: skip
+WORKER = "yolopool.v1.WorkerService"
+# Whatever the folder of protos has.
+STUBS = [
+    importlib.import_module(f"yolopool.v1.{module.name}")
+    for module in pkgutil.iter_modules(yolopool.v1.__path__)
+    if module.name.endswith("_pb2")
+]
 
 
 def methods() -> Iterator[MethodDescriptor]:
-    for proto in PROTOS:
-        for service in proto.DESCRIPTOR.services_by_name.values():
-            yield from service.methods
+    for stubs in STUBS:
+        for service in stubs.DESCRIPTOR.services_by_name.values():
+            if service.full_name != WORKER:
+                yield from service.methods
 
 
 def path(method: MethodDescriptor) -> str:
