@@ -64,8 +64,8 @@ log = structlog.get_logger()
 
 # At a stop: how long open HTTP calls may take.
 HTTP_GRACE_S = 2.0
-# What a step of a stop may take, and all beside the calls that are open.
-STEP_S, STOP_S = 1.0, 5.0
+# What a step of a stop may take, one that asks the store, and all beside the calls that are open.
+STEP_S, STORE_S, STOP_S = 1.0, 2.0, 5.0
 LOAD_TICK_S = 0.5
 # Local copy of the registry, in the data directory.
 COPY = "registry-copy.jsonl"
@@ -281,8 +281,8 @@ class ControlPlane:
             copied = self._copy.keep_now(self.view.frozen_desired())
             await stop.step("the local copy of the registry", copied, STEP_S)
         await stop.step("calls to the leader", self._leader_client.close(), STEP_S)
-        await stop.step("events", self._recorder.flush(), STEP_S)
-        await stop.step("tenants' usage", self._services.quotas.close(), STEP_S)
+        await stop.step("tenants' usage", self._services.quotas.close(), STORE_S)
+        await stop.step("events", self._recorder.flush(), STORE_S)
         await stop.step("the registry", self._registry.close(), STEP_S)
         await stop.step("connections to workers", self._worker_client.close(), STEP_S)
 
@@ -295,7 +295,7 @@ class ControlPlane:
         await self._server.set_serving(False)
         await stop.step("changeovers", self._changeovers.close(), STEP_S)
         await stop.step("commands", self._reconciler.close(), STEP_S)
-        if not await stop.step("the lease", self._election.resign(), STEP_S):
+        if not await stop.step("the lease", self._election.resign(), STORE_S):
             log.info("the leader's lease will expire by itself")
 
     async def _open(self) -> None:

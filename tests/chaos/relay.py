@@ -41,10 +41,12 @@ class Relay:
             task.add_done_callback(self._tasks.discard)
 
     async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while piece := await source.read(CHUNK):
-                if self.delay_s:
-                    await asyncio.sleep(self.delay_s)
-                sink.write(piece)
-                await sink.drain()
-        sink.close()
+        try:
+            with suppress(OSError):
+                while piece := await source.read(CHUNK):
+                    if self.delay_s:
+                        await asyncio.sleep(self.delay_s)
+                    sink.write(piece)
+                    await sink.drain()
+        finally:
+            sink.close()

@@ -49,6 +49,8 @@ def confine(settings: Settings) -> str:
     if lacking:
         log.warning("files are not confined", why=lacking)
         return NONE
+    if beside := _keys_beside(settings):
+        log.warning("THIS PROCESS CAN READ KEYS OF OTHERS: move its certificate", keys=beside)
     reads = FILES if settings.may_read else WRITES
     log.info("files are confined", sandbox=reads, landlock_abi=landlock.abi())
     return reads
@@ -91,6 +93,14 @@ def _places(settings: Settings) -> host_paths.Places:
         *((path, landlock.READ) for path in (*read, *map(Path, settings.may_read))),
         *((path, landlock.CHANGE) for path in changed),
     )
+
+
+def _keys_beside(settings: Settings) -> list[str]:
+    """Keys in the folders of its own certificate, which it has to read: an authority's, say."""
+    own = {path.resolve() for path in (settings.tls_key, settings.tls_cert) if path is not None}
+    folders = {path.absolute().parent for path in (settings.tls_key, settings.tls_cert) if path}
+    found = (key for folder in folders for key in folder.glob("*.key"))
+    return sorted(str(key) for key in found if key.resolve() not in own)
 
 
 def _parents(path: Path | None) -> list[Path]:

@@ -18,7 +18,7 @@ from tests.waiting import becomes
 
 # What a step of the stop asks of the store.
 STEPS = ("drop_lease", "append_event", "close")
-LATE_S = 0.4
+LATE_S = 0.2
 # A stop that hangs fails the test; it is no bound on its time.
 HANGS_S = 60
 
@@ -46,7 +46,8 @@ class Stuck(MemoryRegistry):
 async def test_a_store_that_never_answers_does_not_keep_it(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "STEP_S", 0.1)
+    for limit in ("STEP_S", "STORE_S"):
+        monkeypatch.setattr(app, limit, 0.1)
     registry = Stuck(verb)
     rig = Rig(tmp_path, registry, drain_grace_s=0.1)
     await rig.plane.start()
@@ -68,7 +69,7 @@ def redis() -> Iterator[int]:
 
 
 async def test_a_slow_store_is_told_that_it_leads_no_more(redis: int, tmp_path: Path) -> None:
-    """Each answer takes 0.8 s."""
+    """Each answer takes 0.4 s."""
     relay = Relay(free_port(), redis)
     await relay.open()
     first = Rig(tmp_path / "a", RedisRegistry(f"redis://127.0.0.1:{relay._port}"))

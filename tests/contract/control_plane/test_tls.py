@@ -1,7 +1,9 @@
 """Connections of every kind are encrypted, and only who has a certificate of the pool joins it."""
 
 import asyncio
+import os
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -238,6 +240,31 @@ async def _served(address: str) -> bytes:
     found: bytes = writer.get_extra_info("ssl_object").getpeercert(True)
     writer.close()
     return found
+
+
+async def test_the_health_check_of_the_images_speaks_tls(
+    rig: Encrypted, fleet: Fleet, tmp_path: Path
+) -> None:
+    w1 = fleet.files("w1")
+    own = {"HEALTH_CERT": str(w1.certificate), "HEALTH_KEY": str(w1.key)}
+    trusts = {"HEALTH_CA": str(w1.authority), "HEALTH_HOST": "localhost"}
+
+    async def status(address: str, environ: dict[str, str]) -> int:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "deploy/health.py", address, env={**os.environ, **environ},
+            stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        return await process.wait()
+
+    stranger = {"HEALTH_CA": str(a_fleet(tmp_path / "other").folder / "ca.pem")}
+    found = await asyncio.gather(
+        status(rig.addresses.grpc, trusts),
+        status(rig.addresses.pool, {**trusts, **own}),
+        status(rig.addresses.grpc, {}),
+        status(rig.addresses.pool, trusts),
+        status(rig.addresses.grpc, {**trusts, **stranger}),
+    )
+    assert found == [0, 0, 1, 1, 1]
 
 
 async def test_an_expired_certificate_is_refused(rig: Encrypted, fleet: Fleet) -> None:

@@ -5,23 +5,33 @@ whatever its steps wait for.
 import asyncio
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 
 import pytest
 
 from yolopool.server.time_limits import Stop, ended, ends_within
 
 
-async def stubborn() -> None:
-    """Takes a cancellation for a failed connection, as a store's library may, for ever."""
-    while True:
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            if stubborn.may_end:  # type: ignore[attr-defined] # so that the loop can be closed
-                raise
+class Stubborn:
+    """Takes a cancellation for a failed connection, as a store's library may, until it may end."""
+
+    def __init__(self) -> None:
+        self.may_end = asyncio.Event()
+
+    async def run(self) -> None:
+        while not self.may_end.is_set():
+            try:
+                await self.may_end.wait()
+            except asyncio.CancelledError:
+                continue
 
 
-stubborn.may_end = False  # type: ignore[attr-defined]
+@pytest.fixture
+async def stubborn() -> AsyncIterator[Stubborn]:
+    one = Stubborn()
+    yield one
+    one.may_end.set()
+    await asyncio.sleep(0)
 
 
 async def test_what_ends_in_time_has_ended() -> None:
@@ -66,19 +76,17 @@ async def test_it_holds_in_a_task_that_is_being_cancelled() -> None:
     assert said == [False]
 
 
-async def test_tasks_that_do_not_end_are_named_and_left() -> None:
-    stubborn.may_end = False  # type: ignore[attr-defined]
-    one = asyncio.create_task(stubborn(), name="stubborn")
+async def test_tasks_that_do_not_end_are_named_and_left(stubborn: Stubborn) -> None:
+    one = asyncio.create_task(stubborn.run(), name="stubborn")
     other = asyncio.create_task(asyncio.sleep(60), name="other")
     await asyncio.sleep(0)
     assert await ended([one, other], 0.05) == ["stubborn"]
     assert other.cancelled()
-    stubborn.may_end = True  # type: ignore[attr-defined]
+    stubborn.may_end.set()
     assert await ended([one], 5) == []
 
 
-async def test_a_stop_goes_on_after_steps_that_hang_or_fail() -> None:
-    stubborn.may_end = False  # type: ignore[attr-defined]
+async def test_a_stop_goes_on_after_steps_that_hang_or_fail(stubborn: Stubborn) -> None:
     stop, done = Stop(0.1), []
 
     async def broken() -> None:
@@ -90,11 +98,9 @@ async def test_a_stop_goes_on_after_steps_that_hang_or_fail() -> None:
     assert await stop.step("fine", asyncio.sleep(0), 5)
     assert not await stop.step("broken", broken(), 5)
     assert await stop.step("the one behind it", last(), 5)
-    assert not await stop.step("hangs", stubborn(), 5)  # as long as all may take
-    assert not await stop.step("too late", last(), 5)
+    assert not await stop.step("hangs", stubborn.run(), 5)  # as long as all may take
+    assert not await stop.step("too late", asyncio.sleep(60), 60)
     assert done == ["last"]
-    stubborn.may_end = True  # type: ignore[attr-defined]
-    await ended([one for one in asyncio.all_tasks() if one is not asyncio.current_task()], 5)
 
 
 def test_a_process_whose_thread_hangs_is_ended() -> None:
