@@ -96,7 +96,8 @@ class TrustedPool:
     async def _admin_key(self) -> str:
         path = self.folder / "plane" / "admin.key"
         async with asyncio.timeout(30):
-            while not path.exists():  # noqa: ASYNC110 - another process writes it
+            # Another process makes the file, and then writes into it.
+            while not (path.exists() and path.read_text().strip()):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         return path.read_text().strip()
 
