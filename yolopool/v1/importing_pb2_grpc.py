@@ -59,8 +59,9 @@ class ImportServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReportImport(self, request, context):
-        """Says how a job goes. Repeat: OK. Errors: FAILED_PRECONDITION (IMPORT_NOT_YOURS: the
-        lease ran out or the version was deleted; stop).
+        """Says how a job goes. Only who claimed it, with the same certificate or key. Repeat: OK, and
+        changes nothing. Errors: FAILED_PRECONDITION (IMPORT_NOT_YOURS: another holds the job, or it has
+        ended, or the version was deleted; stop).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

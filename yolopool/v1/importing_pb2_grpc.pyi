@@ -37,8 +37,9 @@ class ImportServiceStub:
     Errors: UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
     ReportImport: _grpc.UnaryUnaryMultiCallable[_importing_pb2.ReportImportRequest, _importing_pb2.ReportImportResponse]
-    """Says how a job goes. Repeat: OK. Errors: FAILED_PRECONDITION (IMPORT_NOT_YOURS: the
-    lease ran out or the version was deleted; stop).
+    """Says how a job goes. Only who claimed it, with the same certificate or key. Repeat: OK, and
+    changes nothing. Errors: FAILED_PRECONDITION (IMPORT_NOT_YOURS: another holds the job, or it has
+    ended, or the version was deleted; stop).
     """
 
 @_typing.type_check_only
@@ -50,8 +51,9 @@ class ImportServiceAsyncStub(ImportServiceStub):
     Errors: UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
     ReportImport: _aio.UnaryUnaryMultiCallable[_importing_pb2.ReportImportRequest, _importing_pb2.ReportImportResponse]  # type: ignore[assignment]
-    """Says how a job goes. Repeat: OK. Errors: FAILED_PRECONDITION (IMPORT_NOT_YOURS: the
-    lease ran out or the version was deleted; stop).
+    """Says how a job goes. Only who claimed it, with the same certificate or key. Repeat: OK, and
+    changes nothing. Errors: FAILED_PRECONDITION (IMPORT_NOT_YOURS: another holds the job, or it has
+    ended, or the version was deleted; stop).
     """
 
 class ImportServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -72,8 +74,9 @@ class ImportServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _importing_pb2.ReportImportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_importing_pb2.ReportImportResponse, _abc.Awaitable[_importing_pb2.ReportImportResponse]]:
-        """Says how a job goes. Repeat: OK. Errors: FAILED_PRECONDITION (IMPORT_NOT_YOURS: the
-        lease ran out or the version was deleted; stop).
+        """Says how a job goes. Only who claimed it, with the same certificate or key. Repeat: OK, and
+        changes nothing. Errors: FAILED_PRECONDITION (IMPORT_NOT_YOURS: another holds the job, or it has
+        ended, or the version was deleted; stop).
         """
 
 def add_ImportServiceServicer_to_server(servicer: ImportServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -89,7 +89,8 @@ class MembershipServiceServicer:
         """A supervisor's word that a worker process ended by itself, or a worker's that one of its I/O
         processes did, sent to every control plane it knows. Does not block. A worker process is taken
         out at once if it is still here; one that lost an I/O process serves on. Repeat: OK.
-        Errors: INVALID_ARGUMENT (INVALID_WORKER).
+        Errors: INVALID_ARGUMENT (INVALID_WORKER), PERMISSION_DENIED (WORKER_NOT_YOURS: also for a
+        process of another worker).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
