@@ -25,7 +25,9 @@ def _placements(message: Message) -> Iterator[types_pb2.Placement]:
         yield message
         return
     for field in _ways(message.DESCRIPTOR):
-        if field.message_type.GetOptions().map_entry:
+        inner = field.message_type
+        assert inner is not None, "it leads to a message"
+        if inner.GetOptions().map_entry:
             within = getattr(message, field.name).values()
         elif field.is_repeated:
             within = getattr(message, field.name)

@@ -12,6 +12,7 @@ from control_plane.types.version import VersionKey
 from tests.contract.control_plane_rig import Rig, refused
 from tests.waiting import becomes
 from yolopool import errors
+from yolopool.server.time_limits import Stop
 from yolopool.v1 import model_pb2, types_pb2
 
 
@@ -106,7 +107,7 @@ async def test_a_leader_that_died_is_replaced_and_nobody_is_told_no(
 
 async def test_a_leader_that_stops_gives_the_lease_up_at_once(leader: Rig, follower: Rig) -> None:
     await leader.ready("a")
-    await leader.plane._resign()
+    await leader.plane._resign(Stop(10))
     assert await leader.registry.leader() is None
     await becomes(lambda: follower.plane.view.leader_address == follower.addresses.grpc)
 

@@ -11,6 +11,7 @@ import pytest
 from control_plane import app
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.store.redis.redis_registry import RedisRegistry
+from control_plane.types.event import EventKind
 from tests.chaos.relay import Relay
 from tests.contract.control_plane_rig import Rig
 from tests.contract.redis_servers import any_kind, free_port, server
@@ -53,7 +54,7 @@ async def test_a_store_that_never_answers_does_not_keep_it(
     await rig.plane.start()
     await becomes(lambda: rig.plane._election.is_leader)
     registry.stuck = True
-    rig.plane._recorder.record(app.EventKind.RESTORED, message="to be written at the end")
+    rig.plane._recorder.record(EventKind.RESTORED, message="to be written at the end")
     async with asyncio.timeout(HANGS_S):
         await rig.plane.stop()
     registry.given_up.set()

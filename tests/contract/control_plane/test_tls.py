@@ -264,7 +264,7 @@ async def test_the_health_check_of_the_images_speaks_tls(
         status(rig.addresses.pool, trusts),
         status(rig.addresses.grpc, {**trusts, **stranger}),
     )
-    assert found == [0, 0, 1, 1, 1]
+    assert [*found] == [0, 0, 1, 1, 1]
 
 
 async def test_an_expired_certificate_is_refused(rig: Encrypted, fleet: Fleet) -> None:
