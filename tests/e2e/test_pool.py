@@ -101,6 +101,19 @@ def test_a_stream_finds_what_single_calls_find(shapes: tuple[Client, Path]) -> N
         np.testing.assert_allclose(result.detections.xyxy, alone.xyxy, atol=0.01)
 
 
+def test_other_users_of_the_host_read_nothing(shapes: tuple[Client, Path]) -> None:
+    """Of what the pool wrote: artifacts, packs, caches, logs, Redis' files, and folders of them."""
+    _, folder = shapes
+    until("the copy is written", (folder / "registry-copy.jsonl").exists)
+    written = {path: path.lstat().st_mode for path in folder.rglob("*") if not path.is_symlink()}
+    assert {"registry-copy.jsonl", "weights.bin", "control_plane.log", "redis"} <= {
+        path.name for path in written
+    }
+    assert [str(path) for path, mode in written.items() if mode & 0o007] == []
+    secrets = [path for path in written if path.name in ("registry-copy.jsonl", "admin.key")]
+    assert {written[path] & 0o777 for path in secrets} == {0o600}
+
+
 def test_three_models_in_room_for_two(folder: Path) -> None:
     names = ("one", "two", "three")
     with a_pool(folder, "sim:1") as pool, Client(pool.address) as client:
