@@ -95,12 +95,14 @@ async def caller(
         stdout=pipe,
         limit=2**26,
     )
+    assert process.stdin is not None
     assert process.stdout is not None
-    await process.stdout.readline()
     try:
+        await process.stdout.readline()
         yield Caller(process, planes)
     finally:
-        await process.communicate()
+        process.stdin.close()
+        await process.wait()
 
 
 async def measured(
