@@ -1,6 +1,6 @@
 """What authentication and TLS cost: CPU of the control plane per Detect, and latency.
 
-    python -m benchmarks.authentication --seconds 5 --rounds 7
+    python -m benchmarks.authentication
 
 The device takes no time. A pool that asks nobody, one that asks for keys and tokens, and one that
 also speaks TLS everywhere run side by side and are called in turns, so that figures of a round may
@@ -49,8 +49,9 @@ ADMIN_KEY = f"yp_{'a' * 10}_{'b' * 48}"  # of pools that live for minutes
 
 def flags() -> argparse.ArgumentParser:
     """The command line."""
-    parser = turns.flags("benchmarks.authentication", __doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="through all ways, in turns")
+    parser = argparse.ArgumentParser(prog="benchmarks.authentication", description=__doc__)
+    results.add_flags(parser)
+    turns.add_flags(parser)
     parser.add_argument("--ways", default=";".join(WAYS), help="which, separated by ;")
     return parser
 
@@ -214,11 +215,11 @@ async def opened(order: Mapping[str, Any], image: bytes) -> AsyncIterator[Call]:
 
 
 async def run(options: argparse.Namespace) -> Result:
-    """All ways in turns, `rounds` times."""
+    """All ways, in turns."""
     machine, started_at = hardware.describe(), results.now()
     before = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (NO_DEVICE, before)))
-    ways, rows = options.ways.split(";"), list[Row]()
+    ways = options.ways.split(";")
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="yolopool-")))
         issuer = Issuer()
@@ -232,24 +233,19 @@ async def run(options: argparse.Namespace) -> Result:
             await pool.start()
         keys = {kind: await _detect_key(pool) for kind, pool in pools.items()}
         token = issuer.token()
-        for number in range(options.rounds):
-            for way in ways if number % 2 == 0 else ways[::-1]:
-                pool = pools[WAYS[way]]
-                for in_flight in (1, options.in_flight):
-                    order = {
-                        "address": pool.address, "ca": pool.ca, "in_flight": in_flight,
-                        "shown": token if "JWT" in way else keys[pool.kind],
-                        "seconds": options.seconds,
-                    }  # fmt: skip
-                    figures = await turns.measured("benchmarks.authentication", order, [pool.plane])
-                    rows.append({"way": way, "in_flight": in_flight, "round": number, **figures})
+        orders = {}
+        for way in ways:
+            pool = pools[WAYS[way]]
+            shown = token if "JWT" in way else keys[pool.kind]
+            orders[way] = ({"address": pool.address, "ca": pool.ca, "shown": shown}, [pool.plane])
+        rows = await turns.measured("benchmarks.authentication", "way", orders, options)
     table = turns.summary(rows, "way", BASE, RATIO)
     return Result(
         scenario="authentication",
         started_at=started_at,
         settings=results.settings_of(options),
         hardware=machine,
-        tables={"ways": table, "runs": tuple(rows)},
+        tables={"ways": table},
         checks=verdicts(table),
     )
 
@@ -273,10 +269,10 @@ def verdicts(table: Sequence[Row]) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-async def send(order: Mapping[str, Any]) -> Mapping[str, Any]:
+async def send(order: Mapping[str, Any]) -> None:
     """The client process."""
     image = pixels_of(PICTURE)[0]
-    return await turns.send(order, lambda: opened(order, image))
+    await turns.send(order, lambda: opened(order, image))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
