@@ -62,6 +62,7 @@ class Authentication(grpc.aio.ServerInterceptor):
                 try:
                     reply = await inner(request, known)
                 except YolopoolError as error:
+                    gate.refused_within(method, principal, context, error)
                     named = _named(rule, request)
                     raise gate.veiled(error, principal, named, request) from error
                 gate.veil(reply, rule, principal)
@@ -90,6 +91,7 @@ class Authentication(grpc.aio.ServerInterceptor):
                             if self._shown(answer, rule, principal):
                                 yield answer
                 except YolopoolError as error:
+                    gate.refused_within(method, principal, context, error)
                     about = asked[-1] if asked else None
                     raise gate.veiled(error, principal, _named(rule, request), about) from error
 

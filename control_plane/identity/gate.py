@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 
 from control_plane.caller import CALLER, CERTIFICATE, Principal, heard
 from control_plane.identity.access import ALL, OPEN, RULES, Rule, Verdict, judged, name_of
-from control_plane.identity.audit import Audit
+from control_plane.identity.audit import Audit, changes
 from control_plane.identity.keyring import Keyring
 from control_plane.identity.oidc.tokens import Tokens, looks_like_one
 from control_plane.identity.placements import pools_in
@@ -19,6 +19,7 @@ from yolopool.errors import (
     CredentialsMissing,
     GrantNeeded,
     ModelNotFound,
+    PermissionDenied,
     RegistryUnavailable,
     RoleNeeded,
     YolopoolError,
@@ -142,6 +143,15 @@ class Gate:
             self.audit.refused(method, principal, context, error)
             raise
         return rule
+
+    def refused_within(
+        self, method: str, principal: Principal, context: Any, error: YolopoolError
+    ) -> None:
+        """Notes what a service did not allow, such as another's worker. Of what changes something
+        the audit has a line anyway.
+        """
+        if isinstance(error, PermissionDenied) and not changes(method):
+            self.audit.refused(method, principal, context, error)
 
     def _check_pools(self, tenant: str, request: Message) -> None:
         """A tenant's operators place on its own workers, and on those that are in no pool: the

@@ -57,7 +57,9 @@ async def beat(stub: Any, worker: fleet_pb2.Worker) -> Any:
     return await stub.Heartbeat(beats(), timeout=5).read()
 
 
-async def test_a_worker_that_is_here_is_displaced_by_no_other_certificate(pool: Pool) -> None:
+async def test_a_worker_that_is_here_is_displaced_by_no_other_certificate(
+    pool: Pool, capfd: pytest.CaptureFixture[str]
+) -> None:
     mine, forged = a_worker("gpu-1-cpu-0"), a_worker("gpu-1-cpu-0")
     exit = membership_pb2.ReportExitRequest(worker=mine.id, incarnation=mine.incarnation)
     leave = membership_pb2.LeaveRequest(worker=mine.id, incarnation=mine.incarnation)
@@ -70,6 +72,9 @@ async def test_a_worker_that_is_here_is_displaced_by_no_other_certificate(pool: 
             other_stub.ReportExit(exit, timeout=5), other_stub.Leave(leave, timeout=5),
         ):  # fmt: skip
             assert isinstance(await refused(call), errors.WorkerNotYours)
+        told = "".join(capfd.readouterr())
+        assert told.count("outcome=WORKER_NOT_YOURS") == 4
+        assert "principal=certificate:gpu-2" in told
         assert pool.plane.view.workers[mine.id].incarnation == mine.incarnation
         assert (await beat(own_stub, mine)).lease_s > 0
         # Its successor, after a crash or beside it, is another process of the same certificate.
