@@ -23,6 +23,7 @@ from yolopool.client.async_client import AsyncClient
 from yolopool.errors import (
     CredentialsInvalid,
     FailedPrecondition,
+    GrantNeeded,
     InvalidOption,
     RegistryUnavailable,
     TenantConcurrency,
@@ -34,7 +35,7 @@ from yolopool.errors import (
 from yolopool.kserve import grpc_service_pb2_grpc
 from yolopool.status import error_from_rpc
 from yolopool.transport import bearer
-from yolopool.v1 import detection_pb2, detection_pb2_grpc, types_pb2
+from yolopool.v1 import detection_pb2, detection_pb2_grpc, model_pb2, types_pb2
 
 KINDS = {
     "north": issued(Role.DETECT, tenant="north"),
@@ -343,3 +344,28 @@ async def test_the_last_admins_key_is_not_deleted_with_its_tenant(rig: Tenanted)
     await becomes(lambda: "north" in rig.plane.view.desired.tenants)
     error = await error_of(rig.admin.delete_tenant("north", confirm="north"))
     assert type(error) is FailedPrecondition
+
+
+async def test_a_tenants_operator_places_on_its_own_workers_by_every_door(rig: Tenanted) -> None:
+    """Once more than in the plan: the name of another's pool is refused when it is said."""
+    await worker_of(rig)
+    for name in ("north", "south"):
+        await rig.give(Tenant(name, (f"{name}/*",), pool=f"pool-of-{name}"))
+    kind, method = "north operator", "/yolopool.v1.ModelService/SetPlacement"
+
+    def placed(**fields: Any) -> model_pb2.SetPlacementRequest:
+        placement = types_pb2.Placement(**fields)
+        return model_pb2.SetPlacementRequest(model="north/a", placement=placement)
+
+    theirs, own = "pool-of-south", "pool-of-north"
+    for request in (placed(pool=theirs), placed(labels={"pool": theirs}), placed(pool="nobodys")):
+        assert isinstance(await error_of(rig.call(method, request, kind)), GrantNeeded)
+    headers = {"authorization": f"Bearer {rig.secret(kind)}"}
+    async with httpx.AsyncClient(base_url=f"http://{rig.addresses.http}", headers=headers) as http:
+        path = "/v1/models/north/a/placement"
+        answer = await http.put(path, json={"pool": theirs})
+        assert (answer.status_code, answer.json()["reason"]) == (403, "GRANT_NEEDED"), answer.text
+        assert (await http.put(path, json={"pool": own})).status_code == 200
+    await rig.call(method, placed(pool=own), kind)
+    await rig.call(method, placed(), kind)
+    await rig.call(method, placed(pool=theirs), "admin")
