@@ -14,6 +14,7 @@ from worker.settings import (
     parse_labels,
     read_settings,
 )
+from yolopool.tls import authority
 
 GIB = 1024**3
 
@@ -125,3 +126,26 @@ def test_a_child_does_not_join_again() -> None:
     assert not any("join-token" in word for word in settings.arguments(join_token_file=None))
     files = settings.with_files(joining.files)
     assert files.tls_cert == files.tls_key == joining.folder / "own.pem"
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "flags", "alone", "expected"),
+    [
+        ("gpu-1", "worker", [], True, "gpu-1-vm-3-cuda-GPU-5b3e"),
+        ("gpu-1", "worker", ["--id=gpu-1"], True, "gpu-1"),
+        ("gpu-1", "worker", ["--id=gpu-1"], False, "gpu-1-cuda-GPU-5b3e"),
+        ("vm-3", "worker", [], False, "vm-3-cuda-GPU-5b3e"),
+        ("vm", "worker", [], False, "vm-3-cuda-GPU-5b3e"),
+        ("gpu-1", "client", [], True, "vm-3-cuda-GPU-5b3e"),  # it names no process of the pool
+    ],
+)
+def test_an_id_is_one_of_the_certificate(
+    name: str, role: str, flags: list[str], alone: bool, expected: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("socket.gethostname", lambda: "vm-3")
+    authority.create(tmp_path, 1e9)
+    authority.issue(tmp_path, name, role, ["127.0.0.1"], 1.0, 1e9)
+    own = [f"--tls-cert={tmp_path / name}.pem", f"--tls-key={tmp_path / name}.key"]
+    settings = read_settings([*own, *flags])
+    assert settings.id_of("cuda:GPU-5b3e", alone) == expected
