@@ -1,5 +1,5 @@
-"""Aliases over real gRPC: a switch without a gap, whoever carries it on, and every place that names a
-model.
+"""Aliases over real gRPC: a switch without a gap, whoever carries it on, and each place that names
+a model.
 """
 
 import asyncio
