@@ -138,8 +138,8 @@ def _of_switch(alias: Alias, switch: Switch, standing: Standing, now: float) -> 
 
 
 def _needed(alias: Alias, targets: Targets, standing: Standing) -> dict[int, int]:
-    """Replicas that each of the targets must have: as many as the old ones have, by its weight; while
-    those are away as many as are wanted of them. None where nobody wants those.
+    """Replicas that each of the targets must have: as many as the old ones have, by its weight;
+    while those are away as many as are wanted of them. None where nobody wants those.
     """
     there = max((standing.loaded.get(one.version, 0) for one in alias.targets), default=0)
     most = there or _most(alias, standing)

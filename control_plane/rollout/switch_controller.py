@@ -75,7 +75,9 @@ class SwitchController:
             self._seen = (desired.revision, desired.mark)
             self._active = [one.key for one in desired.aliases.values() if _is_active(desired, one)]
         for key in self._active:
-            alias = desired.aliases[key]
+            alias = self._view.desired.aliases.get(key)
+            if alias is None:
+                continue
             found = step(alias, standing_of(self._view, alias, now), now)
             if found is not None:
                 written |= await self._write(alias, found, token)
