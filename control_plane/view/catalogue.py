@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from types import MappingProxyType
+from typing import Any
 
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.version import ModelVersion, VersionKey, VersionState
@@ -104,7 +105,8 @@ class Catalogue:
     def alias(self, ref: ModelRef) -> Alias:
         """The alias that a reference names. Raises ModelNotFound or AliasNotFound."""
         # A plain tuple is as good a key, and made in no time: each request asks.
-        found = self._aliases.get((ref.name, ref.alias))  # type: ignore[call-overload]
+        key: Any = (ref.name, ref.alias)
+        found = self._aliases.get(key)
         if found is not None:
             return found
         model = base_name(ref.name)
