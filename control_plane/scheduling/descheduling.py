@@ -44,8 +44,9 @@ def _idle_limit_s(context: PlanContext, want: Want) -> float | None:
     if version is None or want.pinned:
         return None
     residency = version.given.residency
-    on_demand = residency.mode is ResidencyMode.ON_DEMAND
-    return residency.idle_release_s if on_demand else None
+    if residency.mode is not ResidencyMode.ON_DEMAND or context.is_kept(want.key):
+        return None
+    return residency.idle_release_s
 
 
 def _is_idle(context: PlanContext, worker: ProposedWorker, want: Want, limit_s: float) -> bool:

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
+from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.types.worker import WorkerInfo
@@ -18,6 +19,7 @@ class WantSource(StrEnum):
     ADMIN = "ADMIN"  # by LoadModel
     MISS = "MISS"  # by a Detect for a version that no worker had
     PREFETCH = "PREFETCH"  # by the plan: a request is likely soon
+    ALIAS = "ALIAS"  # by an alias that moves to it, or left it and may come back
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,18 @@ class Want:
 
 
 @dataclass(frozen=True, slots=True)
+class WantChanges:
+    """Wants to set as given and to remove, and hot standbys to make normal, in one write."""
+
+    put: tuple[Want, ...] = ()
+    drop: tuple[VersionKey, ...] = ()
+    end_standby: tuple[VersionKey, ...] = ()
+
+
+NO_CHANGES = WantChanges()
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
     """All desired state at one revision of the store."""
 
@@ -61,6 +75,7 @@ class Desired:
     numbers: Mapping[str, int] = field(default_factory=dict)
     api_keys: Mapping[str, ApiKey] = field(default_factory=dict)
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
+    aliases: Mapping[AliasKey, Alias] = field(default_factory=dict)
     # Random, drawn with each revision: a store that lost its last writes repeats revisions, not
     # marks.
     mark: str = ""
@@ -78,6 +93,17 @@ class Desired:
             since = version.created_unix_s
             return Want(key, 1, pinned=True, source=WantSource.ADMIN, since_unix_s=since)
         return replace(want, pinned=True)
+
+    def kept(self) -> frozenset[VersionKey]:
+        """Versions whose replicas stay, however idle: what an alias means, moves to, or may go back
+        to, while it moves and until nothing is kept for it any more.
+        """
+        return frozenset(
+            VersionKey(alias.model, number)
+            for alias in self.aliases.values()
+            if alias.switch is not None or alias.kept
+            for number in alias.versions
+        )
 
     def all_wants(self) -> dict[VersionKey, Want]:
         """`want` of every version that has one."""
@@ -99,3 +125,4 @@ class DesiredDelta:
     numbers: Mapping[str, int | None] = field(default_factory=dict)
     api_keys: Mapping[str, ApiKey | None] = field(default_factory=dict)
     tenants: Mapping[str, Tenant | None] = field(default_factory=dict)
+    aliases: Mapping[AliasKey, Alias | None] = field(default_factory=dict)

@@ -17,7 +17,7 @@ def test_a_ratio_is_to_the_base_of_the_same_round() -> None:
     for round_, base_ms, ratio in ((0, 1.0, 1.1), (1, 2.0, 1.2), (2, 4.0, 1.5)):
         rows += [run("base", round_, base_ms), run("other", round_, base_ms * ratio)]
     base, other = summary(rows, "way", "base", "times")
-    assert (base["times"], base["times_least"]) == (1.0, 1.0)
-    names = ("times", "times_least", "times_most")
+    assert (base["times"], base["times_low"], base["times_high"]) == (1.0, 1.0, 1.0)
+    names = ("times", "times_low", "times_high")
     assert [round(float(other[name] or 0), 3) for name in names] == [1.2, 1.1, 1.5]
     assert other["alone_p50_ms"] == 2.0
