@@ -182,7 +182,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[list[Row], dict[
         drifts[f"{name}/{precision}"] = moved
         detections = {name: one.rows for (name, _, _), one in zip(drawn, found, strict=True)}
         truths = {name: wanted for name, _, wanted in drawn}
-        map50, map50_95 = mean_precision(detections, truths, len(NAMES))
+        map50, map50_95 = mean_precision(detections, truths)
         figures |= rates(model, images, options.repeats)
         rows.append(
             {
