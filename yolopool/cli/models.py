@@ -16,6 +16,8 @@ from yolopool.cli.console import (
     print_json,
 )
 from yolopool.cli.register import registering
+from yolopool.cli.validation.evaluate import evaluate
+from yolopool.cli.validation.gates import gates_app
 from yolopool.client.client import Client
 from yolopool.client.model_records import Batching, Model, ModelVersion, Placement
 from yolopool.errors import InvalidOption
@@ -24,9 +26,10 @@ from yolopool.transport import DEFAULT_ADDRESS
 
 class _Commands(SectionedGroup):
     sections = {  # noqa: RUF012 - typed in the base class
-        "Registry": ["list", "show", "register", "delete", "sweep"],
+        "Registry": ["list", "show", "register", "delete"],
         "Loading": ["load", "plan", "unload", "residency", "placement"],
         "Speed": ["batching", "build", "variant"],
+        "Accuracy": ["evaluate", "gate"],
     }
 
 
@@ -34,7 +37,9 @@ app = typer.Typer(cls=_Commands, help="Register, load and configure models.", no
 app.command("register")(registering.models_register)
 app.command("build")(builds.build)
 app.command("variant")(builds.variant)
-app.command("sweep")(fleet.sweep)
+app.command("sweep", hidden=True)(fleet.sweep)  # its first name
+app.command("evaluate")(evaluate)
+app.add_typer(gates_app, name="gate")
 
 Pool = Annotated[
     str | None, typer.Option("--pool", help="Run only on workers of this pool (label pool).")
@@ -289,9 +294,17 @@ def _known(client: Client, model: str) -> ModelVersion:
 
 @app.command("delete")
 def models_delete(
-    model: ModelRef, as_json: AsJson = False, address: Address = DEFAULT_ADDRESS
+    model: ModelRef,
+    force: Annotated[
+        bool, typer.Option("--force", help="Though it is pinned, or schedules name it.")
+    ] = False,
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Delete a model, or one version of it."""
+    """Delete a model, or one version of it.
+
+    Refused while an alias, a schedule or a pin needs it; with --force only for an alias.
+    """
     with Client(address) as client:
-        deleted = client.delete(model)
+        deleted = client.delete(model, force=force)
     print_json(list(deleted)) if as_json else out.print("deleted " + ", ".join(deleted))

@@ -27,6 +27,7 @@ from yolopool.client.media.outcomes import FrameAnswer, ImageAnswer
 from yolopool.client.media.video import FrameCalls, VideoOptions
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
+from yolopool.client.rules import rule_calls
 from yolopool.client.streams.awaited import AsyncFrameStream, Frames
 from yolopool.client.streams.frames import FrameResult, messages_of
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
@@ -227,6 +228,10 @@ class AsyncClient:
     create_join_token = _call(joined_processes.create_join_token)
     certificates = _call(joined_processes.certificates)
     revoke_certificate = _call(joined_processes.revoke_certificate)
+    set_gate = _flow(rule_calls.set_gate)
+    clear_gate = _call(rule_calls.clear_gate)
+    set_store_rule = _call(rule_calls.set_store_rule)
+    rules = _call(rule_calls.rules)
     set_tenant = _call(tenant_records.set_tenant)
     list_tenants = _call(tenant_records.list_tenants)
     usage = _call(tenant_records.usage)

@@ -26,6 +26,7 @@ from yolopool.v1 import (
     keys_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
+    rules_pb2_grpc,
     schedule_pb2,
     schedule_pb2_grpc,
     tenants_pb2_grpc,
@@ -72,6 +73,7 @@ class Services:
             "events": events_pb2_grpc.EventServiceStub(channel),
             "explain": explain_pb2_grpc.ExplainServiceStub(channel),
             "keys": keys_pb2_grpc.KeyServiceStub(channel),
+            "rules": rules_pb2_grpc.RuleServiceStub(channel),
             "schedule": schedule_pb2_grpc.ScheduleServiceStub(channel),
             "tenants": tenants_pb2_grpc.TenantServiceStub(channel),
         }
@@ -155,9 +157,13 @@ def unload(
     return Call("model", "UnloadModel", request, timeout_s, _version)
 
 
-def delete(model: str) -> Call[tuple[str, ...]]:
-    """Deletes a model, or one version of it; returns what was deleted as name@version."""
-    request = model_pb2.DeleteModelRequest(model=model)
+def delete(model: str, *, force: bool = False) -> Call[tuple[str, ...]]:
+    """Deletes a model, or one version of it; returns what was deleted as name@version.
+
+    Raises ModelReferenced while an alias, a schedule or a pin needs it; with `force` only for an
+    alias.
+    """
+    request = model_pb2.DeleteModelRequest(model=model, force=force)
     return Call(
         "model",
         "DeleteModel",

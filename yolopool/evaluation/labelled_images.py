@@ -15,9 +15,8 @@ import yaml
 from yolopool.errors import InvalidOption
 from yolopool.evaluation.average_precision import Array
 from yolopool.evaluation.truths import NOTHING, OBB, Truths, read_lines, truths_of, upright
+from yolopool.vocabulary import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-LABEL_SUFFIXES = (".txt", ".json", ".yaml", ".yml")
 MAX_TEXT_BYTES, MAX_YAML_BYTES, MAX_JSON_BYTES = 4 << 20, 256 << 10, 256 << 20
 
 Read = Callable[[], bytes]

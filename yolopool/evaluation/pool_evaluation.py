@@ -13,14 +13,10 @@ from yolopool.client.detections import Detections
 from yolopool.client.model_records import ModelVersion
 from yolopool.errors import InvalidOption
 from yolopool.evaluation import tally
-from yolopool.evaluation.labelled_images import (
-    LABEL_SUFFIXES,
-    LabelledImage,
-    is_image,
-    labelled,
-)
+from yolopool.evaluation.labelled_images import LabelledImage, is_image, labelled
 from yolopool.evaluation.tally import Evaluation, Found, Tally
 from yolopool.evaluation.truths import OBB
+from yolopool.vocabulary import LABEL_SUFFIXES
 
 TIMEOUT_S = 120.0
 

@@ -23,7 +23,7 @@ async def ends_within(waiting: Coroutine[Any, Any, object], limit_s: float) -> b
         task.cancel()
 
 
-async def ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+async def ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
     """Cancels tasks until they end: while it connects, the store's library may mistake a
     cancellation for a failed connection, and go on.
     """

@@ -1,0 +1,31 @@
+"""Rules of models as tables."""
+
+from collections.abc import Iterable
+
+from rich.markup import escape
+from rich.table import Table
+
+from yolopool.cli.tables import plain_table, size
+from yolopool.client.rules.rule_records import ModelRule
+
+
+def gates(rules: Iterable[ModelRule]) -> Table:
+    table = plain_table("MODEL", "MAP50-95 ", "MAP50 ", "DATA")
+    for rule in rules:
+        if rule.gate is not None:
+            least = (rule.gate.min_map50_95, rule.gate.min_map50)
+            words = (f"{value:g}" if value else "-" for value in least)
+            table.add_row(rule.pattern, *words, f"sha256 {rule.gate.data[:12]}")
+    return table
+
+
+def store(rules: Iterable[ModelRule]) -> Table:
+    table = plain_table("MODELS", "KEEP ", "USED ", "LIMIT ")
+    for rule in rules:
+        table.add_row(
+            escape(rule.pattern),
+            str(rule.keep_versions) if rule.keep_versions else "all",
+            size(rule.used_bytes),
+            size(rule.store_bytes) if rule.store_bytes else "-",
+        )
+    return table
