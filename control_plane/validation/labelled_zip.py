@@ -16,7 +16,7 @@ from yolopool.evaluation.labelled_images import LabelledImage, is_image, labelle
 from yolopool.vocabulary import LABEL_SUFFIXES
 
 MAX_IMAGES, MAX_ENTRIES = 5000, 20_000
-MAX_IMAGE_BYTES, MAX_TEXTS_BYTES, MAX_DIRECTORY_BYTES = 64 << 20, 64 << 20, 4 << 20
+MAX_IMAGE_BYTES, MAX_TEXTS_BYTES, MAX_DIRECTORY_BYTES = 32 << 20, 64 << 20, 4 << 20
 # The end of a zip: the record of its list, a comment after it, what zip64 puts before it.
 _END_BYTES = 22
 _TAIL_BYTES = _END_BYTES + 65_535 + 20
