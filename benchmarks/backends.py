@@ -3,7 +3,7 @@
     python -m benchmarks.backends --images 150 --repeats 40
 
 The held-out pictures of the demo, which no training saw, drawn anew; one process, one worker's
-threads, passes of one image and of four, no queue. Mean average precision as the library's val has it.
+threads, passes of one image and of four, no queue. mAP as the library's val has it.
 """
 
 import argparse

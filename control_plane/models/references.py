@@ -32,8 +32,9 @@ class References:
         todo = "move or delete the alias first"
         if not self.aliases:
             todo = "end that first, or force the deletion"
+        more = " and others" if len(said) > 10 else ""
         raise ModelReferenced(
-            f"it is needed by {', '.join(said[:10])}{' and others' if len(said) > 10 else ''}: {todo}",
+            f"it is needed by {', '.join(said[:10])}{more}: {todo}",
             details={"references": ", ".join(said)[:1000]},
         )
 

@@ -151,7 +151,7 @@ class Registration:
         """Deletes the versions a reference names, with their builds; returns what was deleted. With
         `force` schedules go on without them, and pins end.
 
-        Raises InvalidOption if one of them is a build that serves a version now, and ModelReferenced.
+        Raises InvalidOption if one of them is a build that serves a version now, ModelReferenced.
         """
         versions = self._view.catalogue.versions(ref)
         for version in versions:

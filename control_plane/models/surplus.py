@@ -23,8 +23,9 @@ BY = "keep_versions"
 
 
 def surplus(desired: Desired, catalogue: Catalogue) -> list[ModelVersion]:
-    """The versions that may go: none that something refers to or anybody wants loaded, none that the
-    bare name means, and none whose import has not ended. One whose import failed counts as none.
+    """The versions that may go: none that something refers to or anybody wants loaded, none that
+    the bare name means, and none whose import has not ended. One whose import failed is not
+    counted.
     """
     found = []
     rules = [rule for rule in desired.rules.values() if rule.keep_versions]

@@ -45,7 +45,7 @@ from yolopool.vocabulary import HeadMode, OutputLayout, Priority, ReplicaState, 
 Record = TypeVar("Record")
 Key = TypeVar("Key")
 
-# Records within records, which are changed in place. A pack, or a gate, is replaced by another as a whole.
+# Records within records, which are changed in place. A pack or a gate is replaced as a whole.
 PARTS: Mapping[type[Any], Mapping[str, type[Any]]] = {
     ModelVersion: {"settings": VersionSettings, "asked": VersionSettings, "given": ServingSpec},
     ServingSpec: {"residency": Residency, "placement": Placement},

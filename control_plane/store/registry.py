@@ -387,9 +387,7 @@ class EventLog(Protocol):
         ...
 
 
-class Registry(
-    DesiredState, RuleState, ImportQueue, LeaseStore, ObservedState, EventLog, Protocol
-):
+class Registry(DesiredState, RuleState, ImportQueue, LeaseStore, ObservedState, EventLog, Protocol):
     """The whole store. Times are Unix seconds and arguments; leases are durations."""
 
     @property

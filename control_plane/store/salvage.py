@@ -16,7 +16,17 @@ from control_plane.types.version import ModelVersion, VersionKey
 from yolopool.names import is_build
 
 # Maps of `Desired`; a store also has the jobs of its import queue.
-MAPS = ("versions", "wants", "cordons", "schedules", "numbers", "api_keys", "tenants", "aliases", "rules")
+MAPS = (
+    "versions",
+    "wants",
+    "cordons",
+    "schedules",
+    "numbers",
+    "api_keys",
+    "tenants",
+    "aliases",
+    "rules",
+)
 PARTS = (*MAPS, "jobs")
 
 

@@ -150,7 +150,9 @@ def delete(tx: Transaction, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...
     tx.expect(versions=named, wants=named)
     needed = sorted({str(alias) for key in named for alias in naming(tx.aliases(), key)})
     if needed:
-        raise ModelReferenced(f"it is needed by alias {', '.join(needed)}: move or delete that first")
+        raise ModelReferenced(
+            f"it is needed by alias {', '.join(needed)}: move or delete that first"
+        )
     present = tuple(key for key in named if tx.version(key) is not None)
     for key in present:
         tx.drop_version(key)

@@ -98,7 +98,7 @@ class StoredBytes:
 
 
 def own_files(desired: Desired, own: IsOwn, held_bytes: HeldBytes) -> dict[str, int]:
-    """The bytes of each file, by digest, of the models whose names are `own`, and of their gates."""
+    """The bytes of each file, by digest, of the models whose names are `own` and of their gates."""
     versions = [one for key, one in desired.versions.items() if own(key.model)]
     gates = [rule.gate.data for p, rule in desired.rules.items() if rule.gate and own(p)]
     files = stored(versions, held_bytes)

@@ -1,5 +1,5 @@
-"""Policies that operators set: residency, placement and batching of a version; and of models by name
-the gate of new versions, how many are kept, and what their files may take. Pure and frozen.
+"""Policies that operators set: residency, placement and batching of a version; and of models by
+name the gate of new versions, how many are kept, and what their files may take. Pure and frozen.
 """
 
 from collections.abc import Iterable, Mapping
@@ -135,7 +135,7 @@ class Gate:
         return GateState.PASSED if self.is_met(found) else GateState.FAILED
 
     def check(self, version: str, found: Validation | None) -> None:
-        """Raises ValidationFailed or ValidationPending unless a version (by its name) has passed."""
+        """Raises ValidationFailed or ValidationPending unless a version, by its name, has passed."""
         state = self.state(found)
         if state is GateState.PENDING or found is None:
             raise ValidationPending(
@@ -154,7 +154,9 @@ class Gate:
             ("mAP50-95", found.map50_95, self.min_map50_95),
             ("mAP50", found.map50, self.min_map50),
         )
-        short = [f"{what} {got:.4f}, at least {least:g}" for what, got, least in pairs if got < least]
+        short = [
+            f"{what} {got:.4f}, at least {least:g}" for what, got, least in pairs if got < least
+        ]
         return f"fails its gate: {'; '.join(short)}"
 
     def holds_back(self, found: Validation | None, created_unix_s: float) -> bool:

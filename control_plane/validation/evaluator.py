@@ -40,7 +40,9 @@ class Evaluator:
         self._router = router
         self._clock = clock
 
-    async def evaluate(self, version: ModelVersion, pack: Pack, path: Path, data: str) -> Validation:
+    async def evaluate(
+        self, version: ModelVersion, pack: Pack, path: Path, data: str
+    ) -> Validation:
         """How the version does on the zip at `path`. Raises what the first image that fails does,
         InvalidOption for images that are not of this model, OSError.
         """
@@ -111,9 +113,7 @@ def found_in(answer: detection_pb2.DetectResponse, task: str) -> Found:
             for b in (one.rotated_box for one in objects)
         ]
     else:
-        boxes = [
-            (b.x_min, b.y_min, b.x_max, b.y_max) for b in (one.box for one in objects)
-        ]
+        boxes = [(b.x_min, b.y_min, b.x_max, b.y_max) for b in (one.box for one in objects)]
     width = 5 if task == OBB else 4
     return Found(
         np.array(boxes, np.float64).reshape(-1, width),

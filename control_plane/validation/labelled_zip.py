@@ -1,5 +1,5 @@
-"""Reads the labelled images of a gate from a stranger's zip: nothing is unpacked to the disk, no image
-is decoded here, and every size is bounded before it is read.
+"""Reads the labelled images of a gate from a stranger's zip: nothing is unpacked to the disk, no
+image is decoded here, and every size is bounded before it is read.
 """
 
 import zipfile

@@ -124,8 +124,8 @@ class Validator:
         assert version.pack is not None, "a READY version has a pack"
         if not self._artifacts.touch(gate.data):
             raise ArtifactNotFound(
-                f"the images of the gate of {version.key.model} are not in the store of this control "
-                "plane: set the gate again, or give all control planes one folder"
+                f"the images of the gate of {version.key.model} are not in the store of this "
+                "control plane: set the gate again, or give all control planes one folder"
             )
         path = self._artifacts.path(gate.data)
         try:

@@ -22,7 +22,7 @@ from yolopool.names import ModelRef, base_name, is_build
 
 
 class Catalogue:
-    """Versions by name, newest first. `aliases` and `rules`: live maps, which are only read here."""
+    """Versions by name, newest first. `aliases` and `rules`: live maps, only read here."""
 
     def __init__(
         self,
@@ -93,8 +93,8 @@ class Catalogue:
             self._set(name, list(self._models[name]))
 
     def default(self, name: str) -> ModelVersion | None:
-        """The version that a bare name means: the newest READY one that its gate does not hold back;
-        if it holds back all, the newest.
+        """The version that a bare name means: the newest READY one that its gate does not hold
+        back; if it holds back all, the newest.
         """
         return self._defaults.get(name)
 

@@ -35,7 +35,9 @@ def lines_chart(
     """Draws several curves by name on the same axes; their lengths may differ.
 
     `x_names`, one for each value of the longest curve, replace x_step; `marked` is the index of one
-    of them to mark. Of `falling` curves the names are at the bottom. Raises ValueError as `line_chart` does, and for more curves than colours.
+    of them to mark. Of `falling` curves the names are at the bottom.
+
+    Raises ValueError as `line_chart` does, and for more curves than colours.
     """
     if min((len(values) for values in curves.values()), default=0) < 2:
         raise ValueError("a curve needs two values at least")

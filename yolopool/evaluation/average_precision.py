@@ -1,8 +1,8 @@
 """Average precision by class, as the model library's `val` computes it. Pure.
 
-Detections are matched greedily by score at IoU .50 to .95, as in COCO (Lin et al. 2014). Precision is
-made monotonic; the area under it is that of 101 recalls joined by straight lines, where pycocotools
-takes steps.
+Detections are matched greedily by score at IoU .50 to .95, as in COCO (Lin et al. 2014). Precision
+is made monotonic; the area under it is that of 101 recalls joined by straight lines, where
+pycocotools takes steps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ class Matches:
 
 @dataclass(frozen=True, slots=True)
 class ClassPrecision:
-    """What of one class was found. `precisions` are the average precisions at THRESHOLDS; `curve` is
+    """What of one class was found. `precisions` are average precisions at THRESHOLDS; `curve` is
     the precision at each of RECALLS, at IoU 0.5. `precision` and `recall` are those at the
     confidence where the mean F1 of all classes is best.
     """

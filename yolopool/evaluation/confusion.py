@@ -1,4 +1,4 @@
-"""Which class is taken for which: the confusion matrix, as the model library's `val` counts it. Pure."""
+"""Which class is taken for which: the confusion matrix as the library's `val` counts it. Pure."""
 
 import numpy as np
 

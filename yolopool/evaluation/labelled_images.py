@@ -1,7 +1,7 @@
 """Finds the labels of images: .txt files of YOLO with a data.yaml or without, or a COCO json.
 
-The files are named by their paths with slashes, and may be of a folder or of an archive. They may be
-a stranger's: what is read of each is bounded.
+The files are named by their paths with slashes, and may be of a folder or of an archive. They may
+be a stranger's: what is read of each is bounded.
 """
 
 import json

@@ -22,9 +22,9 @@ TIMEOUT_S = 120.0
 
 
 def read_folder(images: Path, labels: Path, version: ModelVersion) -> tuple[LabelledImage, ...]:
-    """The images in a folder and the folders in it, with what is on each. `labels`: a folder of .txt
-    files (with a data.yaml or without), a COCO json, or the data.yaml whose labels are beside it.
-    Raises InvalidOption.
+    """The images in a folder and the folders in it, with what is on each. `labels`: a folder of
+    .txt files (with a data.yaml or without), a COCO json, or the data.yaml whose labels are beside
+    it. Raises InvalidOption.
     """
     if version.task not in tally.TASKS:
         raise InvalidOption(

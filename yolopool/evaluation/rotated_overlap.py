@@ -14,7 +14,9 @@ _TINY = 1e-7
 def overlap(left: Array, right: Array) -> Array:
     """Of n boxes with m boxes, each centre x, y, width, height and radians: (n, m), 0..1."""
     x, y = (left[:, None, axis] - right[None, :, axis] for axis in (0, 1))
-    a, b, c = (one[:, None] + other[None] for one, other in zip(_spread(left), _spread(right), strict=True))
+    a, b, c = (
+        one[:, None] + other[None] for one, other in zip(_spread(left), _spread(right), strict=True)
+    )
     determinant = a * b - c**2
     apart = (a * y**2 + b * x**2 - 2 * c * x * y) / (determinant + _TINY) / 4
     own = np.sqrt(_determinant(left)[:, None] * _determinant(right)[None])

@@ -9,7 +9,7 @@ from yolopool.evaluation.average_precision import Array, Ints, Matches, Precisio
 from yolopool.evaluation.confusion import confusion
 from yolopool.evaluation.truths import OBB, Truths
 
-# As the model library's `val`: precision needs the whole curve, down to the least confident objects.
+# As the library's `val`: precision needs the whole curve, down to the least confident objects.
 CONFIDENCE, IOU, MAX_DETECTIONS = 0.001, 0.7, 300
 # Whose objects have boxes.
 TASKS = ("detect", "segment", "pose", OBB)

@@ -48,7 +48,9 @@ def truths_of(objects: Sequence[tuple[int, Array]]) -> Truths:
 def upright(x: float, y: float, width: float, height: float) -> Array:
     """The corners of a box of centre, width and height."""
     right, low = width / 2, height / 2
-    return np.array([(x - right, y - low), (x + right, y - low), (x + right, y + low), (x - right, y + low)])
+    return np.array(
+        [(x - right, y - low), (x + right, y - low), (x + right, y + low), (x - right, y + low)]
+    )
 
 
 def read_lines(text: str, place: str, task: str, ids: Mapping[int, int] | int) -> Truths:

@@ -17,7 +17,7 @@ class ValidationPending(FailedPrecondition):
 
 
 class ModelReferenced(FailedPrecondition):
-    """Something refers to the version that is to be deleted; `references` in the details names it."""
+    """Something needs the version that is to be deleted; `references` in the details names it."""
 
     reason = "MODEL_REFERENCED"
 

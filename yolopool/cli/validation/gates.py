@@ -17,9 +17,7 @@ gates_app = typer.Typer(
 )
 Name = Annotated[
     str,
-    typer.Argument(
-        metavar="NAME", help="Name of the model.", autocompletion=pool_names.models
-    ),
+    typer.Argument(metavar="NAME", help="Name of the model.", autocompletion=pool_names.models),
 ]
 
 

@@ -1,4 +1,4 @@
-"""`yolopool store`: what models' files may take, how many versions are kept, and what nobody uses."""
+"""`yolopool store`: what models' files may take, how many versions are kept, what nobody uses."""
 
 from typing import Annotated
 
@@ -31,9 +31,7 @@ def list_(as_json: AsJson = False, address: Address = DEFAULT_ADDRESS) -> None:
 @store_app.command("limit")
 def limit(
     pattern: Pattern,
-    store_size: Annotated[
-        str, typer.Argument(metavar="SIZE", help="Such as 10GB; 0: no limit.")
-    ],
+    store_size: Annotated[str, typer.Argument(metavar="SIZE", help="Such as 10GB; 0: no limit.")],
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:

@@ -25,8 +25,8 @@ def set_gate(
     progress: Progress | None = None,
     timeout_s: float = UPLOAD_TIMEOUT_S,
 ) -> Flow[ModelRule]:
-    """Asks new versions of a model to reach a mean average precision on labelled images before they
-    take over. `data`: a zip or a folder of images, with a .txt for each or a COCO json.
+    """Asks new versions of a model to reach a mean average precision on labelled images before
+    they take over. `data`: a zip or a folder of images, with a .txt for each or a COCO json.
     """
     path = Path(data)
     with tempfile.TemporaryDirectory(prefix="yolopool-") as folder:
@@ -52,9 +52,9 @@ def clear_gate(model: str) -> Call[ModelRule]:
 def set_store_rule(
     pattern: str, *, keep_versions: int | None = None, store_bytes: int | None = None
 ) -> Call[ModelRule]:
-    """Sets how many of the newest versions are kept of each model whose name matches a pattern, such
-    as team-a/*, and how many bytes the files of all of them may take. 0: all, and no limit; None: as
-    it is.
+    """Sets how many of the newest versions are kept of each model whose name matches a pattern,
+    such as team-a/*, and how many bytes the files of all of them may take. 0: all, and no limit;
+    None: as it is.
     """
     request = rules_pb2.SetStoreRuleRequest(
         pattern=pattern, keep_versions=keep_versions, store_bytes=store_bytes
@@ -65,14 +65,13 @@ def set_store_rule(
 def rules() -> Call[tuple[ModelRule, ...]]:
     """All that is set for models by their names, in order of the patterns."""
     request = rules_pb2.ListRulesRequest()
-    return Call(
-        "rules", "ListRules", request, READ_TIMEOUT_S, lambda reply: rules_of(reply.rules)
-    )
+    return Call("rules", "ListRules", request, READ_TIMEOUT_S, lambda reply: rules_of(reply.rules))
 
 
 def write_labelled_archive(folder: Path, path: Path) -> None:
-    """Writes the images and labels of a folder, and of the folders in it, to a zip at `path`. Raises
-    InvalidOption if there are none.
+    """Writes the images and labels of a folder, and of the folders in it, to a zip at `path`.
+
+    Raises InvalidOption if there are none.
     """
     files = [one for one in sorted(folder.rglob("*")) if one.is_file()]
     images = [one for one in files if one.suffix.lower() in IMAGE_SUFFIXES]

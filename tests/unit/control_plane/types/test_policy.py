@@ -1,4 +1,4 @@
-"""Placement: which workers it allows; batching as it is stored; gates; how many versions are kept."""
+"""Placement: which workers it allows; batching as it is stored; gates; versions that are kept."""
 
 from dataclasses import asdict
 

@@ -17,7 +17,9 @@ def of(name: str, number: int, created: float = 1.0, **more: object) -> ModelVer
     return replace(made, **more)  # type: ignore[arg-type]
 
 
-def next_of(*versions: ModelVersion, backed_off: dict[Case, float] | None = None) -> VersionKey | None:
+def next_of(
+    *versions: ModelVersion, backed_off: dict[Case, float] | None = None
+) -> VersionKey | None:
     rules = {name: ModelRule(name, GATE) for name in ("a", "b")}
     known = {one.key: one for one in versions}
     desired = Desired(1, "c", known, {}, rules=rules)

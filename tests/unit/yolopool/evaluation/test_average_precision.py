@@ -85,9 +85,7 @@ def test_precision_and_recall_are_of_the_best_confidence() -> None:
     assert (found.precision, found.recall) == pytest.approx((1.0, 0.8), abs=0.02)
 
 
-@given(
-    st.lists(st.tuples(st.booleans(), st.floats(0.01, 1.0)), max_size=30), st.integers(0, 20)
-)
+@given(st.lists(st.tuples(st.booleans(), st.floats(0.01, 1.0)), max_size=30), st.integers(0, 20))
 def test_precision_is_a_share_and_a_lost_hit_never_helps(
     rows: list[tuple[bool, float]], missed: int
 ) -> None:

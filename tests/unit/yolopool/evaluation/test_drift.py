@@ -128,7 +128,9 @@ def test_labels_are_checked_before_anything_runs(tmp_path: Path) -> None:
     image, label = tmp_path / "a.png", tmp_path / "a.txt"
     image.write_bytes(b"not looked at")
     label.write_text("1 0.5 0.5 0.2 0.4\n\n")
-    version = cast("ModelVersion", SimpleNamespace(name="a@1", task="detect", class_names=("a", "b")))
+    version = cast(
+        "ModelVersion", SimpleNamespace(name="a@1", task="detect", class_names=("a", "b"))
+    )
     (truths,) = build_comparison.read_labels(tmp_path, [image], version)
     assert truths.classes.tolist() == [1]
     assert truths.boxes((10, 10)).tolist() == [[4, 3, 6, 7]]

@@ -15,7 +15,9 @@ from yolopool.evaluation.labelled_images import LabelledImage, labelled
 NAMES = ("bolt", "nut")
 
 
-def read(files: Mapping[str, str | bytes], *images: str, task: str = "detect") -> tuple[LabelledImage, ...]:
+def read(
+    files: Mapping[str, str | bytes], *images: str, task: str = "detect"
+) -> tuple[LabelledImage, ...]:
     contents = {name: t.encode() if isinstance(t, str) else t for name, t in files.items()}
     reads = {name: partial(contents.__getitem__, name) for name in contents}
     return labelled(images or ("a.jpg",), reads, task, NAMES)

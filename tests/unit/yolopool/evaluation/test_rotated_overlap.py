@@ -16,7 +16,11 @@ BOXES = st.tuples(PLACES, PLACES, SIDES, SIDES, st.floats(-3, 3))
 @given(BOXES)
 def test_a_box_is_all_of_itself_however_it_is_told(box: tuple[float, ...]) -> None:
     x, y, width, height, radians = box
-    ways = [box, (x, y, height, width, radians + math.pi / 2), (x, y, width, height, radians + math.pi)]
+    ways = [
+        box,
+        (x, y, height, width, radians + math.pi / 2),
+        (x, y, width, height, radians + math.pi),
+    ]
     found = overlap(np.array([box]), np.array(ways))
     assert found[0] == pytest.approx([1.0] * 3, abs=2e-3)
 
@@ -25,7 +29,10 @@ def test_a_box_is_all_of_itself_however_it_is_told(box: tuple[float, ...]) -> No
 def test_it_is_a_share_and_the_same_both_ways(
     one: tuple[float, ...], other: tuple[float, ...]
 ) -> None:
-    there, back = overlap(np.array([one]), np.array([other])), overlap(np.array([other]), np.array([one]))
+    there, back = (
+        overlap(np.array([one]), np.array([other])),
+        overlap(np.array([other]), np.array([one])),
+    )
     assert there == pytest.approx(back, abs=1e-6)
     assert -1e-6 <= there[0, 0] <= 1.0
 

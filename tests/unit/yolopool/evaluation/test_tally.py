@@ -8,9 +8,7 @@ from yolopool.evaluation.truths import NOTHING, read_lines
 
 
 def found(*rows: tuple[float, ...], size: tuple[int, int] = (100, 100)) -> Found:
-    table = np.array(rows, np.float64).reshape(len(rows), -1)
-    if not rows:
-        table = np.zeros((0, 6))
+    table = np.array(rows, np.float64) if rows else np.zeros((0, 6))
     return Found(table[:, :-2], table[:, -2], table[:, -1].astype(np.int64), size)
 
 
