@@ -10,7 +10,7 @@ from control_plane.store.rules import rule_verbs
 from control_plane.store.transaction import Transaction
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
-from control_plane.types.desired import Want
+from control_plane.types.desired import NO_CHANGES, Want, WantChanges
 from control_plane.types.lease import FencingToken
 from control_plane.types.policy import (
     BatchingConfig,
@@ -151,16 +151,17 @@ class WriteVerbs(ABC):
         self,
         alias: Alias,
         expected_revision: int,
-        put: Sequence[Want] = (),
-        drop: Sequence[VersionKey] = (),
+        wants: WantChanges = NO_CHANGES,
         token: FencingToken | None = None,
     ) -> Alias:
         return await self.write(
-            lambda tx: alias_verbs.put_alias(tx, alias, expected_revision, put, drop), token
+            lambda tx: alias_verbs.put_alias(tx, alias, expected_revision, wants), token
         )
 
-    async def drop_alias(self, key: AliasKey, expected_revision: int) -> None:
-        await self.write(lambda tx: alias_verbs.drop_alias(tx, key, expected_revision))
+    async def drop_alias(
+        self, key: AliasKey, expected_revision: int, wants: WantChanges = NO_CHANGES
+    ) -> None:
+        await self.write(lambda tx: alias_verbs.drop_alias(tx, key, expected_revision, wants))
 
     # --- rules of models ------------------------------------------------------------------
 

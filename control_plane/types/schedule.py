@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from control_plane.types.policy import Placement
+from yolopool.names import parse_ref
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Changeover:
     def models(self) -> frozenset[str]:
         """The names, without versions, of all models in it."""
         references = (*(preparation.model for preparation in self.prepare), *self.release)
-        return frozenset(reference.partition("@")[0] for reference in references)
+        return frozenset(parse_ref(reference).name for reference in references)
 
     def without(self, is_named: Callable[[str], bool]) -> "Changeover":
         """It without the models whose references are named."""

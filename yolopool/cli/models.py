@@ -16,6 +16,7 @@ from yolopool.cli.console import (
     print_json,
 )
 from yolopool.cli.register import registering
+from yolopool.cli.rollout import aliases
 from yolopool.cli.validation.evaluate import evaluate
 from yolopool.cli.validation.gates import gates_app
 from yolopool.client.client import Client
@@ -27,6 +28,7 @@ from yolopool.transport import DEFAULT_ADDRESS
 class _Commands(SectionedGroup):
     sections = {  # noqa: RUF012 - typed in the base class
         "Registry": ["list", "show", "register", "delete"],
+        "Aliases": ["promote", "rollback", "alias", "aliases", "unalias"],
         "Loading": ["load", "plan", "unload", "residency", "placement"],
         "Speed": ["batching", "build", "variant"],
         "Accuracy": ["evaluate", "gate"],
@@ -40,6 +42,11 @@ app.command("variant")(builds.variant)
 app.command("sweep", hidden=True)(fleet.sweep)  # its first name
 app.command("evaluate")(evaluate)
 app.add_typer(gates_app, name="gate")
+app.command("promote")(aliases.promote)
+app.command("rollback")(aliases.rollback)
+app.command("alias")(aliases.set_)
+app.command("aliases")(aliases.list_)
+app.command("unalias")(aliases.unalias)
 
 Pool = Annotated[
     str | None, typer.Option("--pool", help="Run only on workers of this pool (label pool).")

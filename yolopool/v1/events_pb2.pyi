@@ -64,6 +64,8 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """A version was evaluated on the images of its model's gate, or could not be: then, and where it
     failed, there is a reason.
     """
+    EVENT_KIND_ALIAS: _EventKind.ValueType  # 20
+    """An alias was made or moved, or a switch of it was given up. The version is what it means then."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper): ...
 
@@ -105,6 +107,8 @@ EVENT_KIND_VALIDATED: EventKind.ValueType  # 40
 """A version was evaluated on the images of its model's gate, or could not be: then, and where it
 failed, there is a reason.
 """
+EVENT_KIND_ALIAS: EventKind.ValueType  # 20
+"""An alias was made or moved, or a switch of it was given up. The version is what it means then."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final
@@ -173,7 +177,9 @@ class WatchEventsRequest(_message.Message):
     last: _builtins.int
     """Only the newest so many of those kept, before those to come; 0: all."""
     model: _builtins.str
-    """Only of this model, name | name@version."""
+    """Only of this model, name | name@version | name:alias: of the versions that the alias needs when
+    an event is looked at.
+    """
     worker: _builtins.str
     """Only of this worker."""
     @_builtins.property
