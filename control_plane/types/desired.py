@@ -99,6 +99,14 @@ class Desired:
         rule = self.rules.get(model)
         return rule.gate if rule is not None else None
 
+    def check_gate(self, key: VersionKey) -> None:
+        """Raises ValidationFailed or ValidationPending for a version that its model's gate does not
+        let through.
+        """
+        gate, version = self.gate(key.model), self.versions.get(key)
+        if gate is not None and version is not None:
+            gate.check(str(key), version.validation)
+
     def want(self, key: VersionKey) -> Want | None:
         """The want of a version: as asked for, or because it is kept as a hot standby."""
         want, version = self.wants.get(key), self.versions.get(key)

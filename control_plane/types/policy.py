@@ -135,16 +135,18 @@ class Gate:
         return GateState.PASSED if self.is_met(found) else GateState.FAILED
 
     def check(self, version: str, found: Validation | None) -> None:
-        """Raises ValidationFailed or ValidationPending unless a version, by its name, has passed."""
+        """Raises ValidationFailed or ValidationPending unless a version (its name) has passed."""
         state = self.state(found)
         if state is GateState.PENDING or found is None:
             raise ValidationPending(
                 f"{version} was not evaluated yet on the images of its model's gate: try again "
-                "later, see how far it is with yolopool models show, or force it",
+                "later (yolopool models show says how far it is), or promote it ungated",
                 retry_after_s=10.0,
             )
         if state is GateState.FAILED:
-            raise ValidationFailed(f"{version} {self.shortfall(found)}: force it, or train on")
+            raise ValidationFailed(
+                f"{version} {self.shortfall(found)}: train on, or promote it ungated"
+            )
 
     def shortfall(self, found: Validation) -> str:
         """Why a version fails, in words."""

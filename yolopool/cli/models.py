@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from yolopool.cli import builds, fleet, tables
+from yolopool.cli import builds, tables
 from yolopool.cli.console import (
     Address,
     AsJson,
@@ -39,7 +39,6 @@ app = typer.Typer(cls=_Commands, help="Register, load and configure models.", no
 app.command("register")(registering.models_register)
 app.command("build")(builds.build)
 app.command("variant")(builds.variant)
-app.command("sweep", hidden=True)(fleet.sweep)  # its first name
 app.command("evaluate")(evaluate)
 app.add_typer(gates_app, name="gate")
 app.command("promote")(aliases.promote)

@@ -200,7 +200,7 @@ class AsyncClient:
     model = _call(calls.model)
     load = _call(calls.load)
     unload = _call(calls.unload)
-    delete = _call(calls.delete)
+    delete = _call(rule_calls.delete)
     sweep = _call(uploads.sweep)
     set_residency = _call(calls.set_residency)
     set_placement = _call(calls.set_placement)

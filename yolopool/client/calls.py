@@ -159,22 +159,6 @@ def unload(
     return Call("model", "UnloadModel", request, timeout_s, _version)
 
 
-def delete(model: str, *, force: bool = False) -> Call[tuple[str, ...]]:
-    """Deletes a model, or one version of it; returns what was deleted as name@version.
-
-    Raises ModelReferenced while an alias, a schedule or a pin needs it; with `force` only for an
-    alias.
-    """
-    request = model_pb2.DeleteModelRequest(model=model, force=force)
-    return Call(
-        "model",
-        "DeleteModel",
-        request,
-        READ_TIMEOUT_S,
-        lambda reply: model_records.names_of(reply.deleted),
-    )
-
-
 def set_residency(
     model: str,
     mode: ResidencyModeName,

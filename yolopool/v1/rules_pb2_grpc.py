@@ -57,7 +57,7 @@ class RuleServiceServicer:
     def SetGate(self, request, context):
         """Sets the gate of a model, or ends it. From then on each READY version is evaluated on the gate's
         images by the pool itself, at bulk priority, the newest first; what was found stays with the
-        version. A version that fails is kept, and promoted with force alone. The bare name passes it
+        version. A version that fails is kept, and promoted `ungated` alone. The bare name passes it
         over, and a version that came after the gate and was not evaluated yet; where it would have to
         pass over all, it means the newest. The model need not exist yet. Does not block for an
         evaluation. Repeat: same answer.

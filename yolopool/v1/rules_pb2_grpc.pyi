@@ -36,7 +36,7 @@ class RuleServiceStub:
     SetGate: _grpc.UnaryUnaryMultiCallable[_rules_pb2.SetGateRequest, _rules_pb2.SetGateResponse]
     """Sets the gate of a model, or ends it. From then on each READY version is evaluated on the gate's
     images by the pool itself, at bulk priority, the newest first; what was found stays with the
-    version. A version that fails is kept, and promoted with force alone. The bare name passes it
+    version. A version that fails is kept, and promoted `ungated` alone. The bare name passes it
     over, and a version that came after the gate and was not evaluated yet; where it would have to
     pass over all, it means the newest. The model need not exist yet. Does not block for an
     evaluation. Repeat: same answer.
@@ -59,7 +59,7 @@ class RuleServiceAsyncStub(RuleServiceStub):
     SetGate: _aio.UnaryUnaryMultiCallable[_rules_pb2.SetGateRequest, _rules_pb2.SetGateResponse]  # type: ignore[assignment]
     """Sets the gate of a model, or ends it. From then on each READY version is evaluated on the gate's
     images by the pool itself, at bulk priority, the newest first; what was found stays with the
-    version. A version that fails is kept, and promoted with force alone. The bare name passes it
+    version. A version that fails is kept, and promoted `ungated` alone. The bare name passes it
     over, and a version that came after the gate and was not evaluated yet; where it would have to
     pass over all, it means the newest. The model need not exist yet. Does not block for an
     evaluation. Repeat: same answer.
@@ -85,7 +85,7 @@ class RuleServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_rules_pb2.SetGateResponse, _abc.Awaitable[_rules_pb2.SetGateResponse]]:
         """Sets the gate of a model, or ends it. From then on each READY version is evaluated on the gate's
         images by the pool itself, at bulk priority, the newest first; what was found stays with the
-        version. A version that fails is kept, and promoted with force alone. The bare name passes it
+        version. A version that fails is kept, and promoted `ungated` alone. The bare name passes it
         over, and a version that came after the gate and was not evaluated yet; where it would have to
         pass over all, it means the newest. The model need not exist yet. Does not block for an
         evaluation. Repeat: same answer.

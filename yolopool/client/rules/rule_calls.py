@@ -1,4 +1,4 @@
-"""The calls about gates, and about how many versions and bytes are kept."""
+"""The calls about gates, about how many versions and bytes are kept, and about deletion."""
 
 import tempfile
 import zipfile
@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from yolopool.client.calls import READ_TIMEOUT_S, Call
+from yolopool.client.model_records import names_of
 from yolopool.client.rules.rule_records import ModelRule, rule_of, rules_of
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, upload
 from yolopool.errors import InvalidOption
-from yolopool.v1 import rules_pb2
+from yolopool.v1 import model_pb2, rules_pb2
 from yolopool.vocabulary import IMAGE_SUFFIXES, LABEL_SUFFIXES
 
 # A fixed time in the archive, so that the same files are the same upload.
@@ -66,6 +67,22 @@ def rules() -> Call[tuple[ModelRule, ...]]:
     """All that is set for models by their names, in order of the patterns."""
     request = rules_pb2.ListRulesRequest()
     return Call("rules", "ListRules", request, READ_TIMEOUT_S, lambda reply: rules_of(reply.rules))
+
+
+def delete(model: str, *, force: bool = False) -> Call[tuple[str, ...]]:
+    """Deletes a model, or one version of it; returns what was deleted as name@version.
+
+    Raises ModelReferenced while an alias, a schedule or a pin needs it; with `force` only for an
+    alias.
+    """
+    request = model_pb2.DeleteModelRequest(model=model, force=force)
+    return Call(
+        "model",
+        "DeleteModel",
+        request,
+        READ_TIMEOUT_S,
+        lambda reply: names_of(reply.deleted),
+    )
 
 
 def write_labelled_archive(folder: Path, path: Path) -> None:

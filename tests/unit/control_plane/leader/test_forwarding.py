@@ -8,6 +8,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from control_plane.leader.forwarding import FORWARDED, SERVED_LOCALLY
 from control_plane.services.register import SERVICES
 from yolopool.v1 import (
+    aliases_pb2,
     bench_pb2,
     certificates_pb2,
     detection_pb2,
@@ -19,13 +20,15 @@ from yolopool.v1 import (
     membership_pb2,
     model_pb2,
     peer_pb2,
+    rules_pb2,
     schedule_pb2,
     tenants_pb2,
 )
 
 PROTOS = (
-    bench_pb2, certificates_pb2, detection_pb2, events_pb2, explain_pb2, fleet_pb2, importing_pb2,
-    keys_pb2, membership_pb2, model_pb2, peer_pb2, schedule_pb2, tenants_pb2,
+    aliases_pb2, bench_pb2, certificates_pb2, detection_pb2, events_pb2, explain_pb2, fleet_pb2,
+    importing_pb2, keys_pb2, membership_pb2, model_pb2, peer_pb2, rules_pb2, schedule_pb2,
+    tenants_pb2,
 )  # fmt: skip
 
 
