@@ -107,13 +107,12 @@ class Evaluator:
 
 def found_in(answer: detection_pb2.DetectResponse, task: str) -> Found:
     objects = answer.detections
+    boxes: list[tuple[float, ...]] = [
+        (b.x_min, b.y_min, b.x_max, b.y_max) for b in (one.box for one in objects)
+    ]
     if task == OBB:
-        boxes = [
-            (b.center_x, b.center_y, b.width, b.height, b.rotation)
-            for b in (one.rotated_box for one in objects)
-        ]
-    else:
-        boxes = [(b.x_min, b.y_min, b.x_max, b.y_max) for b in (one.box for one in objects)]
+        turned = [one.rotated_box for one in objects]
+        boxes = [(b.center_x, b.center_y, b.width, b.height, b.rotation) for b in turned]
     width = 5 if task == OBB else 4
     return Found(
         np.array(boxes, np.float64).reshape(-1, width),

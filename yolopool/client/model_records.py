@@ -6,7 +6,7 @@ Each record has a function that reads it from its message; `dataclasses.asdict` 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from yolopool.client.rules.rule_records import (
+from yolopool.client.gates.gate_records import (
     Gate,
     Validation,
     gate_of,

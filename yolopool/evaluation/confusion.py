@@ -28,5 +28,5 @@ def confusion(overlaps: Array, scores: Array, found: Ints, truths: Ints, classes
             missed[column] = False
         else:
             counts[found[row], classes] += 1
-    np.add.at(counts, (classes, truths[missed]), 1)
+    counts[classes] += np.bincount(truths[missed], minlength=classes + 1)
     return counts

@@ -66,7 +66,7 @@ def evaluate(
         max_detections=tally.MAX_DETECTIONS,
         priority="bulk",
         timeout_s=TIMEOUT_S,
-        **({"masks": "none"} if version.task == "segment" else {}),
+        masks="none" if version.task == "segment" else None,
     )
     for number, (image, answer) in enumerate(zip(images, answers, strict=True), 1):
         counted.add(found_of(answer.result()), image.truths)

@@ -62,8 +62,8 @@ class RuleService(rules_pb2_grpc.RuleServiceServicer):
     ) -> rules_pb2.SetStoreRuleResponse:
         pattern = check_store_rule(request)
         self._check_count(pattern)
-        named = ("keep_versions", "store_bytes")
-        changes = {name: getattr(request, name) for name in named if request.HasField(name)}
+        changes = {field.name: value for field, value in request.ListFields()}
+        del changes["pattern"]
         rule = await self._registry.change_rule(pattern, lambda rule: replace(rule, **changes))
         await self._refresh()
         log.info("store rule set", pattern=pattern, **changes, by=principal_of(context).name)

@@ -31,7 +31,11 @@ def read(path: Path, pack: Pack | None = PACK) -> list[tuple[str, int]]:
 
 
 def test_images_and_labels_in_any_folders(tmp_path: Path) -> None:
-    files = {"x/images/b.png": b"png", "x/images/a.jpg": b"jpg", "x/labels/a.txt": LABEL}
+    files: dict[str, bytes | str] = {
+        "x/images/b.png": b"png",
+        "x/images/a.jpg": b"jpg",
+        "x/labels/a.txt": LABEL,
+    }
     path = a_zip(tmp_path / "z", files)
     assert read(path) == [("x/images/a.jpg", 1), ("x/images/b.png", 0)]
     assert read(path, None) == []

@@ -17,7 +17,9 @@ def test_iou() -> None:
     assert average_precision.iou(left, right)[0] == pytest.approx([1 / 7, 1.0, 0.0])
 
 
-def matched(overlaps: list[list[float]], scores: list[float], found: list[int], real: list[int]):
+def matched(
+    overlaps: list[list[float]], scores: list[float], found: list[int], real: list[int]
+) -> Matches:
     shape = (len(scores), len(real))
     return match(
         np.array(overlaps, float).reshape(shape), np.array(scores), np.array(found), np.array(real)

@@ -5,15 +5,18 @@ import numpy as np
 from yolopool.evaluation.confusion import confusion
 
 
-def counts(overlaps, scores, found, truths):
+def counts(
+    overlaps: list[list[float]], scores: list[float], found: list[int], truths: list[int]
+) -> list[list[int]]:
     shape = (len(scores), len(truths))
-    return confusion(
+    found_counts: list[list[int]] = confusion(
         np.array(overlaps, float).reshape(shape),
         np.array(scores, float),
         np.array(found, np.int64),
         np.array(truths, np.int64),
         2,
     ).tolist()
+    return found_counts
 
 
 def test_a_hit_a_confusion_a_miss_and_a_phantom() -> None:

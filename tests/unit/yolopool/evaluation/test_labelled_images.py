@@ -24,7 +24,8 @@ def read(
 
 
 def boxes(image: LabelledImage, size: tuple[int, int] = (100, 200)) -> list[list[float]]:
-    return image.truths.boxes(size).round(6).tolist()
+    rows: list[list[float]] = image.truths.boxes(size).round(6).tolist()
+    return rows
 
 
 def test_a_line_is_a_box_in_shares_of_the_image() -> None:
