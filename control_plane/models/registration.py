@@ -190,7 +190,8 @@ class Registration:
     async def _release_files(self, deleted: Sequence[ModelVersion]) -> None:
         # The grace of what nothing else uses begins now.
         since = self._clock.unix() - MIN_GRACE_S
-        used = in_use(replace(self._view.desired, versions={one.key: one for one in deleted}), ())
+        only = replace(self._view.desired, versions={one.key: one for one in deleted}, rules={})
+        used = in_use(only, ())
         await asyncio.to_thread(self._artifacts.released, used.artifacts, used.packs, since)
 
     async def _imported_before(

@@ -142,7 +142,7 @@ class ModelRule(_message.Message):
     0: no limit.
     """
     used_bytes: _builtins.int
-    """What they take now; in answers of ListRules alone."""
+    """What they take now; not in answers of SetGate."""
     @_builtins.property
     def gate(self) -> Global___Gate:
         """Unset: none."""

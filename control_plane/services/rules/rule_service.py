@@ -67,7 +67,7 @@ class RuleService(rules_pb2_grpc.RuleServiceServicer):
         rule = await self._registry.change_rule(pattern, lambda rule: replace(rule, **changes))
         await self._refresh()
         log.info("store rule set", pattern=pattern, **changes, by=principal_of(context).name)
-        return rules_pb2.SetStoreRuleResponse(rule=rule_out(rule))
+        return rules_pb2.SetStoreRuleResponse(rule=rule_out(rule, self._stored.used(rule)))
 
     async def ListRules(
         self, request: rules_pb2.ListRulesRequest, context: CallContext

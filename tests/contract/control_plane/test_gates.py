@@ -17,7 +17,7 @@ from control_plane.models import surplus
 from control_plane.validation import validator
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from tests.waiting import becomes
-from yolopool import errors
+from yolopool import AsyncClient, errors
 from yolopool.v1 import (
     aliases_pb2,
     aliases_pb2_grpc,
@@ -224,6 +224,42 @@ async def test_the_images_of_a_gate_stay_in_the_store_as_long_as_it(rig: Gates) 
     await rig.rules.SetGate(rules_pb2.SetGateRequest(model="a"), timeout=5)
     found = (await rig.models.SweepStore(sweep, timeout=5)).files
     assert data in {file.name for file in found}
+
+
+async def test_the_client_sets_gates_and_rules_and_tells_of_them(
+    rig: Gates, tmp_path: Path
+) -> None:
+    worker = await rig.worker("w1")
+    finds(worker)
+    await rig.ready("a")
+    folder = tmp_path / "held_out"
+    (folder / "labels").mkdir(parents=True)
+    (folder / "images").mkdir()
+    (folder / "images" / "one.jpg").write_bytes(b"1")
+    (folder / "labels" / "one.txt").write_text(LABEL)
+    async with AsyncClient(rig.addresses.grpc) as client:
+        rule = await client.set_gate("a", folder, min_map50=0.5)
+        assert (rule.pattern, rule.gate and rule.gate.min_map50) == ("a", 0.5)
+        again = await client.set_gate("a", folder, min_map50=0.5)
+        assert again == rule  # the same files are the same upload
+
+        async def state() -> str:
+            return (await client.model("a")).versions[0].gate_state
+
+        await reaches(state, "PASSED")
+        version = (await client.model("a")).versions[0]
+        assert version.validation is not None
+        assert version.validation.map50 == pytest.approx(0.995)
+        await client.set_store_rule("a*", keep_versions=3)
+        kept = await client.set_store_rule("a*", store_bytes=10**9)
+        assert (kept.keep_versions, kept.store_bytes, kept.used_bytes > 0) == (3, 10**9, True)
+        assert [rule.pattern for rule in await client.rules()] == ["a", "a*"]
+        assert (await client.clear_gate("a")).gate is None
+        assert await state() == ""
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        with pytest.raises(errors.InvalidOption, match="0 images"):
+            await client.set_gate("a", empty, min_map50=0.5)
 
 
 # --- deletion, and how much is kept -----------------------------------------------------------

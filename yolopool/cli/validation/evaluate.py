@@ -51,6 +51,8 @@ def evaluate(
     if as_json:
         print_json(_plain(version, found))
         return
+    out.print(precision_tables.summary(found), highlight=False)
+    out.print()
     out.print(precision_tables.precision(found, names))
     out.print()
     out.print(precision_tables.confusion(found, names))

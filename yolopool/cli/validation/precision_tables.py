@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from yolopool.cli import svg_chart
@@ -16,39 +17,44 @@ MAX_MATRIX, MAX_CONFUSIONS = 12, 20
 NOTHING = "(nothing)"
 
 
+def summary(found: Evaluation) -> str:
+    """What the tables are of."""
+    return (
+        f"{found.images} images; precision and recall at confidence "
+        f"{found.precision.confidence:.2f}; below, what was found for what, at confidence "
+        f"{MIN_CONFIDENCE:g} and overlap {MIN_OVERLAP:g}"
+    )
+
+
 def precision(found: Evaluation, names: Sequence[str]) -> Table:
     """A line for all classes, and one for each class that occurs."""
     whole = found.precision
-    table = plain_table(
-        "CLASS", "OBJECTS ", "PRECISION ", "RECALL ", "MAP50 ", "MAP50-95 ",
-        title=f"{found.images} images; precision and recall at confidence {whole.confidence:.2f}",
-    )  # fmt: skip
+    table = plain_table("CLASS", "OBJECTS ", "PRECISION ", "RECALL ", "MAP50 ", "MAP50-95 ")
     objects = sum(one.truths for one in whole.classes)
     means = (whole.precision, whole.recall, whole.map50, whole.map50_95)
     table.add_row("all", str(objects), *(f"{value:.3f}" for value in means), style="bold")
     for one in whole.classes:
         values = (one.precision, one.recall, one.ap50, one.ap50_95)
         cells = (f"{value:.3f}" for value in values)
-        table.add_row(names[one.class_id], str(one.truths), *cells)
+        table.add_row(escape(names[one.class_id]), str(one.truths), *cells)
     return table
 
 
 def confusion(found: Evaluation, names: Sequence[str]) -> Table:
     """Counts by the class that was found and the true one; of many classes the confused pairs."""
     words, counts = [*names, NOTHING], found.confusion
-    title = f"what was found (confidence {MIN_CONFIDENCE:g}, overlap {MIN_OVERLAP:g})"
     if len(names) <= MAX_MATRIX:
-        table = plain_table("FOUND", *(f"{word} " for word in words), title=title)
+        table = plain_table("FOUND", *(f"{escape(word)} " for word in words))
         for word, row in zip(words, counts.tolist(), strict=True):
-            table.add_row(word, *(str(count) if count else "-" for count in row))
+            table.add_row(escape(word), *(str(count) if count else "-" for count in row))
         return table
-    table = plain_table("FOUND", "TRUE", "OBJECTS ", title=f"{title}: the most confused")
+    table = plain_table("FOUND", "TRUE", "OBJECTS ")
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     for place in np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]:
         row, column = divmod(int(place), len(words))
         if wrong[row, column]:
-            table.add_row(words[row], words[column], str(wrong[row, column]))
+            table.add_row(escape(words[row]), escape(words[column]), str(wrong[row, column]))
     return table
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from rich.markup import escape
 from rich.table import Table
 
-from yolopool.cli.tables import plain_table, size
+from yolopool.cli.access.tenants import in_words
+from yolopool.cli.tables import plain_table
 from yolopool.client.rules.rule_records import ModelRule
 
 
@@ -25,7 +26,7 @@ def store(rules: Iterable[ModelRule]) -> Table:
         table.add_row(
             escape(rule.pattern),
             str(rule.keep_versions) if rule.keep_versions else "all",
-            size(rule.used_bytes),
-            size(rule.store_bytes) if rule.store_bytes else "-",
+            in_words(rule.used_bytes) if rule.used_bytes else "0",
+            in_words(rule.store_bytes),
         )
     return table
