@@ -44,7 +44,9 @@ class Gates(Rig):
     aliases: Any
     channel: Any
 
-    async def gate(self, model: str = "a", least: float = 0.6, **files: bytes | str) -> str:
+    async def gate(
+        self, model: str = "a", least: float = 0.6, files: dict[str, bytes | str] | None = None
+    ) -> str:
         data = a_zip(
             files or {"one.jpg": b"1", "two.jpg": b"2", "one.txt": LABEL, "two.txt": LABEL}
         )
@@ -99,7 +101,8 @@ async def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     monkeypatch.setattr(validator, "TICK_S", 0.02)
     monkeypatch.setattr(validator, "RETRY_S", 0.05)
     monkeypatch.setattr(surplus, "PERIOD_S", 0.05)
-    async with Gates(tmp_path) as rig, grpc.aio.insecure_channel(rig.addresses.grpc) as channel:
+    rig = Gates(tmp_path)
+    async with rig, grpc.aio.insecure_channel(rig.addresses.grpc) as channel:
         rig.rules = rules_pb2_grpc.RuleServiceStub(channel)
         rig.aliases = aliases_pb2_grpc.AliasServiceStub(channel)
         yield rig
@@ -163,7 +166,7 @@ async def test_what_can_not_be_evaluated_waits_or_fails_with_its_reason(rig: Gat
     # Other images are another chance.
     worker.on_infer = None
     finds(worker)
-    await rig.gate("a", 0.5, **{"x/new.png": b"3", "x/new.txt": LABEL})
+    await rig.gate("a", 0.5, {"x/new.png": b"3", "x/new.txt": LABEL})
     await reaches(lambda: rig.state("a@1"), PASSED)
 
 
@@ -177,7 +180,8 @@ async def test_the_next_leader_goes_on(rig: Gates, tmp_path: Path) -> None:
     await becomes(lambda: len(worker.inferred) > 0)
     await rig.plane.stop()
     worker.infer_s = 0.0
-    async with Gates(tmp_path, rig.registry) as heir:
+    heir = Gates(tmp_path, rig.registry)
+    async with heir:
         await worker.join(heir.addresses.grpc)
         await reaches(lambda: heir.state("a@1"), PASSED)
 
@@ -209,7 +213,7 @@ async def test_a_gate_that_is_none_is_refused(rig: Gates) -> None:
     request = rules_pb2.SetGateRequest(model="a", gate=gate)
     assert type(await refused(rig.rules.SetGate(request, timeout=5))) is errors.ArtifactNotFound
     # Of a model that is not there yet the classes are not known.
-    await rig.gate("new", 0.5, **{"a.jpg": b"1", "a.txt": "3 .5 .5 .1 .1"})
+    await rig.gate("new", 0.5, {"a.jpg": b"1", "a.txt": "3 .5 .5 .1 .1"})
     listed = await rig.rules.ListRules(rules_pb2.ListRulesRequest(), timeout=5)
     assert [rule.pattern for rule in listed.rules] == ["new"]
     await rig.rules.SetGate(rules_pb2.SetGateRequest(model="new"), timeout=5)
@@ -271,7 +275,9 @@ async def test_a_deletion_says_what_it_is_refused_by(rig: Gates) -> None:
     await rig.register("a", b"second")
     await rig.import_next()
     await rig.load("a@1", pin=True)
-    change = model_pb2.ChangeoverRequest(prepare=[{"model": "a@1"}], release=["a@2"])
+    change = model_pb2.ChangeoverRequest(
+        prepare=[model_pb2.LoadModelRequest(model="a@1")], release=["a@2"]
+    )
     day = schedule_pb2.Schedule(name="day", cron="0 6 * * *", change=change)
     await rig.schedules.SetSchedule(schedule_pb2.SetScheduleRequest(schedule=day), timeout=5)
     await rig.promote("a@2", force=True)

@@ -63,7 +63,7 @@ def test_from_the_same_detections_come_the_same_numbers(rotated: bool) -> None:
     from ultralytics.utils.metrics import ConfusionMatrix, ap_per_class, batch_probiou, box_iou
 
     rng = np.random.default_rng(5)
-    validator = DetectionValidator.__new__(DetectionValidator)
+    validator: Any = DetectionValidator.__new__(DetectionValidator)
     validator.iouv = torch.from_numpy(THRESHOLDS)
     names = {number: str(number) for number in range(CLASSES)}
     theirs = ConfusionMatrix(names, task="obb" if rotated else "detect")
@@ -88,7 +88,7 @@ def test_from_the_same_detections_come_the_same_numbers(rotated: bool) -> None:
         classes.append(cls)
         truths.append(wanted)
     mine = total(parts)
-    columns = [np.concatenate(one) for one in (hits, scores, classes, truths)]
+    columns: Any = [np.concatenate(one) for one in (hits, scores, classes, truths)]
     _, _, precision, recall, _, ap, unique, *_ = ap_per_class(*columns)
     assert [one.class_id for one in mine.classes] == unique.tolist()
     for one, p, r, of_class in zip(mine.classes, precision, recall, ap, strict=True):
@@ -118,7 +118,7 @@ def found_by(pack: Pack, model: LoadedModel, file: Path) -> Found:
     """As a worker finds it."""
     import cv2
 
-    image = cv2.imread(str(file))
+    image: Any = cv2.imread(str(file))
     assert image is not None
     settings = pack.manifest.settings
     boxed = letterbox.letterbox(image, settings.image_size, pack.manifest.stride, ShapePolicy.RECT)
