@@ -40,8 +40,8 @@ class References:
 
 
 def references(desired: Desired, keys: Collection[VersionKey]) -> References:
-    """What refers to any of these versions, or to a build of one. A schedule that names a model
-    without a version refers to it only when all its versions are to go.
+    """What refers to any of these versions, or to a build of one. A schedule does that loads it, by
+    its version, or by its model if no version of that is left; one that only releases it does not.
     """
     own = set(keys)
     remaining = {key.model for key in desired.versions if key not in own}
@@ -66,6 +66,6 @@ def references(desired: Desired, keys: Collection[VersionKey]) -> References:
         {
             name: change if change.prepare or change.release else None
             for name, change in changes.items()
-            if change != desired.schedules[name].change
+            if change.prepare != desired.schedules[name].change.prepare
         },
     )

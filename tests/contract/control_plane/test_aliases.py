@@ -221,6 +221,7 @@ async def test_a_later_order_takes_the_place_of_a_switch_and_a_rollback_ends_it(
 async def test_who_expects_something_else_is_told(rig: Rig) -> None:
     await versions(rig, 3)
     await promote(rig, 1, expected_version=0)
+    wrong: dict[str, Any]
     for wrong in ({"expected_version": 2}, {"expected_revision": 7}, {"expected_version": 0}):
         assert isinstance(await refused(promote(rig, 2, **wrong)), errors.AliasChanged), wrong
     await promote(rig, 2, expected_version=1, expected_revision=1)

@@ -55,8 +55,11 @@ def test_each_method_is_forwarded_or_says_why_it_is_served_locally() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["Set", "Delete", "Register", "Load", "Unload", "Build", "Drain", "Create", "Rotate", "Revoke"],
-)
+    [
+        "Set", "Delete", "Register", "Load", "Unload", "Build", "Drain", "Create", "Rotate",
+        "Revoke", "Promote", "Rollback",
+    ],
+)  # fmt: skip
 def test_what_changes_desired_state_is_forwarded(verb: str) -> None:
     writes = [path(method) for method in methods() if method.name.startswith(verb)]
     assert writes
