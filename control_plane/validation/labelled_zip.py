@@ -2,6 +2,7 @@
 image is decoded here, and every size is bounded before it is read.
 """
 
+import errno
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -41,6 +42,11 @@ def _refusing() -> Iterator[None]:
         yield
     except _DAMAGE as error:
         raise InvalidOption(f"the data is no zip that can be read: {str(error)[:200]}") from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # An entry that would begin before the file does.
+        raise InvalidOption("the data is no zip that can be read: its list is wrong") from None
 
 
 def _check_directory(path: Path) -> None:
