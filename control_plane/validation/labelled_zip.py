@@ -66,7 +66,7 @@ def read_labelled(archive: zipfile.ZipFile, pack: Pack | None) -> tuple[Labelled
     """The images, with what is on each by the model's classes; without a pack the names alone are
     looked at. Blocks. Raises InvalidOption, OSError.
     """
-    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    entries = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
     if len(entries) > MAX_ENTRIES:
         raise InvalidOption(f"the zip has {len(entries)} files: give at most {MAX_ENTRIES}")
     if any(entry.compress_type not in _METHODS for entry in entries):
