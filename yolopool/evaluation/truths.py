@@ -75,7 +75,7 @@ def _objects(text: str, place: str, task: str) -> Iterator[tuple[int, Array]]:
         except ValueError:
             cls, numbers = -1.0, []
         outline = _outline(numbers, task)
-        if outline is None or cls < 0 or cls != int(cls) or not _is_inside(outline):
+        if outline is None or cls < 0 or not cls.is_integer() or not _is_inside(outline):
             raise InvalidOption(f"{place}:{number} is not a label: give {_RULES.get(task, _RULE)}")
         if (cls, *numbers) not in seen:
             seen.add((cls, *numbers))
