@@ -63,7 +63,7 @@ class RuleServiceServicer:
         evaluation. Repeat: same answer.
         Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION: no zip of labelled images, or not
         of the model's classes), NOT_FOUND (ARTIFACT_NOT_FOUND), RESOURCE_EXHAUSTED (TENANT_STORE,
-        STORE_QUOTA), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        STORE_QUOTA, REGISTRY_FULL), UNAVAILABLE (REGISTRY_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,7 +73,8 @@ class RuleServiceServicer:
         """Sets how many versions are kept of each model whose name matches a pattern, and what the files of
         all of them together may take. What is unset stays as it is. Does not block for deletions.
         Repeat: same answer.
-        Errors: INVALID_ARGUMENT (INVALID_OPTION), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        Errors: INVALID_ARGUMENT (INVALID_OPTION), RESOURCE_EXHAUSTED (REGISTRY_FULL), UNAVAILABLE
+        (REGISTRY_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

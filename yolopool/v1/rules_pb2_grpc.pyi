@@ -42,13 +42,14 @@ class RuleServiceStub:
     evaluation. Repeat: same answer.
     Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION: no zip of labelled images, or not
     of the model's classes), NOT_FOUND (ARTIFACT_NOT_FOUND), RESOURCE_EXHAUSTED (TENANT_STORE,
-    STORE_QUOTA), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    STORE_QUOTA, REGISTRY_FULL), UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
     SetStoreRule: _grpc.UnaryUnaryMultiCallable[_rules_pb2.SetStoreRuleRequest, _rules_pb2.SetStoreRuleResponse]
     """Sets how many versions are kept of each model whose name matches a pattern, and what the files of
     all of them together may take. What is unset stays as it is. Does not block for deletions.
     Repeat: same answer.
-    Errors: INVALID_ARGUMENT (INVALID_OPTION), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    Errors: INVALID_ARGUMENT (INVALID_OPTION), RESOURCE_EXHAUSTED (REGISTRY_FULL), UNAVAILABLE
+    (REGISTRY_UNAVAILABLE).
     """
     ListRules: _grpc.UnaryUnaryMultiCallable[_rules_pb2.ListRulesRequest, _rules_pb2.ListRulesResponse]
     """All that is set. Does not block."""
@@ -65,13 +66,14 @@ class RuleServiceAsyncStub(RuleServiceStub):
     evaluation. Repeat: same answer.
     Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION: no zip of labelled images, or not
     of the model's classes), NOT_FOUND (ARTIFACT_NOT_FOUND), RESOURCE_EXHAUSTED (TENANT_STORE,
-    STORE_QUOTA), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    STORE_QUOTA, REGISTRY_FULL), UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
     SetStoreRule: _aio.UnaryUnaryMultiCallable[_rules_pb2.SetStoreRuleRequest, _rules_pb2.SetStoreRuleResponse]  # type: ignore[assignment]
     """Sets how many versions are kept of each model whose name matches a pattern, and what the files of
     all of them together may take. What is unset stays as it is. Does not block for deletions.
     Repeat: same answer.
-    Errors: INVALID_ARGUMENT (INVALID_OPTION), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    Errors: INVALID_ARGUMENT (INVALID_OPTION), RESOURCE_EXHAUSTED (REGISTRY_FULL), UNAVAILABLE
+    (REGISTRY_UNAVAILABLE).
     """
     ListRules: _aio.UnaryUnaryMultiCallable[_rules_pb2.ListRulesRequest, _rules_pb2.ListRulesResponse]  # type: ignore[assignment]
     """All that is set. Does not block."""
@@ -91,7 +93,7 @@ class RuleServiceServicer(metaclass=_abc_1.ABCMeta):
         evaluation. Repeat: same answer.
         Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION: no zip of labelled images, or not
         of the model's classes), NOT_FOUND (ARTIFACT_NOT_FOUND), RESOURCE_EXHAUSTED (TENANT_STORE,
-        STORE_QUOTA), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        STORE_QUOTA, REGISTRY_FULL), UNAVAILABLE (REGISTRY_UNAVAILABLE).
         """
 
     @_abc_1.abstractmethod
@@ -103,7 +105,8 @@ class RuleServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sets how many versions are kept of each model whose name matches a pattern, and what the files of
         all of them together may take. What is unset stays as it is. Does not block for deletions.
         Repeat: same answer.
-        Errors: INVALID_ARGUMENT (INVALID_OPTION), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        Errors: INVALID_ARGUMENT (INVALID_OPTION), RESOURCE_EXHAUSTED (REGISTRY_FULL), UNAVAILABLE
+        (REGISTRY_UNAVAILABLE).
         """
 
     @_abc_1.abstractmethod

@@ -14,6 +14,7 @@ import grpc
 import pytest
 
 from control_plane.models import surplus
+from control_plane.store import bounds
 from control_plane.validation import validator
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from tests.waiting import becomes
@@ -218,6 +219,19 @@ async def test_a_gate_that_is_none_is_refused(rig: Gates) -> None:
     assert [rule.pattern for rule in listed.rules] == ["new"]
     await rig.rules.SetGate(rules_pb2.SetGateRequest(model="new"), timeout=5)
     assert not (await rig.rules.ListRules(rules_pb2.ListRulesRequest(), timeout=5)).rules
+
+
+async def test_so_many_rules_fit_and_no_more(rig: Gates, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_RULES", 1)
+
+    def keep(pattern: str) -> Any:
+        request = rules_pb2.SetStoreRuleRequest(pattern=pattern, keep_versions=1)
+        return rig.rules.SetStoreRule(request, timeout=5)
+
+    await keep("a")
+    await keep("a")
+    assert type(await refused(keep("b"))) is errors.RegistryFull
+    assert type(await refused(rig.gate("b"))) is errors.RegistryFull
 
 
 async def test_the_images_of_a_gate_stay_in_the_store_as_long_as_it(rig: Gates) -> None:
