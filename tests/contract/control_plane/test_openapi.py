@@ -79,6 +79,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             await rig.worker("w1", kind="cpu")
             await rig.worker("spare")
             await rig.ready(MODEL, CHANGED)
+            await rig.register(CHANGED, CHANGED.encode())  # once more: it has two versions
             await rig.load(MODEL)
             await rig.upload(IMAGES)
             started.set_result(f"http://{rig.addresses.http}")
@@ -112,6 +113,7 @@ IMAGES = a_zip({"a.jpg": b"1", "a.txt": "0 .5 .5 .2 .2"})
 IMAGES_DIGEST = hashlib.sha256(IMAGES).hexdigest()
 CHANGE = {"prepare": [{"model": MODEL}]}
 OF_MODEL, FORM = {"model": MODEL}, {"files": {"image": b"jpeg"}}
+OF_ALIAS = {"alias": f"{CHANGED}:stable"}
 # One right request for each operation, in this order: what goes into its path, and the rest.
 RIGHT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "GET /livez": ({}, {}),
@@ -148,6 +150,16 @@ RIGHT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "DELETE /v1/models/{model}/gate": (OF_MODEL, {}),
     "POST /v1/store/rules": ({}, {"json": {"pattern": "more*", "keep_versions": 3}}),
     "POST /v1/models/{model}/bench": (OF_MODEL, {"json": {"sweep": {"batch_sizes": [1]}}}),
+    "POST /v1/models/{model}/promote": (
+        {"model": f"{CHANGED}@1"}, {"params": {"wait": "true"}, "json": {"alias": "stable"}},
+    ),
+    "PUT /v1/aliases/{alias}": (
+        OF_ALIAS, {"json": {"targets": [{"version": 2, "weight": 1000}]}},
+    ),
+    "GET /v1/aliases/{alias}": (OF_ALIAS, {}),
+    "GET /v1/aliases": ({}, {"params": {"name_prefix": CHANGED}}),
+    "POST /v1/aliases/{alias}/rollback": (OF_ALIAS, {"params": {"wait": "true"}, "json": {}}),
+    "DELETE /v1/aliases/{alias}": (OF_ALIAS, {}),
     "POST /v1/plan": ({}, {"json": OF_MODEL}),
     "POST /v1/changeovers": ({}, {"json": CHANGE}),
     "PUT /v1/schedules/{name}": (
