@@ -3,7 +3,7 @@
     python -m benchmarks.backends --images 150 --repeats 40
 
 The held-out pictures of the demo, which no training saw, drawn anew; one process, one worker's
-threads, passes of one image and of four, no queue. Mean average precision as in COCO.
+threads, passes of one image and of four, no queue. mAP as the library's val has it.
 """
 
 import argparse
@@ -182,7 +182,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[list[Row], dict[
         drifts[f"{name}/{precision}"] = moved
         detections = {name: one.rows for (name, _, _), one in zip(drawn, found, strict=True)}
         truths = {name: wanted for name, _, wanted in drawn}
-        map50, map50_95 = mean_precision(detections, truths, len(NAMES))
+        map50, map50_95 = mean_precision(detections, truths)
         figures |= rates(model, images, options.repeats)
         rows.append(
             {

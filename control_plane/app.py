@@ -211,6 +211,7 @@ class ControlPlane:
                 snapshot=self._projected,
                 calls=self._calls,
                 is_leader=self._is_leader,
+                token=lambda: self._election.acting_token,
                 budget=self._budget,
             )
         )
@@ -328,6 +329,8 @@ class ControlPlane:
         self._spawn(self._sweeper.run(), "sweeper")
         self._spawn(self._quarantine.follow(), "quarantine")
         self._spawn(self._services.quotas.run(), "quotas")
+        self._spawn(self._services.validator.run(), "gates")
+        self._spawn(self._services.surplus.run(), "surplus")
         if self._certificates is not None:
             self._spawn(follow(self._certificates, self._renewed), "certificates")
 

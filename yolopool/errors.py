@@ -17,6 +17,10 @@ from yolopool.error_kinds import Unauthenticated as Unauthenticated
 from yolopool.error_kinds import Unavailable as Unavailable
 from yolopool.error_kinds import Unimplemented as Unimplemented
 from yolopool.error_kinds import YolopoolError as YolopoolError
+from yolopool.reasons.model_errors import ModelReferenced as ModelReferenced
+from yolopool.reasons.model_errors import StoreQuota as StoreQuota
+from yolopool.reasons.model_errors import ValidationFailed as ValidationFailed
+from yolopool.reasons.model_errors import ValidationPending as ValidationPending
 from yolopool.reasons.quota_errors import TenantConcurrency as TenantConcurrency
 from yolopool.reasons.quota_errors import TenantDay as TenantDay
 from yolopool.reasons.quota_errors import TenantMemory as TenantMemory

@@ -106,3 +106,8 @@ def computes_alike(precision: str, checked: str, other: str) -> bool:
     empty class is not known.
     """
     return precision == EXACT_PRECISION or (checked == other and bool(other))
+
+
+# Files that are taken for images, and for what is on them.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+LABEL_SUFFIXES = (".txt", ".json", ".yaml", ".yml")

@@ -5,6 +5,7 @@ Translation only: `validation` checks a message before it is decoded.
 
 from dataclasses import fields
 
+from control_plane.convert.rules import validation_out
 from control_plane.convert.validation import (
     check_architecture,
     check_metadata,
@@ -227,6 +228,8 @@ def version_out(version: ModelVersion) -> model_pb2.ModelVersion:
         signer=version.given.signer,
         signed_comment=comment_of(version.given.signature) if version.given.signer else "",
     )
+    if version.validation is not None:
+        answer.validation.CopyFrom(validation_out(version.validation))
     if version.given.build_of is not None:
         answer.build_of.CopyFrom(key_out(version.given.build_of))
     if version.pack is not None:

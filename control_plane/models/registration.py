@@ -1,7 +1,7 @@
 """Registers versions of models, waits until they are imported, and deletes them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -9,12 +9,14 @@ import structlog
 
 from control_plane.events.recorder import EventRecorder
 from control_plane.models.builds import Builds
+from control_plane.models.references import references
 from control_plane.store import bounds
 from control_plane.store.bounds import check_room
 from control_plane.store.files.artifacts import FolderArtifacts
 from control_plane.store.files.unused import MIN_GRACE_S, in_use
 from control_plane.store.registry import Registry
 from control_plane.types.event import EventKind
+from control_plane.types.schedule import Changeover
 from control_plane.types.version import (
     Imported,
     ModelVersion,
@@ -143,10 +145,13 @@ class Registration:
             )
         return found
 
-    async def delete(self, ref: ModelRef, by: str) -> tuple[VersionKey, ...]:
-        """Deletes the versions a reference names, with their builds; returns what was deleted.
+    async def delete(
+        self, ref: ModelRef, by: str, *, force: bool = False
+    ) -> tuple[VersionKey, ...]:
+        """Deletes the versions a reference names, with their builds; returns what was deleted. With
+        `force` schedules go on without them, and pins end.
 
-        Raises InvalidOption if one of them is a build that serves a version now.
+        Raises InvalidOption if one of them is a build that serves a version now, ModelReferenced.
         """
         versions = self._view.catalogue.versions(ref)
         for version in versions:
@@ -155,6 +160,9 @@ class Registration:
                 raise InvalidOption(
                     f"{version.key} serves {served}: serve that by another build, or none, first"
                 )
+        held = references(self._view.desired, [version.key for version in versions])
+        held.check(force)
+        await self._unschedule(held.changed)
         known = dict(self._view.desired.versions)
         deleted = await self._registry.delete([version.key for version in versions])
         log.info("deleted", versions=[str(key) for key in deleted], by=by)
@@ -168,12 +176,22 @@ class Registration:
         """Deletes all versions of models; one that is gone meanwhile is none."""
         for model in models:
             with suppress(ModelNotFound):
-                await self.delete(ModelRef(model), by)
+                await self.delete(ModelRef(model), by, force=True)
+
+    async def _unschedule(self, changed: Mapping[str, Changeover | None]) -> None:
+        """Schedules go on as given here; None: not at all."""
+        for name, change in changed.items():
+            schedule = self._view.desired.schedules.get(name)
+            if change is None or schedule is None:
+                await self._registry.delete_schedule(name)
+            else:
+                await self._registry.put_schedule(replace(schedule, change=change))
 
     async def _release_files(self, deleted: Sequence[ModelVersion]) -> None:
         # The grace of what nothing else uses begins now.
         since = self._clock.unix() - MIN_GRACE_S
-        used = in_use(replace(self._view.desired, versions={one.key: one for one in deleted}), ())
+        only = replace(self._view.desired, versions={one.key: one for one in deleted}, rules={})
+        used = in_use(only, ())
         await asyncio.to_thread(self._artifacts.released, used.artifacts, used.packs, since)
 
     async def _imported_before(

@@ -44,6 +44,7 @@ class Order:
     """`expected`: the revision that the caller looked at (None: whichever; 0: there is none yet).
     `expected_main`: the version that it means now (None: whichever). `keep_s`: None: as before.
     `within_s`: how long its targets may take to load. `force`: move at once, loaded or not.
+    `ungated`: whatever the gate of the model says.
     """
 
     by: str
@@ -54,6 +55,7 @@ class Order:
     within_s: float = DEFAULT_WITHIN_S
     force: bool = False
     request_id: str = ""
+    ungated: bool = False
 
 
 class AliasOrders:
@@ -75,7 +77,7 @@ class AliasOrders:
         """Makes the alias, or begins to move it. What it means already, or moves to already, stays.
 
         Raises AliasChanged, ModelNotFound, VersionNotFound, ModelNotReady, ModelImportFailed,
-        RegistryFull, RegistryUnavailable.
+        ValidationFailed, ValidationPending, RegistryFull, RegistryUnavailable.
         """
         for target in targets:
             self._view.catalogue.ready(ModelRef(key.model, target.version))
@@ -150,6 +152,8 @@ class AliasOrders:
         if alias is not None and _is_done(alias, asked, order):
             return alias
         check(key, alias, order)
+        if kind is not ChangeKind.ROLLBACK and not order.ungated:
+            self._check_gates(key, alias, targets)
         return await self._begin(key, alias, asked, kind, order)
 
     def _outcome(self, key: AliasKey, targets: Targets) -> Alias | None:
@@ -193,6 +197,13 @@ class AliasOrders:
         await self._refresh()
         tell(self._recorder, known, held)
         return held
+
+    def _check_gates(self, key: AliasKey, alias: Alias | None, targets: Targets) -> None:
+        """Raises ValidationFailed, ValidationPending for what the alias does not mean yet."""
+        known = {target.version for target in alias.targets} if alias is not None else set()
+        for target in targets:
+            if target.version not in known:
+                self._view.desired.check_gate(VersionKey(key.model, target.version))
 
     def _found(self, key: AliasKey) -> Alias:
         return self._view.catalogue.alias(ModelRef(key.model, alias=key.name))

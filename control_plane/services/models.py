@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import structlog
 
 from control_plane.caller import ANONYMOUS, CallContext, principal_of
+from control_plane.convert.rules import gate_out, gate_state_out
 from control_plane.convert.schedules import changeover_in
 from control_plane.convert.validation import (
     check_batching,
@@ -148,7 +149,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             raise InvalidOption(
                 f"{ref} is an alias: delete it as one, or delete a version as {ref.name}@<version>"
             )
-        deleted = await self._registration.delete(ref, by)
+        deleted = await self._registration.delete(ref, by, force=request.force)
         return model_pb2.DeleteModelResponse(deleted=[key_out(key) for key in sorted(deleted)])
 
     async def LoadModel(
@@ -319,12 +320,14 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             name=name,
             default_version=default.key.number if default is not None else 0,
             versions=[self._full(version) for version in versions],
+            gate=gate_out(gate) if (gate := self._view.desired.gate(name)) is not None else None,
         )
 
     def _full(self, version: ModelVersion) -> model_pb2.ModelVersion:
         """A version with its want, its replicas and builds, and what blocks it."""
         key = version.key
         answer = version_out(version)
+        answer.gate_state = gate_state_out(self._view.desired.gate(key.model), version.validation)
         want = self._view.desired.want(key)
         if want is not None and want.source is not WantSource.PREFETCH:
             answer.wanted_replicas, answer.pinned = want.replicas, want.pinned

@@ -13,6 +13,7 @@ from control_plane.models.import_jobs import ImportJobs
 from control_plane.models.loading import Loader
 from control_plane.models.policies import Policies
 from control_plane.models.registration import Registration
+from control_plane.models.surplus import SurplusKeeper
 from control_plane.models.sweeper import Sweeper
 from control_plane.reconcile.drainer import Drainer
 from control_plane.rollout.alias_orders import AliasOrders
@@ -34,6 +35,7 @@ from control_plane.services.processes.imports import ImportService
 from control_plane.services.processes.membership import MembershipService
 from control_plane.services.processes.peers import PeerService
 from control_plane.services.rollout.alias_service import AliasService
+from control_plane.services.rules.rule_service import RuleService
 from control_plane.services.schedules import ScheduleService
 from control_plane.services.tenants import TenantService
 from control_plane.settings import Settings
@@ -44,7 +46,10 @@ from control_plane.tenants.admission import Admission
 from control_plane.tenants.deletion import Deletion
 from control_plane.tenants.exchange import QuotaExchange
 from control_plane.tenants.stored_bytes import StoredBytes
+from control_plane.types.lease import FencingToken
 from control_plane.types.snapshot import Snapshot
+from control_plane.validation.evaluator import Evaluator
+from control_plane.validation.validator import Validator
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
@@ -64,6 +69,7 @@ from yolopool.v1 import (
     membership_pb2_grpc,
     model_pb2_grpc,
     peer_pb2_grpc,
+    rules_pb2_grpc,
     schedule_pb2_grpc,
     tenants_pb2_grpc,
 )
@@ -81,6 +87,7 @@ SERVICES = (
     "yolopool.v1.MembershipService",
     "yolopool.v1.ModelService",
     "yolopool.v1.PeerService",
+    "yolopool.v1.RuleService",
     "yolopool.v1.ScheduleService",
     "yolopool.v1.TenantService",
 )
@@ -109,11 +116,14 @@ class Dependencies:
     snapshot: Callable[[], Snapshot]
     calls: OpenCalls
     is_leader: Callable[[], bool]
+    token: Callable[[], FencingToken | None]
     budget: ByteBudget
 
 
 class Services:
-    """`add_to` a server before it starts, and `close` when it stops. `quotas` is to be run."""
+    """`add_to` a server before it starts, and `close` when it stops. `quotas`, `validator` and
+    `surplus` are to be run.
+    """
 
     def __init__(self, deps: Dependencies) -> None:
         settings, registry, view, clock = deps.settings, deps.registry, deps.view, deps.clock
@@ -175,7 +185,21 @@ class Services:
             clock,
             settings.signers(),
         )
-        self._models = _model_service(deps, registration, builds)
+        stored = StoredBytes(view, artifacts.held_bytes)
+        self._models = _model_service(deps, registration, builds, stored)
+        self._rules = RuleService(registry, view, refresh, artifacts, stored, clock)
+        self.surplus = SurplusKeeper(view, registration, deps.is_leader)
+        self.validator = Validator(
+            registry,
+            view,
+            refresh,
+            artifacts,
+            Evaluator(router, clock),
+            loader,
+            deps.recorder,
+            clock,
+            deps.token,
+        )
         self._peers = PeerService(view, loader, clock, Random(), deadline_s)
         self._schedules = ScheduleService(registry, view, refresh, clock)
         deletion = Deletion(registry, view, refresh, registration.delete_all, clock)
@@ -195,6 +219,7 @@ class Services:
         membership_pb2_grpc.add_MembershipServiceServicer_to_server(self._membership, server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(self._models, server)
         peer_pb2_grpc.add_PeerServiceServicer_to_server(self._peers, server)
+        rules_pb2_grpc.add_RuleServiceServicer_to_server(self._rules, server)
         schedule_pb2_grpc.add_ScheduleServiceServicer_to_server(self._schedules, server)
         tenants_pb2_grpc.add_TenantServiceServicer_to_server(self._tenants, server)
 
@@ -217,7 +242,9 @@ def _detect_context(deps: Dependencies, admission: Admission) -> DetectContext:
     )
 
 
-def _model_service(deps: Dependencies, registration: Registration, builds: Builds) -> ModelService:
+def _model_service(
+    deps: Dependencies, registration: Registration, builds: Builds, stored: StoredBytes
+) -> ModelService:
     registry, view, artifacts, clock = deps.registry, deps.view, deps.artifacts, deps.clock
     refresh = deps.refresh
     return ModelService(
@@ -229,6 +256,6 @@ def _model_service(deps: Dependencies, registration: Registration, builds: Build
         deps.loader,
         deps.changeovers,
         deps.sweeper,
-        StoredBytes(view, artifacts.held_bytes),
+        stored,
         clock,
     )

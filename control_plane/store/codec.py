@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from control_plane.store.rules.rule_codec import validation_of
 from control_plane.store.transaction import ImportJob
 from control_plane.types.access.api_key import ApiKey, Joining, Role, SecretHash
 from control_plane.types.access.tenant import Tenant, TenantLimits
@@ -44,7 +45,7 @@ from yolopool.vocabulary import HeadMode, OutputLayout, Priority, ReplicaState, 
 Record = TypeVar("Record")
 Key = TypeVar("Key")
 
-# Records within records, which are changed in place. A pack is replaced by another as a whole.
+# Records within records, which are changed in place. A pack or a gate is replaced as a whole.
 PARTS: Mapping[type[Any], Mapping[str, type[Any]]] = {
     ModelVersion: {"settings": VersionSettings, "asked": VersionSettings, "given": ServingSpec},
     ServingSpec: {"residency": Residency, "placement": Placement},
@@ -129,6 +130,7 @@ def decode_version(text: str) -> ModelVersion:
             "pack": _pack(raw["pack"]),
             "asked": _settings(asked) if asked is not None else None,
             "given": _serving_spec(raw.get("given", {})),
+            "validation": validation_of(raw.get("validation")),
         },
     )
 

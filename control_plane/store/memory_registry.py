@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from control_plane.store.accounts import MemoryAccounts
+from control_plane.store.memory.memory_events import MemoryEvents
 from control_plane.store.registry import LOG_KEPT, StoreDamaged, StoreEmptied
 from control_plane.store.salvage import MAPS, PARTS, Remains, salvaged
 from control_plane.store.transaction import ImportJob, Transaction, Writes
@@ -19,9 +20,10 @@ from control_plane.store.write_verbs import WriteVerbs
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, DesiredDelta, Want
-from control_plane.types.event import EVENTS_KEPT, Event
+from control_plane.types.event import Event
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.lease import FencingToken, Leader
+from control_plane.types.policy import ModelRule
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
@@ -45,6 +47,7 @@ class _Held:
     api_keys: dict[str, ApiKey] = field(default_factory=dict)
     tenants: dict[str, Tenant] = field(default_factory=dict)
     aliases: dict[AliasKey, Alias] = field(default_factory=dict)
+    rules: dict[str, ModelRule] = field(default_factory=dict)
     jobs: dict[VersionKey, ImportJob] = field(default_factory=dict)
     requests: dict[str, VersionKey] = field(default_factory=dict)
 
@@ -117,6 +120,9 @@ class _MemoryTransaction(Transaction):
     def aliases(self) -> Mapping[AliasKey, Alias]:
         return self._held.aliases
 
+    def rule(self, pattern: str) -> ModelRule | None:
+        return self._held.rules.get(pattern)
+
     def number(self, name: str) -> int:
         return self._held.numbers.get(name, 0)
 
@@ -157,7 +163,7 @@ class MemoryRegistry(WriteVerbs):
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
         self._footprints: dict[FootprintKey, Footprint] = {}
         self.accounts = MemoryAccounts(self._clock)
-        self._events = _Events(self._wall_clock)
+        self._events = MemoryEvents(self._wall_clock)
         self._notify()
 
     async def open(self) -> str:
@@ -209,6 +215,7 @@ class MemoryRegistry(WriteVerbs):
             dict(held.api_keys),
             dict(held.tenants),
             dict(held.aliases),
+            dict(held.rules),
             self._log[-1].mark,
         )
 
@@ -231,6 +238,7 @@ class MemoryRegistry(WriteVerbs):
             _written(held.api_keys, (writes.api_keys for writes in since)),
             _written(held.tenants, (writes.tenants for writes in since)),
             _written(held.aliases, (writes.aliases for writes in since)),
+            _written(held.rules, (writes.rules for writes in since)),
         )
 
     async def changes(self) -> AsyncIterator[int]:
@@ -351,49 +359,3 @@ def _written(
 ) -> dict[Key, Value | None]:
     """What the written keys hold now; None: gone."""
     return {key: held.get(key) for written in writes for key in written}
-
-
-Order = tuple[int, int]
-
-
-class _Events:
-    """A capped list. Ids are milliseconds of `wall_clock` and a count, as in a Redis stream."""
-
-    def __init__(self, wall_clock: Callable[[], float]) -> None:
-        self._wall_clock = wall_clock
-        self._kept: deque[tuple[Order, Event]] = deque(maxlen=EVENTS_KEPT)
-        self._newest: Order = (0, 0)
-        self._appended = asyncio.Event()
-
-    def append(self, event: Event) -> str:
-        now_ms, (ms, count) = int(self._wall_clock() * 1000), self._newest
-        # It grows even if the clock does not.
-        self._newest = (now_ms, 0) if now_ms > ms else (ms, count + 1)
-        id_ = f"{self._newest[0]}-{self._newest[1]}"
-        self._kept.append((self._newest, replace(event, id=id_)))
-        appended, self._appended = self._appended, asyncio.Event()
-        appended.set()
-        return id_
-
-    def read(self, after: str, last: int) -> tuple[Event, ...]:
-        begin = _order(after)
-        found = tuple(event for order, event in self._kept if order > begin)
-        return found[-last:] if last else found
-
-    async def wait(self, after: str, wait_s: float) -> tuple[Event, ...]:
-        try:
-            async with asyncio.timeout(wait_s):
-                while True:
-                    appended = self._appended  # taken before the read, so that no event is missed
-                    if found := self.read(after, 0):
-                        return found
-                    await appended.wait()
-        except TimeoutError:
-            return ()
-
-
-def _order(id_: str) -> Order:
-    if not id_:
-        return (0, 0)
-    ms, _, count = id_.partition("-")
-    return int(ms), int(count or 0)

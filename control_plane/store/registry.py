@@ -1,4 +1,4 @@
-"""The registry: the only state store, as five protocols and their sum.
+"""The registry: the only state store, as six protocols and their sum.
 
 `MemoryRegistry` is its executable specification, `RedisRegistry` the real one; one contract suite
 runs on both. Every write is atomic. A method raises RegistryUnavailable when the store does not
@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 from control_plane.store.accounts import Accounts
+from control_plane.store.rules.rule_state import RuleState
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import NO_CHANGES, Desired, DesiredDelta, Want, WantChanges
@@ -162,8 +163,8 @@ class DesiredState(Protocol):
         ...
 
     async def delete(self, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
-        """Removes versions with their builds and wants. Returns the keys that it removed. Their
-        numbers are not given again.
+        """Removes versions with their builds and wants; returns their keys. Their numbers are not
+        given again. Raises ModelReferenced for one that an alias needs.
         """
         ...
 
@@ -405,7 +406,7 @@ class EventLog(Protocol):
         ...
 
 
-class Registry(DesiredState, ImportQueue, LeaseStore, ObservedState, EventLog, Protocol):
+class Registry(DesiredState, RuleState, ImportQueue, LeaseStore, ObservedState, EventLog, Protocol):
     """The whole store. Times are Unix seconds and arguments; leases are durations."""
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Want
+from control_plane.types.policy import ModelRule
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
@@ -47,6 +48,7 @@ class Writes:
     api_keys: dict[str, ApiKey | None] = field(default_factory=dict)
     tenants: dict[str, Tenant | None] = field(default_factory=dict)
     aliases: dict[AliasKey, Alias | None] = field(default_factory=dict)
+    rules: dict[str, ModelRule | None] = field(default_factory=dict)
     # These two are no desired state: a commit makes a revision for them, which names nothing.
     jobs: dict[VersionKey, ImportJob | None] = field(default_factory=dict)
     requests: dict[str, VersionKey] = field(default_factory=dict)
@@ -108,6 +110,9 @@ class Transaction(ABC):
         """All aliases."""
 
     @abstractmethod
+    def rule(self, pattern: str) -> ModelRule | None: ...
+
+    @abstractmethod
     def number(self, name: str) -> int:
         """The highest number that a name ever had; 0: none."""
 
@@ -165,6 +170,12 @@ class Transaction(ABC):
 
     def drop_alias(self, key: AliasKey) -> None:
         self.writes.aliases[key] = None
+
+    def put_rule(self, rule: ModelRule) -> None:
+        self.writes.rules[rule.pattern] = rule
+
+    def drop_rule(self, pattern: str) -> None:
+        self.writes.rules[pattern] = None
 
     def put_number(self, name: str, number: int) -> None:
         self.writes.numbers[name] = number

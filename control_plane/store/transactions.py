@@ -15,6 +15,7 @@ from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Want
 from control_plane.types.lease import FencingToken
+from control_plane.types.rollout.alias import naming
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import (
     Drift,
@@ -28,7 +29,7 @@ from control_plane.types.version import (
     VersionState,
     builds_of,
 )
-from yolopool.errors import ImportNotYours
+from yolopool.errors import ImportNotYours, ModelReferenced
 from yolopool.names import build_name
 
 PENDING = (VersionState.UPLOADED, VersionState.IMPORTING)  # these have a job
@@ -147,6 +148,11 @@ def set_served(
 def delete(tx: Transaction, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
     named = tuple(dict.fromkeys([*keys, *(build for key in keys for build in builds_of(key))]))
     tx.expect(versions=named, wants=named)
+    needed = sorted({str(alias) for key in named for alias in naming(tx.aliases(), key)})
+    if needed:
+        raise ModelReferenced(
+            f"it is needed by alias {', '.join(needed)}: move or delete that first"
+        )
     present = tuple(key for key in named if tx.version(key) is not None)
     for key in present:
         tx.drop_version(key)

@@ -6,12 +6,19 @@ from dataclasses import replace
 from typing import TypeVar
 
 from control_plane.store import alias_verbs, transactions
+from control_plane.store.rules import rule_verbs
 from control_plane.store.transaction import Transaction
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import NO_CHANGES, Want, WantChanges
 from control_plane.types.lease import FencingToken
-from control_plane.types.policy import BatchingConfig, Placement, Residency
+from control_plane.types.policy import (
+    BatchingConfig,
+    ModelRule,
+    Placement,
+    Residency,
+    Validation,
+)
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import (
@@ -155,6 +162,18 @@ class WriteVerbs(ABC):
         self, key: AliasKey, expected_revision: int, wants: WantChanges = NO_CHANGES
     ) -> None:
         await self.write(lambda tx: alias_verbs.drop_alias(tx, key, expected_revision, wants))
+
+    # --- rules of models ------------------------------------------------------------------
+
+    async def change_rule(
+        self, pattern: str, change: Callable[[ModelRule], ModelRule]
+    ) -> ModelRule:
+        return await self.write(lambda tx: rule_verbs.change_rule(tx, pattern, change))
+
+    async def note_validation(
+        self, key: VersionKey, found: Validation, token: FencingToken | None = None
+    ) -> ModelVersion | None:
+        return await self.write(lambda tx: rule_verbs.note_validation(tx, key, found), token)
 
     # --- schedules ------------------------------------------------------------------------
 

@@ -14,8 +14,9 @@ from control_plane.tenants.exchange import days_until
 from control_plane.types.access.tenant import Owners
 from control_plane.types.access.usage import DAYS_KEPT
 from control_plane.types.desired import Desired
+from control_plane.types.policy import ModelRule
 from control_plane.types.rollout.alias import AliasKey
-from control_plane.types.schedule import Changeover, Schedule
+from control_plane.types.schedule import Changeover
 from control_plane.types.version import VersionKey
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
@@ -37,7 +38,9 @@ class Belongings:
     keys: tuple[str, ...]
     versions: tuple[VersionKey, ...]
     schedules: Mapping[str, Changeover | None]
+    # Of its models: aliases, and rules by their patterns.
     aliases: tuple[AliasKey, ...] = ()
+    rules: tuple[str, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -52,7 +55,8 @@ def belongings(desired: Desired, tenant: str) -> Belongings:
         owner = owners.of(reference.partition("@")[0].partition(":")[0])
         return owner is not None and owner.name == tenant
 
-    changes = {name: _without(one, is_own) for name, one in sorted(desired.schedules.items())}
+    schedules = desired.schedules.items()
+    changes = {name: one.change.without(is_own) for name, one in sorted(schedules)}
     return Belongings(
         tenant in desired.tenants,
         tuple(
@@ -69,6 +73,7 @@ def belongings(desired: Desired, tenant: str) -> Belongings:
             if change != desired.schedules[name].change
         },
         tuple(sorted(key for key in desired.aliases if is_own(key.model))),
+        tuple(sorted(pattern for pattern in desired.rules if is_own(pattern))),
     )
 
 
@@ -80,14 +85,6 @@ def check_admin_left(desired: Desired, keys: Sequence[str], now: float) -> None:
             f"the tenant has the last key of an admin ({', '.join(sorted(makers))}): make another "
             "one of another tenant first"
         )
-
-
-def _without(schedule: Schedule, is_own: Callable[[str], bool]) -> Changeover:
-    change = schedule.change
-    return Changeover(
-        tuple(one for one in change.prepare if not is_own(one.model)),
-        tuple(one for one in change.release if not is_own(one)),
-    )
 
 
 class Deletion:
@@ -130,6 +127,8 @@ class Deletion:
             alias = self._view.desired.aliases.get(key)
             if alias is not None:
                 await self._registry.drop_alias(key, alias.revision)
+        for pattern in found.rules:
+            await self._registry.change_rule(pattern, lambda rule: ModelRule(rule.pattern))
         await self._refresh()
         await self._delete_models(found.models, by)
         usage_days = await self._registry.accounts.drop_usage(tenant, days)

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
+from control_plane.types.policy import Gate, ModelRule
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
@@ -76,6 +77,8 @@ class Desired:
     api_keys: Mapping[str, ApiKey] = field(default_factory=dict)
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
     aliases: Mapping[AliasKey, Alias] = field(default_factory=dict)
+    # What is set for models, by the pattern of their names.
+    rules: Mapping[str, ModelRule] = field(default_factory=dict)
     # Random, drawn with each revision: a store that lost its last writes repeats revisions, not
     # marks.
     mark: str = ""
@@ -83,6 +86,19 @@ class Desired:
     def is_cordoned(self, worker: "WorkerInfo") -> bool:
         """Whether this worker process is cordoned; a new process of the same id is not."""
         return self.cordons.get(worker.id) == worker.incarnation
+
+    def gate(self, model: str) -> Gate | None:
+        """The gate of new versions of a model; None: there is none."""
+        rule = self.rules.get(model)
+        return rule.gate if rule is not None else None
+
+    def check_gate(self, key: VersionKey) -> None:
+        """Raises ValidationFailed or ValidationPending for a version that its model's gate does not
+        let through.
+        """
+        gate, version = self.gate(key.model), self.versions.get(key)
+        if gate is not None and version is not None:
+            gate.check(str(key), version.validation)
 
     def want(self, key: VersionKey) -> Want | None:
         """The want of a version: as asked for, or because it is kept as a hot standby."""
@@ -126,3 +142,4 @@ class DesiredDelta:
     api_keys: Mapping[str, ApiKey | None] = field(default_factory=dict)
     tenants: Mapping[str, Tenant | None] = field(default_factory=dict)
     aliases: Mapping[AliasKey, Alias | None] = field(default_factory=dict)
+    rules: Mapping[str, ModelRule | None] = field(default_factory=dict)

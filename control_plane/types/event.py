@@ -37,6 +37,7 @@ class EventKind(StrEnum):
     DIFFERENCE = "DIFFERENCE"
     WORKER_CRASHED = "WORKER_CRASHED"  # a process ended unexpectedly
     IMAGE_QUARANTINED = "IMAGE_QUARANTINED"  # an image ended two processes
+    VALIDATED = "VALIDATED"  # a version was evaluated for its model's gate
     VERSION_QUARANTINED = "VERSION_QUARANTINED"  # several of its images did, and none was answered
 
 

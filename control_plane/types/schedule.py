@@ -4,6 +4,7 @@ Models are references as callers write them. A bare name is resolved when a chan
 that a schedule loads the version that is the newest then.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from control_plane.types.policy import Placement
@@ -32,6 +33,14 @@ class Changeover:
         """The names, without versions, of all models in it."""
         references = (*(preparation.model for preparation in self.prepare), *self.release)
         return frozenset(parse_ref(reference).name for reference in references)
+
+    def without(self, is_named: Callable[[str], bool]) -> "Changeover":
+        """It without the models whose references are named."""
+        return replace(
+            self,
+            prepare=tuple(one for one in self.prepare if not is_named(one.model)),
+            release=tuple(one for one in self.release if not is_named(one)),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,13 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
-from control_plane.types.policy import BatchingConfig, Placement, Residency, ResidencyMode
+from control_plane.types.policy import (
+    BatchingConfig,
+    Placement,
+    Residency,
+    ResidencyMode,
+    Validation,
+)
 from yolopool.names import build_name, is_build
 from yolopool.vocabulary import (
     EXACT_PRECISION,
@@ -227,7 +233,8 @@ class Imported(NamedTuple):
 class ModelVersion:
     """A version as registered, with the state of its import.
 
-    `settings` are resolved by the import; `asked` are those given at registration.
+    `settings` are resolved by the import; `asked` are those given at registration. `validation`:
+    how it did on the images of its model's gate.
     """
 
     key: VersionKey
@@ -243,6 +250,7 @@ class ModelVersion:
     pack: Pack | None = None
     asked: VersionSettings | None = None
     given: ServingSpec = ServingSpec()
+    validation: Validation | None = None
 
     def made_by(self, build: "DeviceVariant") -> "tuple[Pack | None, DeviceVariant]":
         """The pack and the variant for a worker whose default variant is `build`."""

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
+from control_plane.types.policy import ModelRule
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.version import ModelVersion, VersionKey, VersionState
 from yolopool.errors import (
@@ -22,14 +23,16 @@ from yolopool.names import ModelRef, base_name, is_build
 
 
 class Catalogue:
-    """Versions by name, newest first. `aliases`: a live map, which is only read here."""
+    """Versions by name, newest first. `aliases` and `rules`: live maps, only read here."""
 
     def __init__(
         self,
         versions: Iterable[ModelVersion] = (),
         aliases: Mapping[AliasKey, Alias] = MappingProxyType({}),
+        rules: Mapping[str, ModelRule] = MappingProxyType({}),
     ) -> None:
         self._aliases = aliases
+        self._rules = rules
         self._versions = {version.key: version for version in versions}
         by_name: dict[str, list[ModelVersion]] = {}
         for version in self._versions.values():
@@ -74,11 +77,26 @@ class Catalogue:
     def _set(self, name: str, versions: list[ModelVersion]) -> None:
         newest_first = tuple(sorted(versions, key=lambda version: -version.key.number))
         self._models[name] = newest_first
-        ready = (version for version in newest_first if version.state is VersionState.READY)
-        self._defaults[name] = next(ready, None)
+        ready = [version for version in newest_first if version.state is VersionState.READY]
+        rule = self._rules.get(name)
+        gate = rule.gate if rule is not None else None
+        passed = (
+            version
+            for version in ready
+            if gate is None or not gate.holds_back(version.validation, version.created_unix_s)
+        )
+        # Where none may, the newest answers all the same: a gate takes no model out of service.
+        self._defaults[name] = next(passed, ready[0] if ready else None)
+
+    def regard(self, name: str) -> None:
+        """Looks again at a model whose rule changed."""
+        if name in self._models:
+            self._set(name, list(self._models[name]))
 
     def default(self, name: str) -> ModelVersion | None:
-        """The version that a bare name means: the newest READY one."""
+        """The version that a bare name means: the newest READY one that its gate does not hold
+        back; if it holds back all, the newest.
+        """
         return self._defaults.get(name)
 
     def versions(self, ref: ModelRef) -> tuple[ModelVersion, ...]:

@@ -10,6 +10,7 @@ from control_plane.store.signed import Admit, as_it_is
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, DesiredDelta, Want
+from control_plane.types.policy import ModelRule
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
@@ -39,6 +40,7 @@ class DesiredCache:
         self._api_keys: dict[str, ApiKey] = {}
         self._tenants: dict[str, Tenant] = {}
         self._aliases: dict[AliasKey, Alias] = {}
+        self._rules: dict[str, ModelRule] = {}
         self._frozen: Desired | None = None
 
     @property
@@ -58,6 +60,7 @@ class DesiredCache:
                 api_keys=dict(self._api_keys),
                 tenants=dict(self._tenants),
                 aliases=dict(self._aliases),
+                rules=dict(self._rules),
             )
         return self._frozen
 
@@ -68,7 +71,8 @@ class DesiredCache:
         self._cordons, self._numbers = dict(read.cordons), dict(read.numbers)
         self._schedules, self._api_keys = dict(read.schedules), dict(read.api_keys)
         self._tenants, self._aliases = dict(read.tenants), dict(read.aliases)
-        self.catalogue = Catalogue(self._shown.values(), self._aliases)
+        self._rules = dict(read.rules)
+        self.catalogue = Catalogue(self._shown.values(), self._aliases, self._rules)
         self.desired = replace(
             read,
             versions=self._shown,
@@ -79,6 +83,7 @@ class DesiredCache:
             api_keys=self._api_keys,
             tenants=self._tenants,
             aliases=self._aliases,
+            rules=self._rules,
         )
         self._frozen = None
 
@@ -100,6 +105,9 @@ class DesiredCache:
             _apply(self._tenants, tenant_name, tenant)
         for alias_key, alias in changes.aliases.items():
             _apply(self._aliases, alias_key, alias)
+        for pattern, rule in changes.rules.items():
+            _apply(self._rules, pattern, rule)
+            self.catalogue.regard(pattern)
         self.desired = replace(self.desired, revision=changes.revision, mark=changes.mark)
         self._frozen = None
         return changes.versions.keys() | changes.wants.keys()

@@ -123,7 +123,7 @@ class View:
         for key, version in changes.versions.items():
             if version is None:
                 self._forget(key)
-        if changes.cordons or changes.tenants:
+        if changes.cordons or changes.tenants or changes.rules:
             self._changes.touch_all()
         self._show(*self._desired_cache.take(changes))
         self.waiters.wake(*changes.aliases)

@@ -2,7 +2,7 @@
 
     python examples/shapes/evaluate.py examples/shapes/models/shapes.pt examples/shapes/images
 
-Average precision as in COCO: yolopool.evaluation.average_precision.
+Average precision as the library's val has it: yolopool.evaluation.average_precision.
 """
 
 import argparse
@@ -20,14 +20,13 @@ from yolopool.evaluation.average_precision import mean_precision
 Array = NDArray[np.float64]
 
 
-def read_truths(folder: Path) -> tuple[dict[str, Array], int]:
-    """The truths of each picture, and the number of classes, from the folder's gt.json."""
+def read_truths(folder: Path) -> dict[str, Array]:
+    """The truths of each picture, from the folder's gt.json."""
     content = json.loads((folder / "gt.json").read_text())
-    truths = {
+    return {
         name: np.array([[*o["xyxy"], o["cls"]] for o in objects], np.float64).reshape(-1, 5)
         for name, objects in content["images"].items()
     }
-    return truths, len(content["names"])
 
 
 def load(model: Path) -> Any:
@@ -44,7 +43,7 @@ def load(model: Path) -> Any:
 
 def evaluate(model: Path, folder: Path, imgsz: int) -> tuple[float, float]:
     """(mAP50, mAP50-95) of the model on the folder's pictures."""
-    truths, classes = read_truths(folder)
+    truths = read_truths(folder)
     library = load(model)
     detections = {}
     for name in truths:
@@ -52,7 +51,7 @@ def evaluate(model: Path, folder: Path, imgsz: int) -> tuple[float, float]:
             str(folder / name), imgsz=imgsz, conf=0.001, iou=0.7, device="cpu", verbose=False
         )
         detections[name] = np.asarray(result[0].boxes.data.numpy(), np.float64)
-    return mean_precision(detections, truths, classes)
+    return mean_precision(detections, truths)
 
 
 def main() -> None:

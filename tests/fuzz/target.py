@@ -98,6 +98,8 @@ MODULES = {
     "worker": "worker_wire",
     "http": "http",
     "guarded": "http",
+    "gate-zips": "gates",
+    "labels": "gates",
     "references": "texts",
     "schedules": "texts",
     "options": "texts",

@@ -203,9 +203,7 @@ class _Trials:
         A build that was asked for by name raises instead of failing.
         """
         exact, mine = self._exact()
-        truths = (
-            build_comparison.read_labels(labels, images, len(exact.class_names)) if labels else None
-        )
+        truths = build_comparison.read_labels(labels, images, exact) if labels else None
         trials: dict[str, BuildComparison] = {}
         failed: dict[str, str] = {}
         try:

@@ -33,6 +33,7 @@ from yolopool.cli.console import (
 )
 from yolopool.cli.curves import bench
 from yolopool.cli.detect import command, saving
+from yolopool.cli.validation import store_rules
 from yolopool.client.client import Client
 from yolopool.errors import YolopoolError
 from yolopool.local import demo as demo_files
@@ -44,7 +45,7 @@ from yolopool.transport import DEFAULT_ADDRESS
 class _Commands(SectionedGroup):
     sections = {  # noqa: RUF012 - typed in the base class
         "Start a pool on this machine": ["up", "demo"],
-        "Use models": ["detect", "models", "bench", "changeover", "schedules", "migrate"],
+        "Use models": ["detect", "models", "bench", "changeover", "schedules", "store", "migrate"],
         "See what the pool does": ["status", "workers", "events", "explain"],
         "Decide who may call": ["keys", "tenants", "certs"],
         "Run one process of a pool": ["control-plane", "worker", "importer"],
@@ -76,6 +77,7 @@ app.command("changeover")(cli_fleet.changeover)
 app.add_typer(cli_fleet.schedules_app, name="schedules")
 app.add_typer(cli_keys.keys_app, name="keys")
 app.add_typer(cli_tenants.tenants_app, name="tenants")
+app.add_typer(store_rules.store_app, name="store")
 app.add_typer(cli_certs.certs_app, name="certs")
 app.add_typer(explain.explain_app, name="explain")
 app.add_typer(migrate.app, name="migrate")

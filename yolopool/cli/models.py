@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from yolopool.cli import builds, fleet, tables
+from yolopool.cli import builds, tables
 from yolopool.cli.console import (
     Address,
     AsJson,
@@ -17,6 +17,8 @@ from yolopool.cli.console import (
 )
 from yolopool.cli.register import registering
 from yolopool.cli.rollout import aliases
+from yolopool.cli.validation.evaluate import evaluate
+from yolopool.cli.validation.gates import gates_app
 from yolopool.client.client import Client
 from yolopool.client.model_records import Batching, Model, ModelVersion, Placement
 from yolopool.errors import InvalidOption
@@ -25,10 +27,11 @@ from yolopool.transport import DEFAULT_ADDRESS
 
 class _Commands(SectionedGroup):
     sections = {  # noqa: RUF012 - typed in the base class
-        "Registry": ["list", "show", "register", "delete", "sweep"],
+        "Registry": ["list", "show", "register", "delete"],
         "Aliases": ["promote", "rollback", "alias", "aliases", "unalias"],
         "Loading": ["load", "plan", "unload", "residency", "placement"],
         "Speed": ["batching", "build", "variant"],
+        "Accuracy": ["evaluate", "gate"],
     }
 
 
@@ -36,7 +39,8 @@ app = typer.Typer(cls=_Commands, help="Register, load and configure models.", no
 app.command("register")(registering.models_register)
 app.command("build")(builds.build)
 app.command("variant")(builds.variant)
-app.command("sweep")(fleet.sweep)
+app.command("evaluate")(evaluate)
+app.add_typer(gates_app, name="gate")
 app.command("promote")(aliases.promote)
 app.command("rollback")(aliases.rollback)
 app.command("alias")(aliases.set_)
@@ -296,9 +300,17 @@ def _known(client: Client, model: str) -> ModelVersion:
 
 @app.command("delete")
 def models_delete(
-    model: ModelRef, as_json: AsJson = False, address: Address = DEFAULT_ADDRESS
+    model: ModelRef,
+    force: Annotated[
+        bool, typer.Option("--force", help="Though it is pinned, or schedules name it.")
+    ] = False,
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Delete a model, or one version of it."""
+    """Delete a model, or one version of it.
+
+    Refused while an alias, a schedule or a pin needs it; with --force only for an alias.
+    """
     with Client(address) as client:
-        deleted = client.delete(model)
+        deleted = client.delete(model, force=force)
     print_json(list(deleted)) if as_json else out.print("deleted " + ", ".join(deleted))

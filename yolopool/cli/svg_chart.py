@@ -30,11 +30,14 @@ def lines_chart(
     *,
     x_names: Sequence[str] = (),
     marked: int | None = None,
+    falling: bool = False,
 ) -> str:
     """Draws several curves by name on the same axes; their lengths may differ.
 
     `x_names`, one for each value of the longest curve, replace x_step; `marked` is the index of one
-    of them to mark. Raises ValueError as `line_chart` does, and for more curves than colours.
+    of them to mark. Of `falling` curves the names are at the bottom.
+
+    Raises ValueError as `line_chart` does, and for more curves than colours.
     """
     if min((len(values) for values in curves.values()), default=0) < 2:
         raise ValueError("a curve needs two values at least")
@@ -55,7 +58,7 @@ def lines_chart(
         *(_named(x_names, count) if x_names else _steps(count, x_step)),
         *(_mark(marked, count) if marked is not None else ()),
         *lines,
-        *_legend([name for name in curves if name]),
+        *_legend([name for name in curves if name], falling),
         f'<text x="{LEFT + (WIDTH - LEFT - RIGHT) / 2}" y="{HEIGHT - 10}" text-anchor="middle">'
         f"{escape(x_label)}</text>",
         f'<text x="18" y="{middle}" text-anchor="middle" '
@@ -128,10 +131,11 @@ def _curve(values: Sequence[float], count: int, top: float, colour: str) -> list
     return [f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>']
 
 
-def _legend(names: Sequence[str]) -> list[str]:
-    """The names of the curves at the top left, where growing curves leave room."""
+def _legend(names: Sequence[str], falling: bool) -> list[str]:
+    """The names of the curves at the left, where growing or falling curves leave room."""
+    top = HEIGHT - BOTTOM - 14 * (len(names) + 1) if falling else TOP
     return [
-        f'<text x="{LEFT + 8}" y="{TOP + 14 * (number + 1)}" fill="{colour}">{escape(name)}</text>'
+        f'<text x="{LEFT + 8}" y="{top + 14 * (number + 1)}" fill="{colour}">{escape(name)}</text>'
         for number, (name, colour) in enumerate(zip(names, COLOURS, strict=False))
     ]
 

@@ -138,6 +138,7 @@ def version(one: ModelVersion) -> Table:
         "classes": f"{len(one.class_names)}: {escape(', '.join(one.class_names[:12]))}",
         "image size": f"{_sides(one)} px, {one.shape_policy}",
         "other sizes": ", ".join(f"{size} px" for size in one.image_sizes),
+        "gate": _gate(one),
         "placement": _place(one.placement),
         "batching": "\n".join(_batched(kind, batch) for kind, batch in one.batching.items()),
         "thresholds": f"confidence {one.confidence:g}, iou {one.iou:g}",
@@ -165,6 +166,16 @@ def version(one: ModelVersion) -> Table:
         if fact:
             table.add_row(name, fact)
     return table
+
+
+def _gate(one: ModelVersion) -> str:
+    """How it did on labelled images, and whether that is enough."""
+    found = one.validation
+    if found is None:
+        return one.gate_state
+    told = f"mAP50-95 {found.map50_95:.4f}, mAP50 {found.map50:.4f} on {found.images} images"
+    why = f"{found.reason}: {escape(found.message)}" if found.reason else told
+    return f"{one.gate_state} {why}".strip()
 
 
 def _training(one: ModelVersion) -> str:

@@ -27,6 +27,7 @@ from yolopool.v1 import (
     keys_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
+    rules_pb2_grpc,
     schedule_pb2,
     schedule_pb2_grpc,
     tenants_pb2_grpc,
@@ -74,6 +75,7 @@ class Services:
             "events": events_pb2_grpc.EventServiceStub(channel),
             "explain": explain_pb2_grpc.ExplainServiceStub(channel),
             "keys": keys_pb2_grpc.KeyServiceStub(channel),
+            "rules": rules_pb2_grpc.RuleServiceStub(channel),
             "schedule": schedule_pb2_grpc.ScheduleServiceStub(channel),
             "tenants": tenants_pb2_grpc.TenantServiceStub(channel),
         }
@@ -155,18 +157,6 @@ def unload(
     """
     request = model_pb2.UnloadModelRequest(model=model, wait=wait, force=force)
     return Call("model", "UnloadModel", request, timeout_s, _version)
-
-
-def delete(model: str) -> Call[tuple[str, ...]]:
-    """Deletes a model, or one version of it; returns what was deleted as name@version."""
-    request = model_pb2.DeleteModelRequest(model=model)
-    return Call(
-        "model",
-        "DeleteModel",
-        request,
-        READ_TIMEOUT_S,
-        lambda reply: model_records.names_of(reply.deleted),
-    )
 
 
 def set_residency(

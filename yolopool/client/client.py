@@ -30,6 +30,7 @@ from yolopool.client.media.video import FrameCalls, VideoOptions
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.client.rollout import alias_records
+from yolopool.client.rules import rule_calls
 from yolopool.client.streams.blocking import FrameStream
 from yolopool.client.streams.frames import Frame, FrameResult, messages_of
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
@@ -244,7 +245,7 @@ class Client:
     model = _call(calls.model)
     load = _call(calls.load)
     unload = _call(calls.unload)
-    delete = _call(calls.delete)
+    delete = _call(rule_calls.delete)
     sweep = _call(uploads.sweep)
     set_residency = _call(calls.set_residency)
     set_placement = _call(calls.set_placement)
@@ -280,6 +281,10 @@ class Client:
     create_join_token = _call(joined_processes.create_join_token)
     certificates = _call(joined_processes.certificates)
     revoke_certificate = _call(joined_processes.revoke_certificate)
+    set_gate = _flow(rule_calls.set_gate)
+    clear_gate = _call(rule_calls.clear_gate)
+    set_store_rule = _call(rule_calls.set_store_rule)
+    rules = _call(rule_calls.rules)
     set_tenant = _call(tenant_records.set_tenant)
     list_tenants = _call(tenant_records.list_tenants)
     usage = _call(tenant_records.usage)

@@ -6,6 +6,13 @@ Each record has a function that reads it from its message; `dataclasses.asdict` 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from yolopool.client.gates.gate_records import (
+    Gate,
+    Validation,
+    gate_of,
+    state_of,
+    validation_of,
+)
 from yolopool.v1 import model_pb2, schedule_pb2, types_pb2
 
 
@@ -131,7 +138,8 @@ class ModelVersion:
     version has a rectangle. `served` is the build
     that serves it, by kind of device; `builds` are all its builds. If it is a build itself,
     `build_of` names its version. `training` is what the file says about its training; `metadata`
-    are the texts it was registered with, in answers of `model` alone.
+    are the texts it was registered with, in answers of `model` alone. `validation`: how it did on
+    the images of its model's gate; `gate_state`: PENDING, PASSED or FAILED, empty without a gate.
     """
 
     name: str
@@ -178,6 +186,8 @@ class ModelVersion:
     metadata: Mapping[str, str] = field(default_factory=dict)
     signer: str = ""
     signed_comment: str = ""
+    validation: Validation | None = None
+    gate_state: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +197,7 @@ class Model:
     name: str
     default_version: int
     versions: tuple[ModelVersion, ...]
+    gate: Gate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +354,8 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         metadata=dict(sorted(message.metadata.items())),
         signer=message.signer,
         signed_comment=message.signed_comment,
+        validation=validation_of(message.validation) if message.HasField("validation") else None,
+        gate_state=state_of(message.gate_state),
     )
 
 
@@ -370,7 +383,8 @@ def schedule_of(message: schedule_pb2.ScheduleStatus) -> Schedule:
 
 def model_of(message: model_pb2.Model) -> Model:
     versions = tuple(version_of(version) for version in message.versions)
-    return Model(message.name, message.default_version, versions)
+    gate = gate_of(message.gate) if message.HasField("gate") else None
+    return Model(message.name, message.default_version, versions, gate)
 
 
 def models_of(message: model_pb2.ListModelsResponse) -> tuple[Model, ...]:

@@ -24,8 +24,8 @@ from yolopool.client.training import run_folder
 from yolopool.client.training.run_folder import TrainingRun
 from yolopool.errors import ArtifactNotFound, InvalidOffset, InvalidOption, Unavailable
 from yolopool.v1 import model_pb2
+from yolopool.vocabulary import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # The importer decodes no other formats of an uploaded archive.
 _CALIBRATION_SUFFIXES = (".jpg", ".jpeg", ".png")
 # Each image costs a pass of the model, and more than these do not change the ranges.

@@ -9,19 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-from numpy.typing import NDArray
-
 from yolopool.client.client import Client
 from yolopool.client.detections import Detections
 from yolopool.client.model_records import Drift, ModelVersion
 from yolopool.errors import InvalidOption
-from yolopool.evaluation import average_precision, drift
+from yolopool.evaluation import drift
+from yolopool.evaluation.pool_evaluation import found_of, read_folder
+from yolopool.evaluation.tally import CONFIDENCE, Tally
+from yolopool.evaluation.truths import NOTHING, Truths
 
-# Average precision needs the whole curve, down to the least confident objects.
-MIN_CONFIDENCE = 0.001
-# The labels of one image: class, centre x and y, width and height as shares; float64 (n, 5).
-Labels = NDArray[np.float64]
 # Requests before times count, to load and warm up both builds.
 WARM_UPS = 2
 
@@ -40,13 +36,13 @@ def compare(
     exact: ModelVersion,
     other: ModelVersion,
     images: Sequence[Path],
-    truths: Sequence[Labels] | None,
+    truths: Sequence[Truths] | None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> BuildComparison:
     """Compares `other` with `exact`, both builds of one version. `truths` are the labels of each
     image, from `read_labels`. Raises what Detect raises.
     """
-    asked = MIN_CONFIDENCE if truths is not None else None
+    asked = CONFIDENCE if truths is not None else None
     for build in (exact, other):
         for _ in range(WARM_UPS):
             client.detect(images[0], build.name)
@@ -64,7 +60,7 @@ def compare(
         compute_class=pairs[0][1].compute_class,
     )
     if truths is not None:
-        moved = _with_precision(moved, len(exact.class_names), pairs, truths)
+        moved = _with_precision(moved, exact, pairs, truths)
     times = [[side.timing.inference_ms for side in sides] for sides in zip(*pairs, strict=True)]
     return BuildComparison(moved, median(times[0]), median(times[1]))
 
@@ -88,66 +84,33 @@ def _served(found: Detections, confidence: float) -> Detections:
 
 def _with_precision(
     moved: Drift,
-    classes: int,
+    exact: ModelVersion,
     pairs: Sequence[tuple[Detections, Detections]],
-    truths: Sequence[Labels],
+    truths: Sequence[Truths],
 ) -> Drift:
-    sizes = [pair[0].image_size for pair in pairs]
-    real = {
-        str(number): _corners(rows, size)
-        for number, (rows, size) in enumerate(zip(truths, sizes, strict=True))
-    }
     precisions = []
     for side in zip(*pairs, strict=True):
-        rows = {str(number): _rows(one) for number, one in enumerate(side)}
-        precisions.append(average_precision.mean_precision(rows, real, classes))
-    (exact50, exact95), (map50, map95) = precisions
-    return replace(moved, exact_map50=exact50, exact_map50_95=exact95, map50=map50, map50_95=map95)
+        counted = Tally(exact.task, len(exact.class_names))
+        for found, real in zip(side, truths, strict=True):
+            counted.add(found_of(found), real)
+        precisions.append(counted.evaluation().precision)
+    was, now = precisions
+    return replace(
+        moved,
+        exact_map50=was.map50,
+        exact_map50_95=was.map50_95,
+        map50=now.map50,
+        map50_95=now.map50_95,
+    )
 
 
-def _corners(labels: Labels, size: tuple[int, int]) -> NDArray[np.float64]:
-    """The corners and class of the labels of an image of (width, height) pixels: float64 (n, 5)."""
-    cls, centre, extent = labels[:, :1], labels[:, 1:3], labels[:, 3:]
-    low, high = (centre - extent / 2) * size, (centre + extent / 2) * size
-    return np.concatenate((low, high, cls), axis=1)
-
-
-def _rows(found: Detections) -> NDArray[np.float64]:
-    columns = (found.xyxy, found.confidence, found.class_id)
-    return np.column_stack(columns).astype(np.float64).reshape(-1, 6)
-
-
-def read_labels(folder: Path, images: Sequence[Path], classes: int) -> list[Labels]:
-    """Reads the labels of each image from a folder of .txt files; without a file, nothing is on it.
-
-    A line is an object: class, centre x and y, width and height as shares of the image. Raises
+def read_labels(folder: Path, images: Sequence[Path], version: ModelVersion) -> list[Truths]:
+    """What is on each image, by a folder of .txt files; without a file, nothing. Raises
     InvalidOption.
     """
-    found = [_read(folder / f"{image.stem}.txt", classes) for image in images]
-    if not any(len(rows) for rows in found):
-        raise InvalidOption(
-            f"{folder} has no labels of these images: give a folder with a .txt for each image"
-        )
-    return found
-
-
-def _read(path: Path, classes: int) -> Labels:
-    rows = []
-    for number, line in enumerate(path.read_text().splitlines() if path.is_file() else (), 1):
-        try:
-            cls, *box = (float(word) for word in line.split())
-            good = len(box) == 4 and all(0.0 <= share <= 1.0 for share in box)
-        except ValueError:
-            good = not line.strip()
-            if good:
-                continue
-        if not good or cls not in range(classes):
-            raise InvalidOption(
-                f"{path}:{number} is not a label: give class 0 to {classes - 1}, centre x and "
-                "y, width and height as shares of the image"
-            )
-        rows.append((cls, *box))
-    return np.array(rows, np.float64).reshape(-1, 5)
+    found = read_folder(images[0].parent, folder, version)
+    truths = {image.name: image.truths for image in found}
+    return [truths.get(image.name, NOTHING) for image in images]
 
 
 def fastest(trials: Mapping[str, BuildComparison], bound: drift.Bound) -> str:

@@ -31,7 +31,7 @@ async def ends_within(waiting: Coroutine[Any, Any, object], limit_s: float) -> b
         task.cancel()
 
 
-async def ended(tasks: Sequence[asyncio.Task[None]], limit_s: float) -> list[str]:
+async def ended(tasks: Sequence[asyncio.Task[Any]], limit_s: float) -> list[str]:
     """Cancels tasks until they end, at most for `limit_s`. Returns the names of those that did not:
     while it connects, the store's library may mistake a cancellation for a failed connection.
     """

@@ -342,6 +342,7 @@ class SetAliasRequest(_message.Message):
     WHY_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    UNGATED_FIELD_NUMBER: _builtins.int
     alias: _builtins.str
     """model:name."""
     keep_s: _builtins.float
@@ -357,6 +358,8 @@ class SetAliasRequest(_message.Message):
     wait: _builtins.bool
     request_id: _builtins.str
     """A repeat with the id of an order that was taken orders nothing."""
+    ungated: _builtins.bool
+    """Though the gate of the model does not let a version through that the alias does not mean yet."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___AliasTarget]: ...
     def __init__(
@@ -371,10 +374,11 @@ class SetAliasRequest(_message.Message):
         why: _builtins.str = ...,
         wait: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        ungated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_keep_s", b"_keep_s", "expected_revision", b"expected_revision", "keep_s", b"keep_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_keep_s", b"_keep_s", "alias", b"alias", "expected_revision", b"expected_revision", "force", b"force", "keep_s", b"keep_s", "request_id", b"request_id", "targets", b"targets", "wait", b"wait", "why", b"why", "within_s", b"within_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_keep_s", b"_keep_s", "alias", b"alias", "expected_revision", b"expected_revision", "force", b"force", "keep_s", b"keep_s", "request_id", b"request_id", "targets", b"targets", "ungated", b"ungated", "wait", b"wait", "why", b"why", "within_s", b"within_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
     _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
@@ -421,6 +425,7 @@ class PromoteModelRequest(_message.Message):
     WHY_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    UNGATED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """name@version, or a name: its newest version that is ready."""
     alias: _builtins.str
@@ -437,6 +442,7 @@ class PromoteModelRequest(_message.Message):
     why: _builtins.str
     wait: _builtins.bool
     request_id: _builtins.str
+    ungated: _builtins.bool
     def __init__(
         self,
         *,
@@ -450,10 +456,11 @@ class PromoteModelRequest(_message.Message):
         why: _builtins.str = ...,
         wait: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        ungated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_expected_version", b"_expected_version", "_keep_s", b"_keep_s", "expected_revision", b"expected_revision", "expected_version", b"expected_version", "keep_s", b"keep_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_expected_version", b"_expected_version", "_keep_s", b"_keep_s", "alias", b"alias", "expected_revision", b"expected_revision", "expected_version", b"expected_version", "force", b"force", "keep_s", b"keep_s", "model", b"model", "request_id", b"request_id", "wait", b"wait", "why", b"why", "within_s", b"within_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_expected_version", b"_expected_version", "_keep_s", b"_keep_s", "alias", b"alias", "expected_revision", b"expected_revision", "expected_version", b"expected_version", "force", b"force", "keep_s", b"keep_s", "model", b"model", "request_id", b"request_id", "ungated", b"ungated", "wait", b"wait", "why", b"why", "within_s", b"within_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
     _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015

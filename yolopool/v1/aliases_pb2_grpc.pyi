@@ -51,7 +51,8 @@ class AliasServiceStub:
     progress, and changes nothing once it is done; another order takes its place. Errors:
     INVALID_ARGUMENT (INVALID_OPTION, INVALID_MODEL_REFERENCE), NOT_FOUND (MODEL_NOT_FOUND,
     VERSION_NOT_FOUND), FAILED_PRECONDITION (ALIAS_CHANGED: it is not as expected; MODEL_NOT_READY,
-    MODEL_IMPORT_FAILED, SWITCH_ABANDONED: it did not move, the message says why), RESOURCE_EXHAUSTED
+    MODEL_IMPORT_FAILED, VALIDATION_FAILED and VALIDATION_PENDING of a version that the alias does
+    not mean yet: by the gate of the model; SWITCH_ABANDONED: it did not move, the message says why), RESOURCE_EXHAUSTED
     (REGISTRY_FULL), DEADLINE_EXCEEDED, UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
     PromoteModel: _grpc.UnaryUnaryMultiCallable[_aliases_pb2.PromoteModelRequest, _aliases_pb2.PromoteModelResponse]
@@ -94,7 +95,8 @@ class AliasServiceAsyncStub(AliasServiceStub):
     progress, and changes nothing once it is done; another order takes its place. Errors:
     INVALID_ARGUMENT (INVALID_OPTION, INVALID_MODEL_REFERENCE), NOT_FOUND (MODEL_NOT_FOUND,
     VERSION_NOT_FOUND), FAILED_PRECONDITION (ALIAS_CHANGED: it is not as expected; MODEL_NOT_READY,
-    MODEL_IMPORT_FAILED, SWITCH_ABANDONED: it did not move, the message says why), RESOURCE_EXHAUSTED
+    MODEL_IMPORT_FAILED, VALIDATION_FAILED and VALIDATION_PENDING of a version that the alias does
+    not mean yet: by the gate of the model; SWITCH_ABANDONED: it did not move, the message says why), RESOURCE_EXHAUSTED
     (REGISTRY_FULL), DEADLINE_EXCEEDED, UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
     PromoteModel: _aio.UnaryUnaryMultiCallable[_aliases_pb2.PromoteModelRequest, _aliases_pb2.PromoteModelResponse]  # type: ignore[assignment]
@@ -152,7 +154,8 @@ class AliasServiceServicer(metaclass=_abc_1.ABCMeta):
         progress, and changes nothing once it is done; another order takes its place. Errors:
         INVALID_ARGUMENT (INVALID_OPTION, INVALID_MODEL_REFERENCE), NOT_FOUND (MODEL_NOT_FOUND,
         VERSION_NOT_FOUND), FAILED_PRECONDITION (ALIAS_CHANGED: it is not as expected; MODEL_NOT_READY,
-        MODEL_IMPORT_FAILED, SWITCH_ABANDONED: it did not move, the message says why), RESOURCE_EXHAUSTED
+        MODEL_IMPORT_FAILED, VALIDATION_FAILED and VALIDATION_PENDING of a version that the alias does
+        not mean yet: by the gate of the model; SWITCH_ABANDONED: it did not move, the message says why), RESOURCE_EXHAUSTED
         (REGISTRY_FULL), DEADLINE_EXCEEDED, UNAVAILABLE (REGISTRY_UNAVAILABLE).
         """
 

@@ -60,6 +60,10 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """
     EVENT_KIND_STORE_REFUSES_WRITES: _EventKind.ValueType  # 19
     """The store answers and refuses writes: it became a replica, or is full. The message says why."""
+    EVENT_KIND_VALIDATED: _EventKind.ValueType  # 40
+    """A version was evaluated on the images of its model's gate, or could not be: then, and where it
+    failed, there is a reason.
+    """
     EVENT_KIND_ALIAS: _EventKind.ValueType  # 20
     """An alias was made or moved, or a switch of it was given up. The version is what it means then."""
 
@@ -99,6 +103,10 @@ refused for a while.
 """
 EVENT_KIND_STORE_REFUSES_WRITES: EventKind.ValueType  # 19
 """The store answers and refuses writes: it became a replica, or is full. The message says why."""
+EVENT_KIND_VALIDATED: EventKind.ValueType  # 40
+"""A version was evaluated on the images of its model's gate, or could not be: then, and where it
+failed, there is a reason.
+"""
 EVENT_KIND_ALIAS: EventKind.ValueType  # 20
 """An alias was made or moved, or a switch of it was given up. The version is what it means then."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015

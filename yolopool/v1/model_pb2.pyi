@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from yolopool.v1 import rules_pb2 as _rules_pb2
 from yolopool.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -395,6 +396,8 @@ class ModelVersion(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     SIGNER_FIELD_NUMBER: _builtins.int
     SIGNED_COMMENT_FIELD_NUMBER: _builtins.int
+    VALIDATION_FIELD_NUMBER: _builtins.int
+    GATE_STATE_FIELD_NUMBER: _builtins.int
     state: Global___VersionState.ValueType
     progress: _builtins.float
     """0..1 while IMPORTING, with the step under way."""
@@ -425,6 +428,7 @@ class ModelVersion(_message.Message):
     trusted comment. Empty: nobody's.
     """
     signed_comment: _builtins.str
+    gate_state: _rules_pb2.GateState.ValueType
     @_builtins.property
     def version(self) -> _types_pb2.VersionKey: ...
     @_builtins.property
@@ -469,6 +473,10 @@ class ModelVersion(_message.Message):
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """As it was registered; in answers of GetModel alone."""
 
+    @_builtins.property
+    def validation(self) -> _rules_pb2.Validation:
+        """How it did on the images of its model's gate, last. Unset: it was not evaluated."""
+
     def __init__(
         self,
         *,
@@ -507,10 +515,12 @@ class ModelVersion(_message.Message):
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         signer: _builtins.str = ...,
         signed_comment: _builtins.str = ...,
+        validation: _rules_pb2.Validation | None = ...,
+        gate_state: _rules_pb2.GateState.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["build_of", b"build_of", "placement", b"placement", "residency", b"residency", "settings", b"settings", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["build_of", b"build_of", "placement", b"placement", "residency", b"residency", "settings", b"settings", "validation", b"validation", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "batching", b"batching", "build_of", b"build_of", "builds", b"builds", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gflops", b"gflops", "message", b"message", "metadata", b"metadata", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "placement", b"placement", "progress", b"progress", "reason", b"reason", "replicas", b"replicas", "residency", b"residency", "served", b"served", "settings", b"settings", "signed_comment", b"signed_comment", "signer", b"signer", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "training", b"training", "tried", b"tried", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "batching", b"batching", "build_of", b"build_of", "builds", b"builds", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gate_state", b"gate_state", "gflops", b"gflops", "message", b"message", "metadata", b"metadata", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "placement", b"placement", "progress", b"progress", "reason", b"reason", "replicas", b"replicas", "residency", b"residency", "served", b"served", "settings", b"settings", "signed_comment", b"signed_comment", "signer", b"signer", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "training", b"training", "tried", b"tried", "validation", b"validation", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -593,12 +603,19 @@ class Model(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DEFAULT_VERSION_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    GATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     default_version: _builtins.int
-    """The version a bare name means: the newest READY one, 0 if none is."""
+    """The version a bare name means: the newest READY one that the model's gate does not hold back, or
+    the newest if it holds back all; 0 if none is READY.
+    """
     @_builtins.property
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelVersion]:
         """Newest first."""
+
+    @_builtins.property
+    def gate(self) -> _rules_pb2.Gate:
+        """Unset: it has none."""
 
     def __init__(
         self,
@@ -606,10 +623,11 @@ class Model(_message.Message):
         name: _builtins.str = ...,
         default_version: _builtins.int = ...,
         versions: _abc.Iterable[Global___ModelVersion] | None = ...,
+        gate: _rules_pb2.Gate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gate", b"gate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_version", b"default_version", "name", b"name", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_version", b"default_version", "gate", b"gate", "name", b"name", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -704,16 +722,20 @@ class DeleteModelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """name (all versions) | name@version. An alias is deleted by DeleteAlias."""
+    force: _builtins.bool
+    """Though it is pinned, or schedules name it."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -132,7 +132,7 @@ class ModelServiceServicer:
         request_id is given again, which answers the version it made.
         Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION), NOT_FOUND
         (ARTIFACT_NOT_FOUND), RESOURCE_EXHAUSTED (TENANT_STORE: the tenant that owns the name has no
-        room for the file), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
+        room for the file; STORE_QUOTA), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
         FAILED_PRECONDITION (SIGNATURE_REQUIRED) and INVALID_ARGUMENT (SIGNATURE_INVALID). A failed
         import is no error here: the answer's version says FAILED and why.
         """
@@ -157,9 +157,13 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteModel(self, request, context):
-        """Forgets a model, or one version of it, and releases its replicas behind their last
-        tickets. Does not block for that. Repeat: NOT_FOUND.
-        Errors: NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        """Forgets a model, or one version of it, with its builds, and releases its replicas behind their
+        last tickets. Does not block for that. Repeat: NOT_FOUND.
+        Refused while something refers to a version: an alias (a rollout is one), a schedule, or a pin.
+        With force it is unpinned and taken out of schedules first, and a schedule that is left without
+        any model goes; an alias is never left without its version.
+        Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_OPTION: a build that serves its version),
+        FAILED_PRECONDITION (MODEL_REFERENCED: says by what), UNAVAILABLE (REGISTRY_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -221,7 +225,8 @@ class ModelServiceServicer:
         none and is READY at once. With wait, blocks as RegisterModel does. Repeat: answers the build
         there is; of one that FAILED, tries again.
         Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND (also ARTIFACT_NOT_FOUND: the calibration),
-        FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), RESOURCE_EXHAUSTED (TENANT_STORE),
+        FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), RESOURCE_EXHAUSTED (TENANT_STORE,
+        STORE_QUOTA),
         UNAVAILABLE (REGISTRY_UNAVAILABLE).
         A build that failed is no error here: the answer says FAILED and why.
         """

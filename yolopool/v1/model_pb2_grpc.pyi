@@ -50,7 +50,7 @@ class ModelServiceStub:
     request_id is given again, which answers the version it made.
     Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION), NOT_FOUND
     (ARTIFACT_NOT_FOUND), RESOURCE_EXHAUSTED (TENANT_STORE: the tenant that owns the name has no
-    room for the file), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
+    room for the file; STORE_QUOTA), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
     FAILED_PRECONDITION (SIGNATURE_REQUIRED) and INVALID_ARGUMENT (SIGNATURE_INVALID). A failed
     import is no error here: the answer's version says FAILED and why.
     """
@@ -62,9 +62,13 @@ class ModelServiceStub:
     VERSION_NOT_FOUND).
     """
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.DeleteModelRequest, _model_pb2.DeleteModelResponse]
-    """Forgets a model, or one version of it, and releases its replicas behind their last
-    tickets. Does not block for that. Repeat: NOT_FOUND.
-    Errors: NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    """Forgets a model, or one version of it, with its builds, and releases its replicas behind their
+    last tickets. Does not block for that. Repeat: NOT_FOUND.
+    Refused while something refers to a version: an alias (a rollout is one), a schedule, or a pin.
+    With force it is unpinned and taken out of schedules first, and a schedule that is left without
+    any model goes; an alias is never left without its version.
+    Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_OPTION: a build that serves its version),
+    FAILED_PRECONDITION (MODEL_REFERENCED: says by what), UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
     LoadModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.LoadModelRequest, _model_pb2.LoadModelResponse]
     """Wants a version loaded on so many workers. With wait, blocks until they are HOT or the
@@ -102,7 +106,8 @@ class ModelServiceStub:
     none and is READY at once. With wait, blocks as RegisterModel does. Repeat: answers the build
     there is; of one that FAILED, tries again.
     Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND (also ARTIFACT_NOT_FOUND: the calibration),
-    FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), RESOURCE_EXHAUSTED (TENANT_STORE),
+    FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), RESOURCE_EXHAUSTED (TENANT_STORE,
+    STORE_QUOTA),
     UNAVAILABLE (REGISTRY_UNAVAILABLE).
     A build that failed is no error here: the answer says FAILED and why.
     """
@@ -153,7 +158,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     request_id is given again, which answers the version it made.
     Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION), NOT_FOUND
     (ARTIFACT_NOT_FOUND), RESOURCE_EXHAUSTED (TENANT_STORE: the tenant that owns the name has no
-    room for the file), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
+    room for the file; STORE_QUOTA), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
     FAILED_PRECONDITION (SIGNATURE_REQUIRED) and INVALID_ARGUMENT (SIGNATURE_INVALID). A failed
     import is no error here: the answer's version says FAILED and why.
     """
@@ -165,9 +170,13 @@ class ModelServiceAsyncStub(ModelServiceStub):
     VERSION_NOT_FOUND).
     """
     DeleteModel: _aio.UnaryUnaryMultiCallable[_model_pb2.DeleteModelRequest, _model_pb2.DeleteModelResponse]  # type: ignore[assignment]
-    """Forgets a model, or one version of it, and releases its replicas behind their last
-    tickets. Does not block for that. Repeat: NOT_FOUND.
-    Errors: NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    """Forgets a model, or one version of it, with its builds, and releases its replicas behind their
+    last tickets. Does not block for that. Repeat: NOT_FOUND.
+    Refused while something refers to a version: an alias (a rollout is one), a schedule, or a pin.
+    With force it is unpinned and taken out of schedules first, and a schedule that is left without
+    any model goes; an alias is never left without its version.
+    Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_OPTION: a build that serves its version),
+    FAILED_PRECONDITION (MODEL_REFERENCED: says by what), UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
     LoadModel: _aio.UnaryUnaryMultiCallable[_model_pb2.LoadModelRequest, _model_pb2.LoadModelResponse]  # type: ignore[assignment]
     """Wants a version loaded on so many workers. With wait, blocks until they are HOT or the
@@ -205,7 +214,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     none and is READY at once. With wait, blocks as RegisterModel does. Repeat: answers the build
     there is; of one that FAILED, tries again.
     Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND (also ARTIFACT_NOT_FOUND: the calibration),
-    FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), RESOURCE_EXHAUSTED (TENANT_STORE),
+    FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), RESOURCE_EXHAUSTED (TENANT_STORE,
+    STORE_QUOTA),
     UNAVAILABLE (REGISTRY_UNAVAILABLE).
     A build that failed is no error here: the answer says FAILED and why.
     """
@@ -265,7 +275,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request_id is given again, which answers the version it made.
         Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION), NOT_FOUND
         (ARTIFACT_NOT_FOUND), RESOURCE_EXHAUSTED (TENANT_STORE: the tenant that owns the name has no
-        room for the file), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
+        room for the file; STORE_QUOTA), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
         FAILED_PRECONDITION (SIGNATURE_REQUIRED) and INVALID_ARGUMENT (SIGNATURE_INVALID). A failed
         import is no error here: the answer's version says FAILED and why.
         """
@@ -295,9 +305,13 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.DeleteModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.DeleteModelResponse, _abc.Awaitable[_model_pb2.DeleteModelResponse]]:
-        """Forgets a model, or one version of it, and releases its replicas behind their last
-        tickets. Does not block for that. Repeat: NOT_FOUND.
-        Errors: NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        """Forgets a model, or one version of it, with its builds, and releases its replicas behind their
+        last tickets. Does not block for that. Repeat: NOT_FOUND.
+        Refused while something refers to a version: an alias (a rollout is one), a schedule, or a pin.
+        With force it is unpinned and taken out of schedules first, and a schedule that is left without
+        any model goes; an alias is never left without its version.
+        Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_OPTION: a build that serves its version),
+        FAILED_PRECONDITION (MODEL_REFERENCED: says by what), UNAVAILABLE (REGISTRY_UNAVAILABLE).
         """
 
     @_abc_1.abstractmethod
@@ -371,7 +385,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         none and is READY at once. With wait, blocks as RegisterModel does. Repeat: answers the build
         there is; of one that FAILED, tries again.
         Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND (also ARTIFACT_NOT_FOUND: the calibration),
-        FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), RESOURCE_EXHAUSTED (TENANT_STORE),
+        FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), RESOURCE_EXHAUSTED (TENANT_STORE,
+        STORE_QUOTA),
         UNAVAILABLE (REGISTRY_UNAVAILABLE).
         A build that failed is no error here: the answer says FAILED and why.
         """

@@ -55,6 +55,14 @@ ROUTES = (
         body="", body_may_lack=True, errors=(404, 409),
     ),
     Route(
+        verb="PUT", path=f"{MODEL}/gate", rpc="RuleService/SetGate",
+        body="gate", answer="rule", errors=(404,),
+    ),
+    Route(
+        verb="DELETE", path=f"{MODEL}/gate", rpc="RuleService/SetGate",
+        name="ClearGate", answer="rule",
+    ),
+    Route(
         verb="POST", path=f"{MODEL}/promote", rpc="AliasService/PromoteModel",
         body="", answer="alias", errors=(404, 409),
     ),
@@ -62,7 +70,10 @@ ROUTES = (
         verb="GET", path=f"{MODEL}/explain", rpc="ExplainService/ExplainModel", errors=(404, 409),
     ),
     Route(verb="GET", path=MODEL, rpc="ModelService/GetModel", answer="model", errors=(404, 409)),
-    Route(verb="DELETE", path=MODEL, rpc="ModelService/DeleteModel", errors=(404, 409)),
+    Route(
+        verb="DELETE", path=MODEL, rpc="ModelService/DeleteModel", query=("force",),
+        errors=(404, 409),
+    ),
     Route(verb="GET", path="/v1/aliases", rpc="AliasService/ListAliases", query=("name_prefix",)),
     Route(
         verb="POST", path=f"{ALIAS}/rollback", rpc="AliasService/RollbackAlias",
@@ -87,6 +98,11 @@ ROUTES = (
     Route(
         verb="POST", path="/v1/store/sweep", rpc="ModelService/SweepStore",
         body="", body_may_lack=True, errors=(409,),
+    ),
+    Route(verb="GET", path="/v1/rules", rpc="RuleService/ListRules"),
+    Route(
+        verb="POST", path="/v1/store/rules", rpc="RuleService/SetStoreRule",
+        body="", answer="rule",
     ),
     Route(verb="GET", path="/v1/fleet", rpc="FleetService/GetFleet"),
     Route(verb="GET", path="/v1/workers", rpc="FleetService/ListWorkers"),

@@ -130,4 +130,5 @@ def _order(request: _Asked, context: CallContext) -> Order:
         within_in(request.within_s, DEFAULT_WITHIN_S),
         request.force,
         check_request_id(request.request_id),
+        ungated=not isinstance(request, aliases_pb2.RollbackAliasRequest) and request.ungated,
     )

@@ -53,13 +53,14 @@ class UnusedFile:
 
 
 def in_use(desired: Desired, workers: Iterable[WorkerInfo]) -> InUse:
-    """What versions name, and what workers hold."""
+    """What versions and gates name, and what workers hold."""
     artifacts, packs, importing = set[str](), set[str](), False
     for version in desired.versions.values():
         artifacts |= {version.artifact, version.given.calibration}
         served = (build.pack for build in version.given.served.values())
         packs |= {pack.digest for pack in (version.pack, *served) if pack is not None}
         importing = importing or version.state in PENDING
+    artifacts |= {rule.gate.data for rule in desired.rules.values() if rule.gate is not None}
     packs |= {replica.pack for worker in workers for replica in worker.replicas.values()}
     return InUse(frozenset(artifacts), frozenset(packs), importing)
 

@@ -22,6 +22,7 @@ from control_plane.store.redis.redis_keys import (
     LOG,
     META,
     NUMBERS,
+    RULES,
     SCHEDULES,
     TENANTS,
     VERSIONS,
@@ -31,6 +32,7 @@ from control_plane.store.redis.redis_stand import LENGTHS, lengths_of, lost_of
 from control_plane.store.redis.redis_store import RedisStore, a_mark
 from control_plane.store.redis.redis_transaction import Command, commands_of
 from control_plane.store.registry import StoreDamaged
+from control_plane.store.rules import rule_codec
 from control_plane.store.salvage import Remains, Salvage, lost_parts, salvaged
 from control_plane.store.transaction import Writes
 from control_plane.types.desired import Desired
@@ -76,6 +78,7 @@ HASHES: Mapping[str, tuple[str, Callable[[str], Any], Callable[[str], Any]]] = {
     "api_keys": (API_KEYS, str, codec.decode_api_key),
     "tenants": (TENANTS, str, codec.decode_tenant),
     "aliases": (ALIASES, codec.decode_alias_key, codec.decode_alias),
+    "rules": (RULES, str, rule_codec.decode_rule),
     "jobs": (IMPORTS, codec.decode_key, codec.decode_job),
 }
 
@@ -160,6 +163,7 @@ def _commands(salvage: Salvage, mark: str, epoch: int | None) -> list[Command]:
         dict(desired.api_keys),
         dict(desired.tenants),
         dict(desired.aliases),
+        dict(desired.rules),
         dict(salvage.jobs),
     )
     rewritten = {HASHES[part][0] for part in written}

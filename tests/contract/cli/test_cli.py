@@ -145,7 +145,7 @@ def test_detect_for_programs(pool: ScriptedPool, image: Path) -> None:
     [
         ("models", "list"), ("models", "show", "shapes"), ("models", "load", "shapes"),
         ("models", "unload", "shapes"), ("models", "delete", "shapes"), ("workers", "list"),
-        ("models", "sweep", "--dry-run"),
+        ("store", "gc", "--dry-run"),
         ("models", "residency", "shapes"), ("status",), ("models", "plan", "shapes"),
         ("explain", "model", "shapes"), ("explain", "request", "r1"),
         ("schedules", "list"),
@@ -167,14 +167,14 @@ def test_every_command_speaks_both_ways(pool: ScriptedPool, command: tuple[str, 
 
 
 def test_a_sweep_tells_what_went_and_what_is_kept(pool: ScriptedPool) -> None:
-    shown = yolopool(pool, "models", "sweep").stdout
+    shown = yolopool(pool, "store", "gc").stdout
     assert not pool.script.last("SweepStore").HasField("grace_s")
     for words in ("pack", "2.0 KiB", "removed", "kept for 30 s more"):
         assert words in shown
-    assert "may be removed" in yolopool(pool, "models", "sweep", "--dry-run").stdout
-    assert yolopool(pool, "models", "sweep", "--grace", "0").returncode == 0
+    assert "may be removed" in yolopool(pool, "store", "gc", "--dry-run").stdout
+    assert yolopool(pool, "store", "gc", "--grace", "0").returncode == 0
     assert pool.script.last("SweepStore").grace_s == 0
-    assert yolopool(pool, "models", "sweep", "--grace", "-1").returncode != 0
+    assert yolopool(pool, "store", "gc", "--grace", "-1").returncode != 0
 
 
 def test_a_residency_keeps_what_is_not_said(pool: ScriptedPool) -> None:

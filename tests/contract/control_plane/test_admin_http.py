@@ -261,7 +261,7 @@ async def test_a_follower_passes_calls_on_to_the_leader(rig: Rig, tmp_path: Path
             assert rig.plane.view.desired.wants.keys() == follower.plane.view.desired.wants.keys()
             problem(await http.post("/v1/models/no/load"), 404, "MODEL_NOT_FOUND")
             assert fits(await http.get("/v1/models/a/explain"), 200)["wants"]
-            fits(await http.delete("/v1/models/a"), 200)
+            fits(await http.delete("/v1/models/a?force=true"), 200)
             assert not rig.plane.view.catalogue.models
 
 

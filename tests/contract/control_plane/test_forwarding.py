@@ -42,7 +42,9 @@ async def test_admin_calls_are_served_by_the_leader(leader: Rig, follower: Rig) 
     shown = await follower.models.GetModel(model_pb2.GetModelRequest(model="b"), timeout=5)
     assert "LEDGER_FULL" in shown.model.versions[0].waiting_reason
     assert follower.plane.view.waits == {}
-    await follower.models.DeleteModel(model_pb2.DeleteModelRequest(model="b"), timeout=5)
+    await follower.models.DeleteModel(
+        model_pb2.DeleteModelRequest(model="b", force=True), timeout=5
+    )
     assert isinstance(await refused(follower.load("b")), errors.ModelNotFound)
 
 

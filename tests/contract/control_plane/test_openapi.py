@@ -29,6 +29,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from control_plane.types.access.api_key import ApiKey, Joining, Role, SecretHash
+from tests.contract.control_plane.test_gates import a_zip
 from tests.contract.control_plane_rig import Rig
 from tests.matrix import SEED, is_full
 from yolopool.tls import authority, signing
@@ -80,6 +81,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             await rig.ready(MODEL, CHANGED)
             await rig.register(CHANGED, CHANGED.encode())  # once more: it has two versions
             await rig.load(MODEL)
+            await rig.upload(IMAGES)
             started.set_result(f"http://{rig.addresses.http}")
             await end.wait()
 
@@ -107,6 +109,8 @@ def operations(document: dict[str, Any]) -> list[Any]:
 
 DATA = b"weights of its own"
 DIGEST = hashlib.sha256(DATA).hexdigest()
+IMAGES = a_zip({"a.jpg": b"1", "a.txt": "0 .5 .5 .2 .2"})
+IMAGES_DIGEST = hashlib.sha256(IMAGES).hexdigest()
 CHANGE = {"prepare": [{"model": MODEL}]}
 OF_MODEL, FORM = {"model": MODEL}, {"files": {"image": b"jpeg"}}
 OF_ALIAS = {"alias": f"{CHANGED}:stable"}
@@ -141,6 +145,10 @@ RIGHT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
         {**OF_MODEL, "device_kind": "cpu"}, {"json": {"variant": "torch/bf16"}},
     ),
     "DELETE /v1/models/{model}/variant/{device_kind}": ({**OF_MODEL, "device_kind": "cpu"}, {}),
+    "PUT /v1/models/{model}/gate": (OF_MODEL, {"json": {"data": IMAGES_DIGEST, "min_map50": 0.5}}),
+    "GET /v1/rules": ({}, {}),
+    "DELETE /v1/models/{model}/gate": (OF_MODEL, {}),
+    "POST /v1/store/rules": ({}, {"json": {"pattern": "more*", "keep_versions": 3}}),
     "POST /v1/models/{model}/bench": (OF_MODEL, {"json": {"sweep": {"batch_sizes": [1]}}}),
     "POST /v1/models/{model}/promote": (
         {"model": f"{CHANGED}@1"}, {"params": {"wait": "true"}, "json": {"alias": "stable"}},

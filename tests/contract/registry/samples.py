@@ -7,6 +7,7 @@ from control_plane.store.registry import Registry
 from control_plane.types.access.api_key import ApiKey, Role, SecretHash
 from control_plane.types.access.tenant import Tenant, TenantLimits
 from control_plane.types.desired import Want, WantSource
+from control_plane.types.policy import Gate, ModelRule, Validation
 from control_plane.types.rollout.alias import (
     Alias,
     AliasChange,
@@ -56,6 +57,10 @@ STABLE = Alias(
         AliasChange(5.0, "A_NEWER_WORD", "ann", "", (Target(1, 1000),), (Target(1, 1000),)),
     ),
 )
+
+
+RULE = ModelRule("pinned", Gate("e" * 64, 0.6, 0.8, 9.0), 3, 10**10)
+DID = Validation("e" * 64, 10.0, 40, 120, 0.9, 0.7)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,13 @@ from control_plane.types.desired import Desired, DesiredDelta, WantChanges, Want
 from control_plane.types.event import Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.lease import FencingToken
-from control_plane.types.policy import BatchingConfig, Placement, Residency, ResidencyMode
+from control_plane.types.policy import (
+    BatchingConfig,
+    ModelRule,
+    Placement,
+    Residency,
+    ResidencyMode,
+)
 from control_plane.types.rollout.alias import Alias, AliasKey, Target
 from control_plane.types.version import (
     ModelVersion,
@@ -26,10 +32,12 @@ from control_plane.types.version import (
 )
 from tests.contract.registry.samples import (
     DAILY,
+    DID,
     IMPORTED,
     ISSUED,
     NORTH,
     PACK,
+    RULE,
     SETTINGS,
     Case,
     a_want,
@@ -89,6 +97,7 @@ async def fill(registry: Registry) -> FencingToken:
     await registry.put_api_key(ISSUED)
     await registry.put_tenant(NORTH)
     await registry.put_alias(LIVE, 0)
+    await registry.change_rule("pinned", lambda _: RULE)
     token = await registry.take_lease("one", HOUR_S, None)
     assert token is not None
     return token
@@ -106,6 +115,7 @@ class Names:
     api_keys: frozenset[str] = frozenset()
     tenants: frozenset[str] = frozenset()
     aliases: frozenset[AliasKey] = frozenset()
+    rules: frozenset[str] = frozenset()
 
 
 NOTHING = Names()
@@ -152,7 +162,7 @@ NEW = Names(frozenset({VersionKey("wanted", 2)}), numbers=frozenset({"wanted"}))
 SEEN = ("wanted", "a" * 64, SETTINGS, "")
 EVENT = Event(EventKind.TAKEOVER, 0.5, message="decides now")
 PACK_KEY = FootprintKey("d" * 64, "torch/fp32", "cpu")
-LIVE = Alias("pinned", "live", (Target(1, 1000),), 600.0, 5.0)
+LIVE = Alias(FAILED.model, "live", (Target(1, 1000),), 600.0, 5.0)
 ITS = frozenset({LIVE.key})
 OTHER_DAY = replace(DAILY, cron="0 7 * * *")
 
@@ -224,11 +234,19 @@ STEPS = (
     step("drop_tenant", "there", "north", names=Names(tenants=frozenset({"north"}))),
     step("drop_tenant", "absent", "south"),
     step("put_alias", "new", replace(LIVE, name="next"), 0,
-         names=Names(aliases=frozenset({AliasKey("pinned", "next")}))),
+         names=Names(aliases=frozenset({AliasKey(FAILED.model, "next")}))),
     step("put_alias", "with wants, fenced", replace(LIVE, keep_s=5.0), 1,
          WantChanges((a_want(WAITING),), (WANTED,), (WANTED,)), token=True,
          names=Names(version(WANTED).versions, want(WAITING, WANTED).wants, aliases=ITS)),
     step("drop_alias", "there", LIVE.key, 1, names=Names(aliases=ITS)),
+    step("change_rule", "new", "team/*", lambda rule: replace(rule, keep_versions=2),
+         names=Names(rules=frozenset({"team/*"}))),
+    step("change_rule", "the same", "pinned", lambda rule: rule),
+    step("change_rule", "nothing left", "pinned", lambda rule: ModelRule(rule.pattern),
+         names=Names(rules=frozenset({"pinned"}))),
+    step("change_rule", "nothing new", "other", lambda rule: rule),
+    step("note_validation", "new, fenced", PINNED, DID, token=True, names=version(PINNED)),
+    step("note_validation", "absent", ABSENT, DID),
     step("drop_api_key", "there", "k1", names=KEY),
     step("drop_api_key", "absent", "k9"),
     step("change_api_key", "absent", "k9", lambda key: replace(key, label="other")),

@@ -3,20 +3,29 @@
 import asyncio
 import json
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
 from control_plane.store import codec
 from control_plane.store.redis.redis_registry import RedisRegistry
 from control_plane.store.registry import LOG_KEPT, Registry, StoreEmptied
+from control_plane.store.rules import rule_codec
 from control_plane.store.transaction import ImportJob, Transaction
+from control_plane.store.write_verbs import WriteVerbs
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Want, WantChanges, WantSource
 from control_plane.types.event import EVENTS_KEPT, Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.lease import FencingToken, Leader
-from control_plane.types.policy import BatchingConfig, Placement, Residency, ResidencyMode
-from control_plane.types.rollout.alias import Alias, Target
+from control_plane.types.policy import (
+    BatchingConfig,
+    ModelRule,
+    Placement,
+    Residency,
+    ResidencyMode,
+)
+from control_plane.types.rollout.alias import Alias, AliasKey, Target
 from control_plane.types.schedule import Changeover, Preparation, Schedule
 from control_plane.types.version import (
     Drift,
@@ -30,17 +39,25 @@ from control_plane.types.version import (
 from control_plane.types.worker import Ledger, LoadReport, Replica, WorkerInfo, WorkerState
 from tests.contract.registry.samples import (
     DAILY,
+    DID,
     IMPORTED,
     ISSUED,
     NORTH,
     PACK,
+    RULE,
     SETTINGS,
     STABLE,
     Case,
     a_want,
     register,
 )
-from yolopool.errors import AliasChanged, ImportNotYours, StaleToken, VersionNotFound
+from yolopool.errors import (
+    AliasChanged,
+    ImportNotYours,
+    ModelReferenced,
+    StaleToken,
+    VersionNotFound,
+)
 from yolopool.names import build_name
 from yolopool.vocabulary import HeadMode, Priority, ReplicaState
 
@@ -417,6 +434,50 @@ async def test_tenants_are_kept_as_they_were_set(case: Case) -> None:
     assert (await seen.desired()).tenants == {}
 
 
+async def test_a_rule_is_changed_in_place_and_goes_when_it_says_nothing(case: Case) -> None:
+    registry, seen = case.registry, case.other
+    empty = ModelRule("pinned")
+    assert await registry.change_rule("pinned", lambda rule: rule) == empty
+    assert await registry.change_rule("pinned", lambda _: RULE) == RULE
+    assert (await seen.desired()).rules == {"pinned": RULE}
+    kept = await seen.change_rule("pinned", lambda rule: replace(rule, keep_versions=9))
+    assert kept == replace(RULE, keep_versions=9)
+    both = await asyncio.gather(
+        registry.change_rule("pinned", lambda rule: replace(rule, store_bytes=7)),
+        seen.change_rule("pinned", lambda rule: replace(rule, gate=None)),
+    )
+    assert ModelRule("pinned", None, 9, 7) in both
+    assert await registry.change_rule("pinned", lambda _: empty) == empty
+    assert (await seen.desired()).rules == {}
+
+
+async def test_how_a_version_did_stays_with_it(case: Case) -> None:
+    registry, seen = case.registry, case.other
+    key = await register(registry)
+    noted = await registry.note_validation(key, DID)
+    assert noted is not None
+    assert noted.validation == DID
+    assert (await seen.desired()).versions[key] == noted
+    assert await registry.note_validation(VersionKey("none", 1), DID) is None
+    token = await registry.take_lease("one", 5.0, None)
+    assert token is not None
+    stale = FencingToken(token.epoch, token.counter - 1)
+    with pytest.raises(StaleToken):
+        await registry.note_validation(key, replace(DID, map50=0.1), stale)
+
+
+async def test_a_version_that_an_alias_needs_is_not_deleted(case: Case) -> None:
+    registry = case.registry
+    one, two = await register(registry), await register(registry)
+    await registry.put_alias(Alias(one.model, "stable", (Target(1, 1000),), 600.0, 1.0), 0)
+    with pytest.raises(ModelReferenced, match="shapes:stable"):
+        await registry.delete([two, one])
+    assert set((await case.other.desired()).versions) == {one, two}
+    assert await registry.delete([two]) == (two,)
+    await registry.drop_alias(AliasKey(one.model, "stable"), 1)
+    assert await registry.delete([one]) == (one,)
+
+
 async def test_an_alias_is_changed_by_whoever_saw_it_last(case: Case) -> None:
     registry, seen = case.registry, case.other
     key = await register(registry)
@@ -449,8 +510,8 @@ async def test_an_alias_names_only_versions_that_are_there(case: Case) -> None:
         await registry.put_alias(lost, 0, WantChanges((a_want(key),)))
     assert not (await case.other.desired()).wants  # all or nothing
     held = await registry.put_alias(replace(lost, targets=(Target(key.number, 1000),)), 0)
-    await registry.delete([key])
-    # What it named before may be gone: it can still be moved away, and deleted.
+    # An earlier release deletes what an alias names: it can still be moved away, and deleted.
+    await cast("WriteVerbs", registry).write(lambda tx: tx.drop_version(key))
     assert (await registry.put_alias(replace(held, keep_s=1.0), 1)).revision == 2
 
 
@@ -472,6 +533,15 @@ def test_what_a_newer_release_wrote_of_an_alias_is_read_and_kept() -> None:
     text = json.dumps(raw)
     assert codec.decode_alias(text) == STABLE
     assert json.loads(codec.keeping(Alias, codec.encode_alias(STABLE), text))["colour"] == "blue"
+
+
+def test_what_a_newer_release_wrote_of_a_rule_is_read_and_kept() -> None:
+    raw = json.loads(rule_codec.encode_rule(RULE))
+    raw["colour"] = raw["gate"]["colour"] = "blue"
+    text = json.dumps(raw)
+    assert rule_codec.decode_rule(text) == RULE
+    kept = json.loads(codec.keeping(ModelRule, rule_codec.encode_rule(RULE), text))
+    assert kept["colour"] == "blue"
 
 
 def test_what_a_newer_release_wrote_of_a_tenant_is_read() -> None:
@@ -682,6 +752,7 @@ async def test_an_emptied_store_is_written_to_by_nobody(case: Case) -> None:
         case.registry.drop_api_key("k1"),
         case.registry.put_tenant(NORTH),
         case.registry.drop_tenant("north"),
+        case.registry.change_rule("a", lambda rule: rule),
         case.registry.claim_import("i1", 1.0, 1.0),
         register(case.registry),
         anext(case.registry.changes()),

@@ -39,6 +39,9 @@ Why = Annotated[str, typer.Option("--why", help="For the history.")]
 Force = Annotated[
     bool, typer.Option("--force", help="Move at once, loaded or not: requests wait for the load.")
 ]
+Ungated = Annotated[
+    bool, typer.Option("--ungated", help="Though it fails, or waits for, the model's gate.")
+]
 Wait = Annotated[bool, typer.Option(help="Wait until it has moved.")]
 
 
@@ -55,6 +58,7 @@ def promote(
     within: Within = None,
     why: Why = "",
     force: Force = False,
+    ungated: Ungated = False,
     wait: Wait = True,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
@@ -71,6 +75,7 @@ def promote(
             keep_s=span(keep) if keep is not None else None,
             within_s=span(within) if within is not None else 0.0,
             force=force,
+            ungated=ungated,
             why=why,
             wait=wait,
         )
@@ -113,6 +118,7 @@ def set_(
     within: Within = None,
     why: Why = "",
     force: Force = False,
+    ungated: Ungated = False,
     wait: Wait = True,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
@@ -132,6 +138,7 @@ def set_(
             keep_s=span(keep) if keep is not None else None,
             within_s=span(within) if within is not None else 0.0,
             force=force,
+            ungated=ungated,
             why=why,
             wait=wait,
         )

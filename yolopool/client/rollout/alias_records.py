@@ -90,6 +90,7 @@ def set_alias(
     expected_revision: int | None = None,
     within_s: float = 0.0,
     force: bool = False,
+    ungated: bool = False,
     why: str = "",
     wait: bool = True,
     timeout_s: float = SWITCH_TIMEOUT_S,
@@ -101,7 +102,8 @@ def set_alias(
     that it means now; with `force` it moves at once. Those that it leaves stay loaded for `keep_s`
     (600 of a new alias). `expected_revision`: the one that you looked at; another raises
     AliasChanged. With wait, returns when it has moved; SwitchAbandoned says why it did not, at the
-    latest after `within_s` (0: 600).
+    latest after `within_s` (0: 600). A version that the model's gate does not let through raises
+    ValidationFailed or ValidationPending, unless it is `ungated`.
     """
     weights = {targets: 1000} if isinstance(targets, int) else targets
     request = aliases_pb2.SetAliasRequest(
@@ -112,6 +114,7 @@ def set_alias(
         ],
         keep_s=keep_s,
         expected_revision=expected_revision,
+        ungated=ungated,
         **_order(within_s, force, why, wait),
     )
     return Call("aliases", "SetAlias", request, timeout_s, _of)
@@ -125,6 +128,7 @@ def promote(
     keep_s: float | None = None,
     within_s: float = 0.0,
     force: bool = False,
+    ungated: bool = False,
     why: str = "",
     wait: bool = True,
     timeout_s: float = SWITCH_TIMEOUT_S,
@@ -138,6 +142,7 @@ def promote(
         alias=to,
         expected_version=expected_version,
         keep_s=keep_s,
+        ungated=ungated,
         **_order(within_s, force, why, wait),
     )
     return Call("aliases", "PromoteModel", request, timeout_s, _of)

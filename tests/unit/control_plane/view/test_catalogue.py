@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from control_plane.types.policy import Gate, ModelRule, Validation
 from control_plane.types.rollout.alias import Alias, Target
-from control_plane.types.version import VersionState
+from control_plane.types.version import ModelVersion, VersionState
 from control_plane.view.catalogue import Catalogue
 from tests.unit.control_plane.fleets import key, version
 from yolopool import errors
@@ -108,3 +109,35 @@ def test_names_are_those_of_models_and_not_of_their_builds() -> None:
         models.put(replace(version("x"), key=key(name, 1)))
     assert models.names() == ["a", "b", "team/shapes"]
     assert models.count() == 3
+
+
+def gated(number: int, map50_95: float | None, created: float = 10.0) -> ModelVersion:
+    found = Validation("zip", 1.0, map50_95=map50_95) if map50_95 is not None else None
+    made = replace(version("a"), key=key("a", number), created_unix_s=created)
+    return replace(made, validation=found)
+
+
+@pytest.mark.parametrize(
+    ("versions", "means"),
+    [
+        ([gated(1, 0.9), gated(2, 0.9)], 2),
+        ([gated(1, 0.9), gated(2, 0.1)], 1),
+        ([gated(1, 0.9), gated(2, None)], 1),
+        # From before the gate: it serves until somebody knows better.
+        ([gated(1, 0.9, 1.0), gated(2, None, 1.0)], 2),
+        ([gated(1, None, 1.0), gated(2, 0.1), gated(3, None)], 1),
+        # A gate takes no model out of service.
+        ([gated(1, 0.1), gated(2, 0.2)], 2),
+        ([gated(1, None), gated(2, None)], 2),
+    ],
+)
+def test_a_bare_name_means_the_newest_that_its_gate_does_not_hold_back(
+    versions: list[ModelVersion], means: int
+) -> None:
+    rules = {"a": ModelRule("a", Gate("zip", 0.5, since_unix_s=5.0))}
+    models = Catalogue(versions, rules=rules)
+    assert models.ready(parse_ref("a")).key.number == means
+    assert models.ready(parse_ref(f"a@{versions[-1].key.number}")) == versions[-1]
+    del rules["a"]
+    models.regard("a")
+    assert models.ready(parse_ref("a")).key.number == len(versions)

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from yolopool.client.detections import Classification, Detections
-from yolopool.client.model_records import Drift
+from yolopool.client.model_records import Drift, ModelVersion
 from yolopool.errors import InvalidOption
 from yolopool.evaluation import build_comparison, drift
 from yolopool.evaluation.drift import Bound
@@ -124,12 +125,16 @@ def _mask(pixels: np.ndarray) -> Any:
 
 
 def test_labels_are_checked_before_anything_runs(tmp_path: Path) -> None:
-    image = tmp_path / "a.png"
-    label = tmp_path / "a.txt"
+    image, label = tmp_path / "a.png", tmp_path / "a.txt"
+    image.write_bytes(b"not looked at")
     label.write_text("1 0.5 0.5 0.2 0.4\n\n")
-    (rows,) = build_comparison.read_labels(tmp_path, [image], 2)
-    assert rows.tolist() == [[1, 0.5, 0.5, 0.2, 0.4]]
+    version = cast(
+        "ModelVersion", SimpleNamespace(name="a@1", task="detect", class_names=("a", "b"))
+    )
+    (truths,) = build_comparison.read_labels(tmp_path, [image], version)
+    assert truths.classes.tolist() == [1]
+    assert truths.boxes((10, 10)).tolist() == [[4, 3, 6, 7]]
     for wrong in ("2 0.5 0.5 0.2 0.4", "0 0.5 0.5 0.2", "0 0.5 0.5 nan 0.1", "cat 1 1 1 1", ""):
         label.write_text(wrong)
         with pytest.raises(InvalidOption):
-            build_comparison.read_labels(tmp_path, [image], 2)
+            build_comparison.read_labels(tmp_path, [image], version)

@@ -1,0 +1,1 @@
+"""`yolopool models evaluate` and `gate`, and `yolopool store`."""
