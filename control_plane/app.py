@@ -90,6 +90,8 @@ class ControlPlane:
         self._registry = registry
         self._clock = clock
         self.view = view = View(clock, signers=settings.signers())
+        if settings.watch_before_serving_s:
+            view.preparing = "the newest files of its watches are not imported yet"
         self._metrics = Metrics()
         self._certificates = settings.certificates()
         self._worker_client = WorkerClient(self._certificates)
@@ -207,6 +209,7 @@ class ControlPlane:
                 snapshot=self._projected,
                 calls=self._calls,
                 is_leader=self._is_leader,
+                another_leads=lambda: bool(self._leader_client.leader()),
                 budget=self._budget,
             )
         )
@@ -303,9 +306,13 @@ class ControlPlane:
             await self.view.waiters.after(self.view.waiters.changes, LOAD_TICK_S)
         await self._election.expect_workers()
         await self._guard.open()
-        await self._server.set_serving(True)
-        log.info("serving", models=len(self.view.catalogue.models))
-        await self._reconciler.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reconciler.run())
+            if self.view.preparing:
+                await self._services.intake.newest(self._settings.watch_before_serving_s)
+                self.view.preparing = ""
+            await self._server.set_serving(True)
+            log.info("serving", models=len(self.view.catalogue.models))
 
     def _spawn_all(self) -> None:
         """Background tasks; HTTP first, since `stop` waits for it."""
@@ -322,6 +329,7 @@ class ControlPlane:
         self._spawn(self._sweeper.run(), "sweeper")
         self._spawn(self._quarantine.follow(), "quarantine")
         self._spawn(self._services.quotas.run(), "quotas")
+        self._spawn(self._services.intake.run(), "intake")
         if self._certificates is not None:
             self._spawn(follow(self._certificates, self._renewed), "certificates")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from control_plane.store.registry import Registry
+from control_plane.store.sources.source_verbs import SourceRecords
 from control_plane.tenants.exchange import days_until
 from control_plane.types.access.tenant import Owners
 from control_plane.types.access.usage import DAYS_KEPT
@@ -36,6 +37,7 @@ class Belongings:
     keys: tuple[str, ...]
     versions: tuple[VersionKey, ...]
     schedules: Mapping[str, Changeover | None]
+    watches: tuple[str, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -66,6 +68,7 @@ def belongings(desired: Desired, tenant: str) -> Belongings:
             for name, change in changes.items()
             if change != desired.schedules[name].change
         },
+        tuple(sorted(name for name, one in desired.watches.items() if is_own(one.model))),
     )
 
 
@@ -123,6 +126,8 @@ class Deletion:
                 await self._registry.delete_schedule(name)
             else:
                 await self._registry.put_schedule(replace(schedule, change=change))
+        for name in found.watches:  # before the models, which they would make again
+            await SourceRecords(self._registry).drop_watch(name)
         await self._refresh()
         await self._delete_models(found.models, by)
         usage_days = await self._registry.accounts.drop_usage(tenant, days)

@@ -29,6 +29,7 @@ from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.client.streams.awaited import AsyncFrameStream, Frames
 from yolopool.client.streams.frames import FrameResult, messages_of
+from yolopool.client.sources import fetched, watch_records
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
 from yolopool.errors import ForkedProcess
 from yolopool.forks import forks
@@ -191,6 +192,7 @@ class AsyncClient:
             )
         )
 
+    register_uri = _flow(fetched.register_uri)
     upload = _flow(uploads.upload)
     build = _flow(uploads.build)
 
@@ -227,6 +229,9 @@ class AsyncClient:
     create_join_token = _call(joined_processes.create_join_token)
     certificates = _call(joined_processes.certificates)
     revoke_certificate = _call(joined_processes.revoke_certificate)
+    set_watch = _call(watch_records.set_watch)
+    watches = _call(watch_records.watches)
+    delete_watch = _call(watch_records.delete_watch)
     set_tenant = _call(tenant_records.set_tenant)
     list_tenants = _call(tenant_records.list_tenants)
     usage = _call(tenant_records.usage)

@@ -131,7 +131,8 @@ class ModelVersion:
     version has a rectangle. `served` is the build
     that serves it, by kind of device; `builds` are all its builds. If it is a build itself,
     `build_of` names its version. `training` is what the file says about its training; `metadata`
-    are the texts it was registered with, in answers of `model` alone.
+    are the texts it was registered with, in answers of `model` alone. `uri`: where the pool fetched
+    its file, if nobody uploaded it.
     """
 
     name: str
@@ -178,6 +179,8 @@ class ModelVersion:
     metadata: Mapping[str, str] = field(default_factory=dict)
     signer: str = ""
     signed_comment: str = ""
+    uri: str = ""
+    profile: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +346,8 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         metadata=dict(sorted(message.metadata.items())),
         signer=message.signer,
         signed_comment=message.signed_comment,
+        uri=message.uri,
+        profile=message.profile,
     )
 
 
