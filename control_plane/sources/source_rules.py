@@ -24,6 +24,7 @@ Network = IPv4Network | IPv6Network
 
 # IPv4 in IPv6, as translators have it: the address behind counts.
 _NAT64 = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
+_GLOBAL_UNICAST = ip_network("2000::/3")
 # Not global, whatever a version of Python says.
 _NEVER_GLOBAL = tuple(
     ip_network(text)
@@ -106,7 +107,8 @@ def _is_public(address: Address) -> bool:
         # Of those that hold an IPv4 address the one behind decides too; tunnels are never reached.
         holds = address.ipv4_mapped is not None or any(address in one for one in _NAT64)
         is_tunnel = address.teredo is not None or address.sixtofour is not None
-        return holds or (address.is_global and not is_special and not is_tunnel)
+        is_unicast = address in _GLOBAL_UNICAST
+        return holds or (is_unicast and address.is_global and not is_special and not is_tunnel)
     never = any(address in network for network in _NEVER_GLOBAL)
     return address.is_global and not is_special and not never
 

@@ -79,6 +79,6 @@ def test_what_is_allowed_passes() -> None:
 
 def test_a_profile_is_of_s3_and_allowed_by_name() -> None:
     one = rules(profiles=frozenset({"minio"}))
-    for text, profile in (("s3://b/a.pt", "admin"), ("https://h/a.pt", "minio")):
+    for text, profile in (("s3://bucket/a.pt", "admin"), ("https://h/a.pt", "minio")):
         with pytest.raises(SourceRefused):
             one.check(parse(text), profile)
