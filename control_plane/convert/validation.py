@@ -18,6 +18,7 @@ from yolopool.vocabulary import (
     MAX_DETECTIONS,
     MAX_METADATA_BYTES,
     MAX_METADATA_TEXTS,
+    MAX_STICKY_KEY_CHARS,
     VARIANTS,
 )
 
@@ -55,6 +56,12 @@ def check_request_id(request_id: str) -> str:
     if request_id and not REQUEST_ID.fullmatch(request_id):
         raise InvalidOption("request_id is at most 128 characters of A-Z a-z 0-9 . _ : / -")
     return request_id
+
+
+def check_sticky_key(sticky_key: str) -> str:
+    if len(sticky_key) > MAX_STICKY_KEY_CHARS:
+        raise InvalidOption(f"sticky_key has at most {MAX_STICKY_KEY_CHARS} characters")
+    return sticky_key
 
 
 def infer_request(

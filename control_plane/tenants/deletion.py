@@ -15,6 +15,7 @@ from control_plane.tenants.exchange import days_until
 from control_plane.types.access.tenant import Owners
 from control_plane.types.access.usage import DAYS_KEPT
 from control_plane.types.desired import Desired
+from control_plane.types.rollout.alias import AliasKey
 from control_plane.types.schedule import Changeover, Schedule
 from control_plane.types.version import VersionKey
 from control_plane.view.reflector import Refresh
@@ -37,6 +38,7 @@ class Belongings:
     keys: tuple[str, ...]
     versions: tuple[VersionKey, ...]
     schedules: Mapping[str, Changeover | None]
+    aliases: tuple[AliasKey, ...] = ()
     watches: tuple[str, ...] = ()
 
     @property
@@ -68,6 +70,7 @@ def belongings(desired: Desired, tenant: str) -> Belongings:
             for name, change in changes.items()
             if change != desired.schedules[name].change
         },
+        tuple(sorted(key for key in desired.aliases if is_own(key.model))),
         tuple(sorted(name for name, one in desired.watches.items() if is_own(one.model))),
     )
 
@@ -126,6 +129,10 @@ class Deletion:
                 await self._registry.delete_schedule(name)
             else:
                 await self._registry.put_schedule(replace(schedule, change=change))
+        for key in found.aliases:
+            alias = self._view.desired.aliases.get(key)
+            if alias is not None:
+                await self._registry.drop_alias(key, alias.revision)
         for name in found.watches:  # before the models, which they would make again
             await SourceRecords(self._registry).drop_watch(name)
         await self._refresh()

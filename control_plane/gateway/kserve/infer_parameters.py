@@ -12,6 +12,7 @@ from control_plane.gateway.kserve.image_tensors import NCHW, NHWC, RGB, Order
 from yolopool.errors import InvalidOption
 from yolopool.kserve import grpc_service_pb2 as kserve
 from yolopool.v1 import detection_pb2, types_pb2
+from yolopool.vocabulary import MAX_STICKY_KEY_CHARS
 
 # Spellings of those who have YOLO on Triton, beside the names of DetectOptions.
 ALSO = {"conf": "confidence", "max_det": "max_detections"}
@@ -20,10 +21,14 @@ _COUNTS = ("max_detections", "top_k", "image_size")
 _FLAGS = ("agnostic_nms", "accept_damaged")
 _CLASSES, _PRIORITY, _TIMEOUT = "classes", "priority", "timeout"
 _LAYOUT, _ORDER = "layout", "channel_order"
+_STICKY_KEY = "sticky_key"
 _ORDERS = {"RGB": RGB, "BGR": types_pb2.CHANNEL_ORDER_BGR}
 # What clients ask of the protocol itself: nothing here depends on it.
 _OF_PROTOCOL = frozenset({"triton_enable_empty_final_response"})
-NAMES = (*_FRACTIONS, *_COUNTS, *_FLAGS, _CLASSES, _PRIORITY, _TIMEOUT, _LAYOUT, _ORDER)
+NAMES = (
+    *(*_FRACTIONS, *_COUNTS, *_FLAGS, _CLASSES, _PRIORITY, _TIMEOUT, _LAYOUT, _ORDER),
+    _STICKY_KEY,
+)
 # 1 is the most urgent; 0 is what the server takes by default; all beyond the last are like it.
 PRIORITIES = (
     types_pb2.PRIORITY_UNSPECIFIED,
@@ -73,6 +78,18 @@ def parameters_of(given: Mapping[str, kserve.InferParameter]) -> Parameters:
             raise InvalidOption(f"parameter {name} has no value: give one or leave it out")
         read(found, name, getattr(parameter, which))
     return found
+
+
+def sticky_key_of(given: Mapping[str, kserve.InferParameter]) -> str:
+    """By which the version of a request is chosen, before the others are read; empty: none."""
+    return given[_STICKY_KEY].string_param if _STICKY_KEY in given else ""
+
+
+def _sticky_key(found: Parameters, name: str, value: Value) -> None:
+    if not isinstance(value, str) or len(value) > MAX_STICKY_KEY_CHARS:
+        raise InvalidOption(
+            f"{name} is {str(value)[:80]!r}: a text of {MAX_STICKY_KEY_CHARS} characters at most"
+        )
 
 
 def _fraction(found: Parameters, name: str, value: Value) -> None:
@@ -138,4 +155,5 @@ _READERS: Mapping[str, Callable[[Parameters, str, Value], None]] = {
     _TIMEOUT: _timeout,
     _LAYOUT: _layout,
     _ORDER: _order,
+    _STICKY_KEY: _sticky_key,
 }
