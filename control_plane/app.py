@@ -91,8 +91,6 @@ class ControlPlane:
         self._registry = registry
         self._clock = clock
         self.view = view = View(clock, signers=settings.signers())
-        if settings.watch_before_serving_s:
-            view.preparing = "the newest files of its watches are not imported yet"
         self._metrics = Metrics()
         self._certificates = settings.certificates()
         self._worker_client = WorkerClient(self._certificates)
@@ -312,9 +310,7 @@ class ControlPlane:
         await self._guard.open()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reconciler.run())
-            if self.view.preparing:
-                await self._services.intake.newest(self._settings.watch_before_serving_s)
-                self.view.preparing = ""
+            await self._services.intake.prepared()
             await self._server.set_serving(True)
             log.info("serving", models=len(self.view.catalogue.models))
 

@@ -130,9 +130,7 @@ class Fetcher:
                 furthest = max(furthest, progress.received_bytes)
                 await self._rest(version, error, progress, failures, until)
 
-    async def _attempt(
-        self, version: ModelVersion, source: Source, progress: Progress
-    ) -> Arrived:
+    async def _attempt(self, version: ModelVersion, source: Source, progress: Progress) -> Arrived:
         model = version.key.model
         reporting = asyncio.create_task(self._report(version, progress))
         try:

@@ -21,7 +21,7 @@ from yolopool.server.clock import Clock
 
 
 class Intake:
-    """`run` it; `sources` checks what callers name."""
+    """`run` it; it needs `sources`, which also check what callers name."""
 
     def __init__(
         self,
@@ -63,7 +63,16 @@ class Intake:
             another_leads,
             settings.watches(clock.unix()),
         )
-        self.newest = self._watcher.newest
+        self._view = view
+        self._patience_s = settings.watch_before_serving_s
+        if self._patience_s:
+            view.preparing = "the newest files of its watches are not imported yet"
+
+    async def prepared(self) -> None:
+        """Returns once this process may say that it is ready, as its settings have it."""
+        if self._view.preparing:
+            await self._watcher.newest(self._patience_s)
+            self._view.preparing = ""
 
     async def run(self) -> None:
         """Does not return."""

@@ -120,7 +120,9 @@ class Dependencies:
 
 
 class Services:
-    """`add_to` a server before it starts, and `close` when it stops. `quotas` and `intake` are to be run."""
+    """`add_to` a server before it starts, and `close` when it stops. `quotas` and `intake` are to
+    be run.
+    """
 
     def __init__(self, deps: Dependencies) -> None:
         settings, registry, view, clock = deps.settings, deps.registry, deps.view, deps.clock

@@ -23,9 +23,7 @@ def connection_to(
         plain.settimeout(STALL_S)
         secure = uri.scheme == HTTPS
         # The certificate must be of the name, not of the address.
-        connection.sock = (
-            context.wrap_socket(plain, server_hostname=uri.host) if secure else plain
-        )
+        connection.sock = context.wrap_socket(plain, server_hostname=uri.host) if secure else plain
     except BaseException:
         plain.close()
         raise
@@ -40,7 +38,7 @@ def _connected(uri: SourceUri, rules: SourceRules) -> socket:
         found = getaddrinfo(uri.host, uri.port, type=SOCK_STREAM)
     except (gaierror, UnicodeError) as error:
         raise SourceUnavailable(f"the name {uri.host} is not known: check it") from error
-    rules.check_addresses(uri.host, [ip_address(at[4][0].partition("%")[0]) for at in found])
+    rules.check_addresses(uri.host, [ip_address(str(at[4][0]).partition("%")[0]) for at in found])
     why = "no address"
     for family, kind, protocol, _, address in found:
         opened = socket(family, kind, protocol)

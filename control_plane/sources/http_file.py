@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from socket import SHUT_RDWR
+from socket import SHUT_RDWR, socket
 from urllib.parse import urljoin
 
 from control_plane.sources.guarded_connection import connection_to
@@ -135,9 +135,10 @@ class HttpFile:
         }
         try:
             connection = connection_to(uri, self._web.rules, self._web.context)
+            opened = connection.sock  # the connection lets go of it where the answer ends it
             try:
                 connection.request("GET", uri.path, headers=all_headers)
-                return _Answer(connection, connection.getresponse())
+                return _Answer(opened, connection, connection.getresponse())
             except BaseException:
                 connection.close()
                 raise
@@ -187,10 +188,13 @@ class HttpFile:
 
 class _Answer:
     def __init__(
-        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
+        self,
+        opened: socket,
+        connection: http.client.HTTPConnection,
+        response: http.client.HTTPResponse,
     ) -> None:
+        self._socket = opened
         self._connection = connection
-        self._socket = connection.sock
         self.response = response
         self.status = response.status
 

@@ -1,4 +1,4 @@
-"""Files of this machine, a mounted NAS included: read and listed in the folders that are allowed."""
+"""Files of this machine and its mounts, a NAS: read and listed in the folders that are allowed."""
 
 import os
 import stat
@@ -28,7 +28,7 @@ class LocalFile:
             handle = os.open(uri.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise failure(error, uri) from error
-        self._file = open(handle, "rb")  # noqa: SIM115 - closed by close
+        self._file = os.fdopen(handle, "rb")
         try:
             # Links may have led elsewhere: where the open file is counts.
             rules.check_path(_place(handle, uri.path))
@@ -95,7 +95,7 @@ def failure(error: OSError, uri: SourceUri) -> YolopoolError:
 
 def _place(handle: int, path: str) -> str:
     try:
-        return os.readlink(f"/proc/self/fd/{handle}")
+        return str(Path(f"/proc/self/fd/{handle}").readlink())
     except OSError:  # there is no /proc here
         return os.path.realpath(path)
 

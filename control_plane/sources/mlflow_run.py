@@ -5,6 +5,7 @@ is the control plane's own (MLFLOW_TRACKING_URI): its address needs no permissio
 """
 
 import base64
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -78,7 +79,9 @@ def _of_model(client: Any, uri: SourceUri) -> tuple[str, str, dict[str, str]]:
     else:
         name, _, word = uri.path.rpartition("/")
         if not name:
-            raise SourceInvalid("give models:/name/version, models:/name/stage or models:/name@alias")
+            raise SourceInvalid(
+                "give models:/name/version, models:/name/stage or models:/name@alias"
+            )
         version = _version(client, name, word)
     place = client.get_model_version_download_uri(name, version.version)
     if place.startswith(f"{RUNS}:/"):
@@ -147,11 +150,12 @@ def _proxied(tracker: str, place: str) -> str:
 
 def _own_web(web: Web, tracker: str) -> Web:
     """For the tracking server alone, wherever it is."""
-    from mlflow.tracking._model_registry.utils import get_default_host_creds
+    from mlflow.utils.credentials import get_default_host_creds
 
     host = (urlsplit(tracker).hostname or "").lower()
     own = SourceRules(frozenset((HTTP, HTTPS)), (host,), private_networks=_EVERYWHERE)
-    known, login = get_default_host_creds(tracker), ""
+    known: Any = get_default_host_creds(tracker)  # type: ignore[no-untyped-call]
+    login = ""
     if known.token:
         login = f"Bearer {known.token}"
     elif known.username and known.password:
@@ -167,6 +171,8 @@ def _tracker() -> str:
 
 
 def _client() -> Any:
+    # It would tell its makers of each use.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         from mlflow import MlflowClient
     except ImportError as error:

@@ -121,8 +121,7 @@ class ObjectFile:
 
 
 def failure(error: Exception, uri: SourceUri) -> YolopoolError:
-    """The error for callers. What the library says is not quoted: it may name keys and addresses.
-    """
+    """The error for callers. What the library says is not quoted: it may name keys and hosts."""
     place, kind = shown(uri.text), type(error).__name__
     if isinstance(error, FileNotFoundError):
         return SourceNotFound(f"{place} does not exist: check bucket and key")
@@ -139,7 +138,7 @@ def failure(error: Exception, uri: SourceUri) -> YolopoolError:
 
 def _client(profile: str) -> Any:
     try:
-        import s3fs  # noqa: F401 - fsspec imports it by name
+        import s3fs  # type: ignore[import-untyped] # noqa: F401 - fsspec imports it by name
     except ImportError as error:
         raise ExtraMissing(
             "s3:// needs s3fs on the control planes: pip install 'yolopool[s3]'"

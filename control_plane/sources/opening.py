@@ -25,9 +25,7 @@ class Sources:
     `scratch`: a folder for what a library fetches by itself, at most `max_bytes` of it.
     """
 
-    def __init__(
-        self, rules: SourceRules, logins: Logins, scratch: Path, max_bytes: int
-    ) -> None:
+    def __init__(self, rules: SourceRules, logins: Logins, scratch: Path, max_bytes: int) -> None:
         self.rules = rules
         self._web = Web(rules, logins, ssl.create_default_context())
         self._objects = ObjectStores()

@@ -18,6 +18,7 @@ SCHEMES = frozenset((FILE, S3, WANDB)) | WEB | MLFLOW
 MAX_CHARS = 2000
 
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 _HOST = re.compile(r"[a-z0-9._:%-]{1,253}")
 # Words in names of query parameters whose value is a secret, as presigned addresses have them.
@@ -62,22 +63,9 @@ def shown(text: str) -> str:
 
 def parse(text: str) -> SourceUri:
     """Takes a URI, or the absolute path of a file, apart. Raises SourceInvalid."""
-    if not text or len(text) > MAX_CHARS:
-        raise SourceInvalid(f"a URI has 1 to {MAX_CHARS} characters, this one {len(text)}")
-    if _FORBIDDEN.search(text):
-        raise SourceInvalid("a URI has no spaces, backslashes or control characters: encode them")
     if text.startswith("/"):
         return _file(text, text)
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        raise SourceInvalid("this is no URI: its host or port can't be read") from None
-    if parts.scheme not in SCHEMES:
-        raise SourceInvalid(
-            f"the scheme {parts.scheme[:20]!r} is not known: give one of "
-            f"{', '.join(sorted(SCHEMES))}"
-        )
+    parts, port = _split(text)
     _check_secrets(parts)
     if parts.scheme in WEB:
         return _web(text, parts, port)
@@ -90,6 +78,25 @@ def parse(text: str) -> SourceUri:
             raise SourceInvalid("file:// names a path of the control plane's machine: file:///path")
         return _file(text, unquote(parts.path))
     return _of_tracker(text, parts)
+
+
+def _split(text: str) -> tuple[SplitResult, int | None]:
+    """The parts of a URI of a known scheme, and its port."""
+    if not text or len(text) > MAX_CHARS:
+        raise SourceInvalid(f"a URI has 1 to {MAX_CHARS} characters, this one {len(text)}")
+    if _FORBIDDEN.search(text):
+        raise SourceInvalid("a URI has no spaces, backslashes or control characters: encode them")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise SourceInvalid("this is no URI: its host or port can't be read") from None
+    if parts.scheme not in SCHEMES:
+        raise SourceInvalid(
+            f"the scheme {parts.scheme[:20]!r} is not known: give one of "
+            f"{', '.join(sorted(SCHEMES))}"
+        )
+    return parts, port
 
 
 def _check_secrets(parts: SplitResult) -> None:
@@ -111,7 +118,9 @@ def _check_secrets(parts: SplitResult) -> None:
 def _web(text: str, parts: SplitResult, port: int | None) -> SourceUri:
     host = (parts.hostname or "").rstrip(".")
     if not _HOST.fullmatch(host):
-        raise SourceInvalid(f"{parts.scheme}:// needs a host of ASCII letters: {parts.scheme}://h/f")
+        raise SourceInvalid(
+            f"{parts.scheme}:// needs a host of ASCII letters: {parts.scheme}://h/f"
+        )
     if not text.isascii():
         raise SourceInvalid("an address of the web is ASCII: percent-encode the rest")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -125,7 +134,8 @@ def _object(text: str, parts: SplitResult) -> SourceUri:
 
 
 def _file(text: str, path: str) -> SourceUri:
-    if not path.startswith("/") or ".." in path.split("/") or "\x00" in path:
+    is_whole = path.startswith("/") and len(path) <= MAX_CHARS and not _CONTROL.search(path)
+    if not is_whole or ".." in path.split("/"):
         raise SourceInvalid("a file is named by its whole path, without ..: file:///models/best.pt")
     return SourceUri(text, FILE, "", 0, path)
 

@@ -68,9 +68,7 @@ def _fetched(uri: SourceUri, folder: Path, max_bytes: int) -> tuple[Any, str, Pa
         path = the_model(below, uri.text)
     entry = artifact.get_entry(path)
     if entry.ref is not None:
-        raise SourceInvalid(
-            f"{uri.text} refers to a file elsewhere: register that by its own URI"
-        )
+        raise SourceInvalid(f"{uri.text} refers to a file elsewhere: register that by its own URI")
     if (entry.size or 0) > max_bytes:
         raise ArtifactTooLarge(
             f"{uri.text} has {entry.size} bytes, and at most {max_bytes} are taken: raise "

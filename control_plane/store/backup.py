@@ -150,7 +150,15 @@ def says_less(new: Desired, old: Desired) -> str:
         return f"the store went back from revision {old.revision} to {new.revision}"
     emptied = [
         name
-        for name in ("versions", "schedules", "numbers", "api_keys", "tenants", "aliases", "watches")
+        for name in (
+            "versions",
+            "schedules",
+            "numbers",
+            "api_keys",
+            "tenants",
+            "aliases",
+            "watches",
+        )
         if getattr(old, name) and not getattr(new, name)
     ]
     return f"all {', '.join(emptied)} are gone" if emptied else ""

@@ -28,9 +28,9 @@ from yolopool.client.media.video import FrameCalls, VideoOptions
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.client.rollout import alias_records
+from yolopool.client.sources import fetched, watch_records
 from yolopool.client.streams.awaited import AsyncFrameStream, Frames
 from yolopool.client.streams.frames import FrameResult, messages_of
-from yolopool.client.sources import fetched, watch_records
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
 from yolopool.errors import ForkedProcess
 from yolopool.forks import forks

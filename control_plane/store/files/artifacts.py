@@ -123,7 +123,9 @@ class FolderArtifacts:
         try:
             self.check_pack(digest)
             manifest = json.loads((folder / "manifest.json").read_bytes())
-            found = [hash_of(folder / name).hexdigest() for name in ("skeleton.json", "weights.bin")]
+            found = [
+                hash_of(folder / name).hexdigest() for name in ("skeleton.json", "weights.bin")
+            ]
             wanted = [manifest["architecture_key"], manifest["weights_sha256"]]
         except (
             OSError, ValueError, KeyError, TypeError, RecursionError, PackNotFound, PackInvalid,
@@ -244,7 +246,8 @@ class FolderArtifacts:
         if found != digest:
             path.unlink()
             raise DigestMismatch(
-                f"the bytes hash to {found} and not to {digest}: check the digest, or send the file again"
+                f"the bytes hash to {found} and not to {digest}: check the digest, or send the "
+                "file again"
             )
         path.rename(self._whole / digest)
         # Without this a power cut may undo the rename, and lose the artifact.

@@ -79,9 +79,7 @@ class SourceRecords:
         """The file of a version is in the store: it waits for an importer, or is READY with what
         was `imported` before. None: it is not being fetched any more.
         """
-        return await self._registry.write(
-            lambda tx: fetched(tx, key, artifact, given, imported)
-        )
+        return await self._registry.write(lambda tx: fetched(tx, key, artifact, given, imported))
 
     async def progressed(self, key: VersionKey, fraction: float, step: str) -> None:
         await self._registry.write(lambda tx: fetch_progressed(tx, key, fraction, step))

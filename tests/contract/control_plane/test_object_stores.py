@@ -28,7 +28,10 @@ server = pytest.importorskip("moto.server")
 FILE = os.urandom(2 * 1024 * 1024 + 5)
 KEY, SECRET = "AKIAYOLOPOOL", "not-to-be-told"
 FAILED, READY = model_pb2.VERSION_STATE_FAILED, model_pb2.VERSION_STATE_READY
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.matrix(sample=1, of="objects of S3"),
+]
 
 
 class Bucket:
@@ -49,7 +52,9 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
         host, port = one.get_host_and_port()
         url = f"http://{host}:{port}"
         folder = tmp_path_factory.mktemp("aws")
-        (folder / "config").write_text(f"[profile minio]\nendpoint_url = {url}\nregion = us-east-1\n")
+        (folder / "config").write_text(
+            f"[profile minio]\nendpoint_url = {url}\nregion = us-east-1\n"
+        )
         (folder / "credentials").write_text(
             f"[minio]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n"
         )
@@ -60,7 +65,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
             "AWS_SHARED_CREDENTIALS_FILE": str(folder / "credentials"),
         }.items():  # fmt: skip
             patch.setenv(name, value)
-        import boto3
+        import boto3  # type: ignore[import-untyped]
 
         client = boto3.client("s3")
         client.create_bucket(Bucket="models")
@@ -70,9 +75,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def rig(
-    tmp_path_factory: pytest.TempPathFactory, bucket: Bucket
-) -> AsyncIterator[Rig]:
+async def rig(tmp_path_factory: pytest.TempPathFactory, bucket: Bucket) -> AsyncIterator[Rig]:
     folder = tmp_path_factory.mktemp("pool")
     async with Rig(folder, source_profiles=["minio"], source_hosts=["models"]) as one:
         yield one
@@ -158,9 +161,7 @@ async def test_a_profile_that_does_not_exist_is_denied(bucket: Bucket, tmp_path:
         await asyncio.to_thread(sources.open, Source("s3://models/a.pt", "none"))
 
 
-async def test_new_objects_under_a_watched_prefix_become_versions(
-    rig: Rig, bucket: Bucket
-) -> None:
+async def test_new_objects_under_a_watched_prefix_become_versions(rig: Rig, bucket: Bucket) -> None:
     async with grpc.aio.insecure_channel(rig.addresses.grpc) as channel:
         watches: Any = watches_pb2_grpc.WatchServiceStub(channel)
         bucket.put("ota/one.pt", b"one")

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from control_plane.sources import mlflow_run
 from control_plane.sources.opening import Sources
 from control_plane.sources.source_rules import SourceRules
 from control_plane.sources.source_uri import SCHEMES
 from control_plane.types.sources.source import Source
+from tests.contract.broken_server import Turn, broken_server
 from yolopool import errors
 
 
@@ -30,6 +32,9 @@ def read(opened: Any) -> bytes:
     return data
 
 
+# Its import alone takes seconds.
+OF_MLFLOW = pytest.mark.matrix(sample=0, of="models of MLflow")
+
 # --- MLflow -----------------------------------------------------------------------------------
 
 
@@ -41,7 +46,8 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
     pytest.importorskip("mlflow")
     folder = tmp_path_factory.mktemp("mlflow")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", folder.as_uri())
+        patch.setenv("MLFLOW_TRACKING_URI", (folder / "runs").as_uri())
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
         from mlflow import MlflowClient
 
@@ -66,6 +72,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
         )
 
 
+@OF_MLFLOW
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize(
     "uri",
@@ -88,6 +95,7 @@ def test_a_model_of_mlflow_is_read_with_what_its_run_logged(
     assert read(opened) == b"weights"
 
 
+@OF_MLFLOW
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize(
     ("uri", "error"),
@@ -109,11 +117,35 @@ def test_what_mlflow_does_not_have_is_told(
         sources(tmp_path, tracked.folder).open(Source(text))
 
 
+@OF_MLFLOW
 def test_where_mlflow_leads_is_read_by_the_same_rules(
     tracked: SimpleNamespace, tmp_path: Path
 ) -> None:
     with pytest.raises(errors.SourceRefused):
         sources(tmp_path).open(Source(f"runs:/{tracked.run}/weights/best.pt"))
+
+
+@OF_MLFLOW
+@pytest.mark.usefixtures("tracked")
+def test_what_the_tracking_server_keeps_itself_is_asked_of_it_with_its_login(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A server whose artifacts are behind it (mlflow-artifacts:). Of it the test has one path only,
+    that of a file; who says where the file is, is a stand-in of the client.
+    """
+    run = SimpleNamespace(
+        info=SimpleNamespace(artifact_uri="mlflow-artifacts:/0/r/artifacts", run_name="night"),
+        data=SimpleNamespace(params={}, metrics={}, tags={}),
+    )
+    monkeypatch.setattr(mlflow_run, "_client", lambda: SimpleNamespace(get_run=lambda _: run))
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter2")
+    with broken_server(Turn(b"weights")) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        opened = sources(tmp_path).open(Source("runs:/r/best.pt"))
+        assert read(opened) == b"weights"
+    path = "/api/2.0/mlflow-artifacts/artifacts/0/r/artifacts/best.pt"
+    assert [(one.path, one.login) for one in server.asked] == [(path, "Basic bWU6aHVudGVyMg==")]
 
 
 # --- Weights & Biases -------------------------------------------------------------------------

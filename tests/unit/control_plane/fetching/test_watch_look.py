@@ -18,7 +18,9 @@ def found(name: str, stamp: str = "1", at: float = 0.0) -> Found:
 
 
 def test_only_files_of_the_pattern_count() -> None:
-    files = [found(name) for name in ("a.pt", "b.onnx", "c.txt", ".a.pt.swp", ".hidden.pt", "d.pt.part")]
+    files = [
+        found(name) for name in ("a.pt", "b.onnx", "c.txt", ".a.pt.swp", ".hidden.pt", "d.pt.part")
+    ]
     assert [file.name for file in matching(NEW, files)] == ["a.pt", "b.onnx"]
     narrow = Watch("w", "u", "m", patterns=("best-*.pt",))
     assert matching(narrow, [found("best-1.pt"), found("last-1.pt")]) == [found("best-1.pt")]
@@ -63,7 +65,7 @@ def test_no_state_of_a_file_is_taken_twice(writes: list[tuple[str, int]], begun:
     """Writers change files at random between looks; each (file, stamp) is registered at most once,
     and what rests long enough is registered or passed over.
     """
-    watch, waiting = (BEGUN if begun else NEW), {}
+    watch, waiting = (BEGUN if begun else NEW), dict[str, Waiting]()
     disk: dict[str, int] = {}
     taken: list[tuple[str, str]] = []
     for step, (name, stamp) in enumerate([*writes, *[("", 0)] * 4]):

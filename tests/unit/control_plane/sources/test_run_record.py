@@ -16,7 +16,9 @@ def test_what_a_run_has_is_kept_as_json() -> None:
 
 
 def test_more_than_fits_is_cut_and_said() -> None:
-    text = run_text({"run_id": "r"}, metrics={"map": 0.5}, params={f"p{i}": "x" * 90 for i in range(999)})
+    text = run_text(
+        {"run_id": "r"}, metrics={"map": 0.5}, params={f"p{i}": "x" * 90 for i in range(999)}
+    )
     kept = json.loads(text)
     assert len(json.dumps(kept)) <= MAX_BYTES + 100
     assert kept["metrics"] == {"map": 0.5}

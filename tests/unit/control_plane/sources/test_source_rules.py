@@ -30,7 +30,9 @@ def test_what_is_not_of_the_public_internet_is_refused(address: str) -> None:
     assert address not in refused.value.message  # the caller learns no address of the network
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+)
 def test_public_addresses_are_reached(address: str) -> None:
     rules().check_addresses("h", [ip_address(address)])
 

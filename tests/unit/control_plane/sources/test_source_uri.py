@@ -55,10 +55,12 @@ def test_a_secret_is_refused_and_not_repeated(text: str) -> None:
     "text",
     [
         "", "best.pt", "https:///best.pt", "https://h/a b", "https://h/\x00", "https://h\\@g/a",
-        "s3://", "s3://-/a", "s3://bucket/a?versionId=3", "file://other/a.pt", "file://", "file:a.pt",
+        "s3://", "s3://-/a", "s3://bucket/a?versionId=3", "file://other/a.pt", "file://",
+        "file:a.pt",
         "file:///a/../b.pt", "file:///a/%2e%2e/b.pt", "/a/../b.pt", "file:///a%00b.pt",
         "models:/", "models://server/parts/3", "runs:/", "runs:/a//b", "runs:/a/../b",
-        "wandb-artifact://me/p", "gs://bucket/a", "https://exämple.com/a", f"https://h/{'a' * 2000}",
+        "wandb-artifact://me/p", "gs://bucket/a",
+        "https://exämple.com/a", f"https://h/{'a' * 2000}",
     ],
 )  # fmt: skip
 def test_what_is_no_uri_of_a_file_is_refused(text: str) -> None:
@@ -73,7 +75,8 @@ def test_any_text_is_read_or_refused(text: str, scheme: str) -> None:
     except SourceInvalid as error:
         assert error.message
     else:
-        assert uri.scheme and uri.path is not None
+        assert uri.scheme
+        assert uri.path is not None
     shown(scheme + text)
 
 
