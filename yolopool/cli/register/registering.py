@@ -92,7 +92,7 @@ def models_register(
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Upload a model file, or have the pool fetch one, as the next version of a model."""
+    """Upload a model file, or have the pool fetch one."""
     names, renamed = parse_class_names(class_names)
     options = RegisterOptions(
         image_size=_size(image_size),
