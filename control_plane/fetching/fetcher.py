@@ -6,6 +6,7 @@ both have one store.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from random import Random
 
@@ -107,12 +108,15 @@ class Fetcher:
         source, failures, furthest = version.given.source, 0, 0
         if source is None:
             raise SourceInvalid(f"{version.key} has no source: register it again")
-        until = self._clock.monotonic() + self._limit_s
+        until = math.inf
         while True:
             progress = Progress()
             try:
-                async with self._turns, asyncio.timeout(until - self._clock.monotonic()):
-                    arrived = await self._attempt(version, source, progress)
+                async with self._turns:
+                    now = self._clock.monotonic()
+                    until = min(until, now + self._limit_s)  # it begins with the first turn
+                    async with asyncio.timeout(until - now):
+                        arrived = await self._attempt(version, source, progress)
                 await self._registration.arrived(version, arrived.artifact, arrived.metadata)
                 return
             except RegistryUnavailable:
