@@ -5,6 +5,7 @@ folder; a download that broke begins anew. An artifact that only refers to files
 refused: register those by their own URI.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +93,8 @@ def _record(artifact: Any) -> str:
 
 
 def _api() -> Any:
+    # It would tell its makers of its errors.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
         import wandb
     except ImportError as error:

@@ -24,7 +24,11 @@ from yolopool.v1 import model_pb2
 FILE = os.urandom(3 * 1024 * 1024 + 17)
 OTHER = os.urandom(len(FILE))
 SHA = hashlib.sha256(FILE).hexdigest()
-HERE: dict[str, Any] = {"source_private_networks": ["127.0.0.0/8"], "fetch_timeout_s": 20.0}
+HERE: dict[str, Any] = {
+    "source_private_networks": ["127.0.0.0/8"],
+    "fetch_timeout_s": 20.0,
+    "max_artifact_bytes": 10**8,
+}
 READY, FAILED = model_pb2.VERSION_STATE_READY, model_pb2.VERSION_STATE_FAILED
 UPLOADED = model_pb2.VERSION_STATE_UPLOADED
 pytestmark = [
@@ -113,6 +117,7 @@ CASES = {
     "a length that is too short": Case(
         (Turn(FILE, length=half),), reason="DIGEST_MISMATCH", sha256=SHA
     ),
+    "too large": Case((Turn(FILE, length=10**8 + 1),), reason="ARTIFACT_TOO_LARGE"),
     "no length": Case((Turn(FILE, length=-1),), reason="SOURCE_INVALID"),
     "no length, with the digest": Case((Turn(FILE, length=-1),), sha256=SHA),
     "no length, cut": Case(
