@@ -1,5 +1,6 @@
 """A web server that misbehaves as it is told, answer by answer, on a thread of its own."""
 
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,11 +106,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def broken_server(*turns: Turn, port: int = 0) -> Iterator[Server]:
+def broken_server(
+    *turns: Turn, port: int = 0, tls: ssl.SSLContext | None = None
+) -> Iterator[Server]:
     server = Server(turns=list(turns))
     http = _Quiet(("127.0.0.1", port), _Handler)
     http.told = server
     server.url = f"http://127.0.0.1:{http.server_port}"
+    if tls is not None:
+        http.socket = tls.wrap_socket(http.socket, server_side=True)
+        server.url = f"https://localhost:{http.server_port}"
     thread = threading.Thread(target=lambda: http.serve_forever(poll_interval=0.01))
     thread.start()
     try:
