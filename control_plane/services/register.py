@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 from control_plane.events.recorder import EventRecorder
+from control_plane.fetching.intake import Intake
 from control_plane.metrics import Metrics
 from control_plane.models.builds import Builds
 from control_plane.models.changeover import Changeovers
@@ -37,10 +38,13 @@ from control_plane.services.processes.peers import PeerService
 from control_plane.services.rollout.alias_service import AliasService
 from control_plane.services.rules.rule_service import RuleService
 from control_plane.services.schedules import ScheduleService
+from control_plane.services.sources.watch_service import WatchService
 from control_plane.services.tenants import TenantService
 from control_plane.settings import Settings
+from control_plane.sources.opening import Sources, read_logins
 from control_plane.store.files.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
+from control_plane.store.sources.source_verbs import SourceRecords
 from control_plane.streams.detect_streams import DetectStreams
 from control_plane.tenants.admission import Admission
 from control_plane.tenants.deletion import Deletion
@@ -72,6 +76,7 @@ from yolopool.v1 import (
     rules_pb2_grpc,
     schedule_pb2_grpc,
     tenants_pb2_grpc,
+    watches_pb2_grpc,
 )
 
 SERVICES = (
@@ -90,6 +95,7 @@ SERVICES = (
     "yolopool.v1.RuleService",
     "yolopool.v1.ScheduleService",
     "yolopool.v1.TenantService",
+    "yolopool.v1.WatchService",
 )
 
 
@@ -117,12 +123,13 @@ class Dependencies:
     calls: OpenCalls
     is_leader: Callable[[], bool]
     token: Callable[[], FencingToken | None]
+    another_leads: Callable[[], bool]
     budget: ByteBudget
 
 
 class Services:
-    """`add_to` a server before it starts, and `close` when it stops. `quotas`, `validator` and
-    `surplus` are to be run.
+    """`add_to` a server before it starts, and `close` when it stops. `quotas`, `validator`,
+    `surplus` and `intake` are to be run.
     """
 
     def __init__(self, deps: Dependencies) -> None:
@@ -186,7 +193,27 @@ class Services:
             settings.signers(),
         )
         stored = StoredBytes(view, artifacts.held_bytes)
-        self._models = _model_service(deps, registration, builds, stored)
+        sources = Sources(
+            settings.source_rules(),
+            read_logins(settings.source_netrc),
+            artifacts.scratch,
+            settings.max_artifact_bytes,
+        )
+        self.intake = Intake(
+            settings,
+            sources,
+            registry,
+            registration,
+            artifacts,
+            view,
+            refresh,
+            deps.recorder,
+            clock,
+            deps.is_leader,
+            deps.another_leads,
+        )
+        self._watches = WatchService(SourceRecords(registry), sources, view, refresh, clock)
+        self._models = _model_service(deps, registration, builds, stored, sources)
         self._rules = RuleService(registry, view, refresh, artifacts, stored, clock)
         self.surplus = SurplusKeeper(view, registration, deps.is_leader)
         self.validator = Validator(
@@ -222,6 +249,7 @@ class Services:
         rules_pb2_grpc.add_RuleServiceServicer_to_server(self._rules, server)
         schedule_pb2_grpc.add_ScheduleServiceServicer_to_server(self._schedules, server)
         tenants_pb2_grpc.add_TenantServiceServicer_to_server(self._tenants, server)
+        watches_pb2_grpc.add_WatchServiceServicer_to_server(self._watches, server)
 
     async def close(self) -> None:
         """Ends the streams of frames and of events."""
@@ -243,7 +271,11 @@ def _detect_context(deps: Dependencies, admission: Admission) -> DetectContext:
 
 
 def _model_service(
-    deps: Dependencies, registration: Registration, builds: Builds, stored: StoredBytes
+    deps: Dependencies,
+    registration: Registration,
+    builds: Builds,
+    stored: StoredBytes,
+    sources: Sources,
 ) -> ModelService:
     registry, view, artifacts, clock = deps.registry, deps.view, deps.artifacts, deps.clock
     refresh = deps.refresh
@@ -257,5 +289,6 @@ def _model_service(
         deps.changeovers,
         deps.sweeper,
         stored,
+        sources,
         clock,
     )

@@ -16,6 +16,7 @@ import structlog
 
 from control_plane.store import codec
 from control_plane.store.rules import rule_codec
+from control_plane.store.sources.watch_codec import decode_watch, encode_watch
 from control_plane.types.desired import Desired
 from control_plane.types.version import ModelVersion, VersionKey
 from yolopool.server.clock import Clock
@@ -131,6 +132,7 @@ class DesiredBackup:
             "tenants": [codec.encode_tenant(one) for one in desired.tenants.values()],
             "aliases": [codec.encode_alias(one) for one in desired.aliases.values()],
             "rules": [rule_codec.encode_rule(one) for one in desired.rules.values()],
+            "watches": [encode_watch(one) for one in desired.watches.values()],
             "schedules": [codec.encode_schedule(plan) for plan in desired.schedules.values()],
         }
         yield json.dumps(head) + "\n"
@@ -151,7 +153,16 @@ def says_less(new: Desired, old: Desired) -> str:
         return f"the store went back from revision {old.revision} to {new.revision}"
     emptied = [
         name
-        for name in ("versions", "schedules", "numbers", "api_keys", "tenants", "aliases", "rules")
+        for name in (
+            "versions",
+            "schedules",
+            "numbers",
+            "api_keys",
+            "tenants",
+            "aliases",
+            "rules",
+            "watches",
+        )
         if getattr(old, name) and not getattr(new, name)
     ]
     return f"all {', '.join(emptied)} are gone" if emptied else ""
@@ -165,11 +176,12 @@ def _parse(lines: Iterator[str]) -> Desired:
     versions = [codec.decode_version(next(lines, "")) for _ in range(head["versions"])]
     wants = [codec.decode_want(next(lines, "")) for _ in range(head["wants"])]
     schedules = [codec.decode_schedule(text) for text in head["schedules"]]
-    # A release without keys, tenants, aliases or rules wrote none.
+    # A release without keys, tenants, aliases, rules or watches wrote none.
     api_keys = [codec.decode_api_key(text) for text in head.get("api_keys", ())]
     tenants = [codec.decode_tenant(text) for text in head.get("tenants", ())]
     aliases = [codec.decode_alias(text) for text in head.get("aliases", ())]
     rules = [rule_codec.decode_rule(text) for text in head.get("rules", ())]
+    watches = [decode_watch(text) for text in head.get("watches", ())]
     return Desired(
         head["revision"],
         head["cluster"],
@@ -182,6 +194,7 @@ def _parse(lines: Iterator[str]) -> Desired:
         {tenant.name: tenant for tenant in tenants},
         {alias.key: alias for alias in aliases},
         {rule.pattern: rule for rule in rules},
+        {watch.name: watch for watch in watches},
         head["mark"],
     )
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from control_plane.store.accounts import Accounts
 from control_plane.store.rules.rule_state import RuleState
+from control_plane.store.transaction import Writer
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import NO_CHANGES, Desired, DesiredDelta, Want, WantChanges
@@ -406,7 +407,9 @@ class EventLog(Protocol):
         ...
 
 
-class Registry(DesiredState, RuleState, ImportQueue, LeaseStore, ObservedState, EventLog, Protocol):
+class Registry(
+    DesiredState, RuleState, ImportQueue, LeaseStore, ObservedState, EventLog, Writer, Protocol
+):
     """The whole store. Times are Unix seconds and arguments; leases are durations."""
 
     @property

@@ -12,6 +12,7 @@ from control_plane.types.desired import Desired, Want
 from control_plane.types.policy import ModelRule
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
+from control_plane.types.sources.watch import Watch
 from control_plane.types.version import ModelVersion, VersionKey
 from yolopool.names import is_build
 
@@ -26,7 +27,8 @@ MAPS = (
     "tenants",
     "aliases",
     "rules",
-)
+    "watches",
+)  # fmt: skip
 PARTS = (*MAPS, "jobs")
 
 
@@ -48,6 +50,7 @@ class Remains:
     tenants: Mapping[str, Tenant] | None = None
     aliases: Mapping[AliasKey, Alias] | None = None
     rules: Mapping[str, ModelRule] | None = None
+    watches: Mapping[str, Watch] | None = None
     jobs: Mapping[VersionKey, ImportJob] | None = None
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from control_plane.store.registry import Registry
+from control_plane.store.sources.source_verbs import SourceRecords
 from control_plane.tenants.exchange import days_until
 from control_plane.types.access.tenant import Owners
 from control_plane.types.access.usage import DAYS_KEPT
@@ -41,6 +42,7 @@ class Belongings:
     # Of its models: aliases, and rules by their patterns.
     aliases: tuple[AliasKey, ...] = ()
     rules: tuple[str, ...] = ()
+    watches: tuple[str, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -74,6 +76,7 @@ def belongings(desired: Desired, tenant: str) -> Belongings:
         },
         tuple(sorted(key for key in desired.aliases if is_own(key.model))),
         tuple(sorted(pattern for pattern in desired.rules if is_own(pattern))),
+        tuple(sorted(name for name, one in desired.watches.items() if is_own(one.model))),
     )
 
 
@@ -129,6 +132,8 @@ class Deletion:
                 await self._registry.drop_alias(key, alias.revision)
         for pattern in found.rules:
             await self._registry.change_rule(pattern, lambda rule: ModelRule(rule.pattern))
+        for name in found.watches:  # before the models, which they would make again
+            await SourceRecords(self._registry).drop_watch(name)
         await self._refresh()
         await self._delete_models(found.models, by)
         usage_days = await self._registry.accounts.drop_usage(tenant, days)

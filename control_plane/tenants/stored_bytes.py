@@ -51,6 +51,13 @@ class StoredBytes:
         if found is not None and found.limits.store_bytes:
             self._check(self._of_tenant(found), "", size_bytes)
 
+    def check_fetch(self, model: str, size_bytes: int) -> None:
+        """Raises TenantStore or StoreQuota if the owner of a model, or a rule for its name, has no
+        room for a file of so many bytes.
+        """
+        for limit in self._limits(model):
+            self._check(limit, "", size_bytes)
+
     def used(self, rule: ModelRule) -> int:
         """What the files of all models take that match a rule."""
         return sum(self._files(rule.matches).values())

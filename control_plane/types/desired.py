@@ -12,6 +12,7 @@ from control_plane.types.access.tenant import Tenant
 from control_plane.types.policy import Gate, ModelRule
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
+from control_plane.types.sources.watch import Watch
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.types.worker import WorkerInfo
 
@@ -79,6 +80,7 @@ class Desired:
     aliases: Mapping[AliasKey, Alias] = field(default_factory=dict)
     # What is set for models, by the pattern of their names.
     rules: Mapping[str, ModelRule] = field(default_factory=dict)
+    watches: Mapping[str, Watch] = field(default_factory=dict)
     # Random, drawn with each revision: a store that lost its last writes repeats revisions, not
     # marks.
     mark: str = ""
@@ -143,3 +145,4 @@ class DesiredDelta:
     tenants: Mapping[str, Tenant | None] = field(default_factory=dict)
     aliases: Mapping[AliasKey, Alias | None] = field(default_factory=dict)
     rules: Mapping[str, ModelRule | None] = field(default_factory=dict)
+    watches: Mapping[str, Watch | None] = field(default_factory=dict)

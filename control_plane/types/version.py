@@ -12,6 +12,7 @@ from control_plane.types.policy import (
     ResidencyMode,
     Validation,
 )
+from control_plane.types.sources.source import Source
 from yolopool.names import build_name, is_build
 from yolopool.vocabulary import (
     EXACT_PRECISION,
@@ -51,7 +52,7 @@ def builds_of(key: VersionKey) -> tuple[VersionKey, ...]:
 
 
 class VersionState(StrEnum):
-    UPLOADED = "UPLOADED"  # waits for an importer
+    UPLOADED = "UPLOADED"  # its file is being fetched, or waits for an importer
     IMPORTING = "IMPORTING"  # an importer holds its lease
     READY = "READY"  # can be loaded
     FAILED = "FAILED"  # reason says why; terminal
@@ -157,7 +158,8 @@ class ServingSpec:
     """How a version is to be served: policies and builds; and for a file that has weights only, the
     YAML text of its architecture and its class names. `renamed`: other names for some of a file's
     own classes, by class id; `metadata`: texts by file name, for people. `signature`: text of the
-    .minisig of the artifact that was checked, and `signer` whose it is.
+    .minisig of the artifact that was checked, and `signer` whose it is. `source`: where the pool
+    fetches the file, if nobody uploads it.
 
     `served`: builds by kind of device. A row that is itself a build (of the version `build_of`) has
     one entry, which keeps its comparisons, and runs on that kind alone; `calibration` is the
@@ -177,6 +179,7 @@ class ServingSpec:
     metadata: Mapping[str, str] = field(default_factory=dict)
     signature: str = ""
     signer: str = ""
+    source: Source | None = None
 
     def runs_on(self, device: "DeviceVariant") -> bool:
         """Whether a worker of this kind and compute class can load it."""
@@ -251,6 +254,13 @@ class ModelVersion:
     asked: VersionSettings | None = None
     given: ServingSpec = ServingSpec()
     validation: Validation | None = None
+
+    @property
+    def is_fetching(self) -> bool:
+        """Whether its file is not there yet. An earlier release sees an UPLOADED version that no
+        importer is given.
+        """
+        return self.state is VersionState.UPLOADED and not self.artifact
 
     def made_by(self, build: "DeviceVariant") -> "tuple[Pack | None, DeviceVariant]":
         """The pack and the variant for a worker whose default variant is `build`."""

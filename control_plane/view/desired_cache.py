@@ -3,6 +3,7 @@
 The maps are changed in place, so that the cost of a change does not grow with the state.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.policy import ModelRule
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
+from control_plane.types.sources.watch import Watch
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.view.catalogue import Catalogue
 
@@ -41,6 +43,7 @@ class DesiredCache:
         self._tenants: dict[str, Tenant] = {}
         self._aliases: dict[AliasKey, Alias] = {}
         self._rules: dict[str, ModelRule] = {}
+        self._watches: dict[str, Watch] = {}
         self._frozen: Desired | None = None
 
     @property
@@ -61,6 +64,7 @@ class DesiredCache:
                 tenants=dict(self._tenants),
                 aliases=dict(self._aliases),
                 rules=dict(self._rules),
+                watches=dict(self._watches),
             )
         return self._frozen
 
@@ -72,6 +76,7 @@ class DesiredCache:
         self._schedules, self._api_keys = dict(read.schedules), dict(read.api_keys)
         self._tenants, self._aliases = dict(read.tenants), dict(read.aliases)
         self._rules = dict(read.rules)
+        self._watches = dict(read.watches)
         self.catalogue = Catalogue(self._shown.values(), self._aliases, self._rules)
         self.desired = replace(
             read,
@@ -84,6 +89,7 @@ class DesiredCache:
             tenants=self._tenants,
             aliases=self._aliases,
             rules=self._rules,
+            watches=self._watches,
         )
         self._frozen = None
 
@@ -91,22 +97,16 @@ class DesiredCache:
         """Applies what was written since. Returns the keys of the versions that it concerns."""
         for key, version in changes.versions.items():
             self._show(key, version)
-        for wanted, want in changes.wants.items():
-            _apply(self._wants, wanted, want)
-        for worker, incarnation in changes.cordons.items():
-            _apply(self._cordons, worker, incarnation)
-        for schedule_name, schedule in changes.schedules.items():
-            _apply(self._schedules, schedule_name, schedule)
-        for name, number in changes.numbers.items():
-            _apply(self._numbers, name, number)
-        for key_id, api_key in changes.api_keys.items():
-            _apply(self._api_keys, key_id, api_key)
-        for tenant_name, tenant in changes.tenants.items():
-            _apply(self._tenants, tenant_name, tenant)
-        for alias_key, alias in changes.aliases.items():
-            _apply(self._aliases, alias_key, alias)
-        for pattern, rule in changes.rules.items():
-            _apply(self._rules, pattern, rule)
+        _apply(self._wants, changes.wants)
+        _apply(self._cordons, changes.cordons)
+        _apply(self._schedules, changes.schedules)
+        _apply(self._numbers, changes.numbers)
+        _apply(self._api_keys, changes.api_keys)
+        _apply(self._tenants, changes.tenants)
+        _apply(self._aliases, changes.aliases)
+        _apply(self._watches, changes.watches)
+        _apply(self._rules, changes.rules)
+        for pattern in changes.rules:
             self.catalogue.regard(pattern)
         self.desired = replace(self.desired, revision=changes.revision, mark=changes.mark)
         self._frozen = None
@@ -123,8 +123,9 @@ class DesiredCache:
             self.catalogue.put(self._shown[key])
 
 
-def _apply(held: dict[Key, Value], key: Key, value: Value | None) -> None:
-    if value is None:
-        held.pop(key, None)
-    else:
-        held[key] = value
+def _apply(held: dict[Key, Value], changes: Mapping[Key, Value | None]) -> None:
+    for key, value in changes.items():
+        if value is None:
+            held.pop(key, None)
+        else:
+            held[key] = value

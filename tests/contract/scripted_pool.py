@@ -30,6 +30,8 @@ from yolopool.v1 import (
     schedule_pb2,
     schedule_pb2_grpc,
     types_pb2,
+    watches_pb2,
+    watches_pb2_grpc,
 )
 
 NO_IMAGE = b"no image"
@@ -477,6 +479,29 @@ class Aliases(aliases_pb2_grpc.AliasServiceServicer):
         return aliases_pb2.DeleteAliasResponse()
 
 
+class Watches(watches_pb2_grpc.WatchServiceServicer):
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    def SetWatch(self, request: Any, context: Any) -> Any:
+        self.script.note("SetWatch", request, context)
+        return watches_pb2.SetWatchResponse(watch=request.watch)
+
+    def ListWatches(self, request: Any, context: Any) -> Any:
+        self.script.note("ListWatches", request, context)
+        watch = watches_pb2.Watch(
+            name="line7", uri="s3://models/line7/", model="parts", patterns=["*.pt"], every_s=30,
+            known_files=3, by="ann", error="SOURCE_UNAVAILABLE: S3 does not answer",
+        )  # fmt: skip
+        return watches_pb2.ListWatchesResponse(watches=[watch])
+
+    def DeleteWatch(self, request: Any, context: Any) -> Any:
+        self.script.note("DeleteWatch", request, context)
+        if request.name == "absent":
+            refuse(context, BY_REASON["WATCH_NOT_FOUND"]("there is no watch 'absent'"))
+        return watches_pb2.DeleteWatchResponse()
+
+
 class ScriptedPool:
     """`with ScriptedPool() as pool`: listens on `pool.address`, follows `pool.script`."""
 
@@ -487,6 +512,7 @@ class ScriptedPool:
             Detection(self.script), self._server
         )
         aliases_pb2_grpc.add_AliasServiceServicer_to_server(Aliases(self.script), self._server)
+        watches_pb2_grpc.add_WatchServiceServicer_to_server(Watches(self.script), self._server)
         bench_pb2_grpc.add_BenchServiceServicer_to_server(Bench(self.script), self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(Models(self.script), self._server)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(Fleet(self.script), self._server)

@@ -33,6 +33,7 @@ from yolopool.cli.console import (
 )
 from yolopool.cli.curves import bench
 from yolopool.cli.detect import command, saving
+from yolopool.cli.sources import watches as cli_watches
 from yolopool.cli.validation import store_rules
 from yolopool.client.client import Client
 from yolopool.errors import YolopoolError
@@ -45,7 +46,16 @@ from yolopool.transport import DEFAULT_ADDRESS
 class _Commands(SectionedGroup):
     sections = {  # noqa: RUF012 - typed in the base class
         "Start a pool on this machine": ["up", "demo"],
-        "Use models": ["detect", "models", "bench", "changeover", "schedules", "store", "migrate"],
+        "Use models": [
+            "detect",
+            "models",
+            "bench",
+            "watches",
+            "changeover",
+            "schedules",
+            "store",
+            "migrate",
+        ],
         "See what the pool does": ["status", "workers", "events", "explain"],
         "Decide who may call": ["keys", "tenants", "certs"],
         "Run one process of a pool": ["control-plane", "worker", "importer"],
@@ -75,6 +85,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(cli_fleet.workers_app, name="workers")
 app.command("changeover")(cli_fleet.changeover)
 app.add_typer(cli_fleet.schedules_app, name="schedules")
+app.add_typer(cli_watches.watches_app, name="watches")
 app.add_typer(cli_keys.keys_app, name="keys")
 app.add_typer(cli_tenants.tenants_app, name="tenants")
 app.add_typer(store_rules.store_app, name="store")

@@ -29,6 +29,7 @@ from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.client.rollout import alias_records
 from yolopool.client.rules import rule_calls
+from yolopool.client.sources import fetched, watch_records
 from yolopool.client.streams.awaited import AsyncFrameStream, Frames
 from yolopool.client.streams.frames import FrameResult, messages_of
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
@@ -193,6 +194,7 @@ class AsyncClient:
             )
         )
 
+    register_uri = _flow(fetched.register_uri)
     upload = _flow(uploads.upload)
     build = _flow(uploads.build)
 
@@ -240,6 +242,9 @@ class AsyncClient:
     clear_gate = _call(rule_calls.clear_gate)
     set_store_rule = _call(rule_calls.set_store_rule)
     rules = _call(rule_calls.rules)
+    set_watch = _call(watch_records.set_watch)
+    watches = _call(watch_records.watches)
+    delete_watch = _call(watch_records.delete_watch)
     set_tenant = _call(tenant_records.set_tenant)
     list_tenants = _call(tenant_records.list_tenants)
     usage = _call(tenant_records.usage)

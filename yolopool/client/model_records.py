@@ -140,6 +140,7 @@ class ModelVersion:
     `build_of` names its version. `training` is what the file says about its training; `metadata`
     are the texts it was registered with, in answers of `model` alone. `validation`: how it did on
     the images of its model's gate; `gate_state`: PENDING, PASSED or FAILED, empty without a gate.
+    `uri`: where the pool fetched its file, if nobody uploaded it.
     """
 
     name: str
@@ -188,6 +189,8 @@ class ModelVersion:
     signed_comment: str = ""
     validation: Validation | None = None
     gate_state: str = ""
+    uri: str = ""
+    profile: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +359,8 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         signed_comment=message.signed_comment,
         validation=validation_of(message.validation) if message.HasField("validation") else None,
         gate_state=state_of(message.gate_state),
+        uri=message.uri,
+        profile=message.profile,
     )
 
 

@@ -60,12 +60,16 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """
     EVENT_KIND_STORE_REFUSES_WRITES: _EventKind.ValueType  # 19
     """The store answers and refuses writes: it became a replica, or is full. The message says why."""
-    EVENT_KIND_VALIDATED: _EventKind.ValueType  # 40
+    EVENT_KIND_VALIDATED: _EventKind.ValueType  # 42
     """A version was evaluated on the images of its model's gate, or could not be: then, and where it
     failed, there is a reason.
     """
     EVENT_KIND_ALIAS: _EventKind.ValueType  # 20
     """An alias was made or moved, or a switch of it was given up. The version is what it means then."""
+    EVENT_KIND_FETCH_FAILED: _EventKind.ValueType  # 40
+    """The file of a version that was registered by a URI could not be fetched: the version is FAILED."""
+    EVENT_KIND_WATCH_FAILED: _EventKind.ValueType  # 41
+    """A watched folder or prefix can't be read, or what is in it not registered. Once per reason."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper): ...
 
@@ -103,12 +107,16 @@ refused for a while.
 """
 EVENT_KIND_STORE_REFUSES_WRITES: EventKind.ValueType  # 19
 """The store answers and refuses writes: it became a replica, or is full. The message says why."""
-EVENT_KIND_VALIDATED: EventKind.ValueType  # 40
+EVENT_KIND_VALIDATED: EventKind.ValueType  # 42
 """A version was evaluated on the images of its model's gate, or could not be: then, and where it
 failed, there is a reason.
 """
 EVENT_KIND_ALIAS: EventKind.ValueType  # 20
 """An alias was made or moved, or a switch of it was given up. The version is what it means then."""
+EVENT_KIND_FETCH_FAILED: EventKind.ValueType  # 40
+"""The file of a version that was registered by a URI could not be fetched: the version is FAILED."""
+EVENT_KIND_WATCH_FAILED: EventKind.ValueType  # 41
+"""A watched folder or prefix can't be read, or what is in it not registered. Once per reason."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final

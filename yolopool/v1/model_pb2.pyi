@@ -29,7 +29,7 @@ class _VersionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VersionS
     DESCRIPTOR: _descriptor.EnumDescriptor
     VERSION_STATE_UNSPECIFIED: _VersionState.ValueType  # 0
     VERSION_STATE_UPLOADED: _VersionState.ValueType  # 1
-    """Waits for an importer."""
+    """Its file is being fetched (artifact is empty, and step says so), or waits for an importer."""
     VERSION_STATE_IMPORTING: _VersionState.ValueType  # 2
     VERSION_STATE_READY: _VersionState.ValueType  # 3
     """Can be loaded."""
@@ -41,7 +41,7 @@ class VersionState(_VersionState, metaclass=_VersionStateEnumTypeWrapper):
 
 VERSION_STATE_UNSPECIFIED: VersionState.ValueType  # 0
 VERSION_STATE_UPLOADED: VersionState.ValueType  # 1
-"""Waits for an importer."""
+"""Its file is being fetched (artifact is empty, and step says so), or waits for an importer."""
 VERSION_STATE_IMPORTING: VersionState.ValueType  # 2
 VERSION_STATE_READY: VersionState.ValueType  # 3
 """Can be loaded."""
@@ -187,6 +187,8 @@ class RegisterModelRequest(_message.Message):
     RENAMED_CLASSES_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """name or team/name; each part 1..63 of [a-z0-9] and inner [._-]."""
     artifact: _builtins.str
@@ -206,6 +208,14 @@ class RegisterModelRequest(_message.Message):
     control plane trusts; refused if it is not, or not of these bytes. A control plane that trusts
     nobody passes it over.
     """
+    uri: _builtins.str
+    """Where the pool fetches the file itself, in place of an upload: https://, http://, s3://,
+    file:///path of the control plane's machine, models:/name/version and runs:/id/path of MLflow,
+    wandb-artifact://entity/project/name:alias. Without user, password or token. artifact may then
+    say what the file must hash to.
+    """
+    profile: _builtins.str
+    """With s3://: the name of credentials on the control planes that callers may use."""
     @_builtins.property
     def settings(self) -> _types_pb2.VersionSettings: ...
     @_builtins.property
@@ -246,10 +256,12 @@ class RegisterModelRequest(_message.Message):
         renamed_classes: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         signature: _builtins.str = ...,
+        uri: _builtins.str = ...,
+        profile: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement", "residency", b"residency", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_yaml", b"architecture_yaml", "artifact", b"artifact", "class_names", b"class_names", "metadata", b"metadata", "name", b"name", "placement", b"placement", "renamed_classes", b"renamed_classes", "request_id", b"request_id", "residency", b"residency", "settings", b"settings", "signature", b"signature", "source_name", b"source_name", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_yaml", b"architecture_yaml", "artifact", b"artifact", "class_names", b"class_names", "metadata", b"metadata", "name", b"name", "placement", b"placement", "profile", b"profile", "renamed_classes", b"renamed_classes", "request_id", b"request_id", "residency", b"residency", "settings", b"settings", "signature", b"signature", "source_name", b"source_name", "uri", b"uri", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -398,9 +410,11 @@ class ModelVersion(_message.Message):
     SIGNED_COMMENT_FIELD_NUMBER: _builtins.int
     VALIDATION_FIELD_NUMBER: _builtins.int
     GATE_STATE_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     state: Global___VersionState.ValueType
     progress: _builtins.float
-    """0..1 while IMPORTING, with the step under way."""
+    """0..1 while IMPORTING, or of the bytes while the file is fetched, with the step under way."""
     step: _builtins.str
     reason: _builtins.str
     """Of FAILED: UPPER_SNAKE reason and a sentence."""
@@ -429,6 +443,9 @@ class ModelVersion(_message.Message):
     """
     signed_comment: _builtins.str
     gate_state: _rules_pb2.GateState.ValueType
+    uri: _builtins.str
+    """Where the pool fetched the file, if nobody uploaded it, and by which credentials."""
+    profile: _builtins.str
     @_builtins.property
     def version(self) -> _types_pb2.VersionKey: ...
     @_builtins.property
@@ -517,10 +534,12 @@ class ModelVersion(_message.Message):
         signed_comment: _builtins.str = ...,
         validation: _rules_pb2.Validation | None = ...,
         gate_state: _rules_pb2.GateState.ValueType = ...,
+        uri: _builtins.str = ...,
+        profile: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["build_of", b"build_of", "placement", b"placement", "residency", b"residency", "settings", b"settings", "validation", b"validation", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "batching", b"batching", "build_of", b"build_of", "builds", b"builds", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gate_state", b"gate_state", "gflops", b"gflops", "message", b"message", "metadata", b"metadata", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "placement", b"placement", "progress", b"progress", "reason", b"reason", "replicas", b"replicas", "residency", b"residency", "served", b"served", "settings", b"settings", "signed_comment", b"signed_comment", "signer", b"signer", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "training", b"training", "tried", b"tried", "validation", b"validation", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "batching", b"batching", "build_of", b"build_of", "builds", b"builds", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gate_state", b"gate_state", "gflops", b"gflops", "message", b"message", "metadata", b"metadata", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "placement", b"placement", "profile", b"profile", "progress", b"progress", "reason", b"reason", "replicas", b"replicas", "residency", b"residency", "served", b"served", "settings", b"settings", "signed_comment", b"signed_comment", "signer", b"signer", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "training", b"training", "tried", b"tried", "uri", b"uri", "validation", b"validation", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

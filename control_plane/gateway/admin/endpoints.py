@@ -36,6 +36,7 @@ from yolopool.v1 import (
     rules_pb2,
     schedule_pb2,
     tenants_pb2,
+    watches_pb2,
 )
 
 _FILES = (
@@ -50,6 +51,7 @@ _FILES = (
     rules_pb2,
     schedule_pb2,
     tenants_pb2,
+    watches_pb2,
 )
 SERVICES = {
     name: service for file in _FILES for name, service in file.DESCRIPTOR.services_by_name.items()

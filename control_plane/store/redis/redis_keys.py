@@ -14,6 +14,7 @@ API_KEYS = "yolopool:api_keys"  # hash: id -> key, with hashes of its secrets
 TENANTS = "yolopool:tenants"  # hash: name -> tenant
 ALIASES = "yolopool:aliases"  # hash: model:name -> alias
 RULES = "yolopool:rules"  # hash: pattern of model names -> rule
+WATCHES = "yolopool:watches"  # hash: name -> watch, with what it saw
 PARTS = "yolopool:parts"  # hash: revision, :control plane -> end, tenant -> demand, share as JSON
 USAGE = "yolopool:usage:"  # + day: hash: tenant\\nmeasure -> amount; expires
 USAGE_SEQUENCE = "yolopool:usage_sequence:"  # + control plane: its last addition; expires
@@ -24,8 +25,8 @@ LOG = "yolopool:log"  # stream: <revision>-1, mark, [hash, field] that were writ
 CHANGES = "yolopool:changes"  # channel: revision
 
 # Hashes whose fields the log names: desired state.
-LOGGED = (VERSIONS, WANTS, CORDONS, SCHEDULES, NUMBERS, API_KEYS, TENANTS, ALIASES, RULES)
+LOGGED = (VERSIONS, WANTS, CORDONS, SCHEDULES, NUMBERS, API_KEYS, TENANTS, ALIASES, RULES, WATCHES)
 # Of these an earlier release knows nothing: the log names their fields where it does not read.
-NEWER = (TENANTS, ALIASES, RULES)
+NEWER = (TENANTS, ALIASES, RULES, WATCHES)
 # Hashes whose lengths are recorded with each revision.
 COUNTED = (*LOGGED, IMPORTS)

@@ -29,6 +29,7 @@ from control_plane.store.redis.redis_keys import (
     TENANTS,
     VERSIONS,
     WANTS,
+    WATCHES,
     WORKER,
     WORKERS,
 )
@@ -38,6 +39,7 @@ from control_plane.store.redis.redis_stand import Stand
 from control_plane.store.redis.redis_store import RedisStore, milliseconds
 from control_plane.store.registry import StoreDamaged, StoreEmptied
 from control_plane.store.rules import rule_codec
+from control_plane.store.sources.watch_codec import decode_watch
 from control_plane.store.transaction import Transaction
 from control_plane.store.write_verbs import WriteVerbs
 from control_plane.types.desired import Desired, DesiredDelta
@@ -120,13 +122,14 @@ class RedisRegistry(WriteVerbs):
     async def desired(self) -> Desired:
         stand, maps = await self._store.read([("HGETALL", name) for name in LOGGED])
         versions, wants, cordons, schedules, numbers, api_keys, *others = maps.values()
-        tenants, aliases, rules = others
+        tenants, aliases, rules, watches = others
         known = [codec.decode_version(text) for text in versions.values()]
         wanted = [codec.decode_want(text) for text in wants.values()]
         issued = [codec.decode_api_key(text) for text in api_keys.values()]
         sharing = [codec.decode_tenant(text) for text in tenants.values()]
         named = [codec.decode_alias(text) for text in aliases.values()]
         ruled = [rule_codec.decode_rule(text) for text in rules.values()]
+        watching = [decode_watch(text) for text in watches.values()]
         planned = [codec.decode_schedule(text) for text in schedules.values()]
         return Desired(
             int(stand.revision),
@@ -140,6 +143,7 @@ class RedisRegistry(WriteVerbs):
             {tenant.name: tenant for tenant in sharing},
             {alias.key: alias for alias in named},
             {rule.pattern: rule for rule in ruled},
+            {watch.name: watch for watch in watching},
             stand.mark,
         )
 
@@ -162,6 +166,7 @@ class RedisRegistry(WriteVerbs):
             codec.decode_fields(fields[TENANTS], str, codec.decode_tenant),
             codec.decode_fields(fields[ALIASES], codec.decode_alias_key, codec.decode_alias),
             codec.decode_fields(fields[RULES], str, rule_codec.decode_rule),
+            codec.decode_fields(fields[WATCHES], str, decode_watch),
         )
 
     async def changes(self) -> AsyncIterator[int]:

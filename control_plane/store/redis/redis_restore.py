@@ -27,6 +27,7 @@ from control_plane.store.redis.redis_keys import (
     TENANTS,
     VERSIONS,
     WANTS,
+    WATCHES,
 )
 from control_plane.store.redis.redis_stand import LENGTHS, lengths_of, lost_of
 from control_plane.store.redis.redis_store import RedisStore, a_mark
@@ -34,6 +35,7 @@ from control_plane.store.redis.redis_transaction import Command, commands_of
 from control_plane.store.registry import StoreDamaged
 from control_plane.store.rules import rule_codec
 from control_plane.store.salvage import Remains, Salvage, lost_parts, salvaged
+from control_plane.store.sources.watch_codec import decode_watch
 from control_plane.store.transaction import Writes
 from control_plane.types.desired import Desired
 from control_plane.types.lease import FencingToken
@@ -79,6 +81,7 @@ HASHES: Mapping[str, tuple[str, Callable[[str], Any], Callable[[str], Any]]] = {
     "tenants": (TENANTS, str, codec.decode_tenant),
     "aliases": (ALIASES, codec.decode_alias_key, codec.decode_alias),
     "rules": (RULES, str, rule_codec.decode_rule),
+    "watches": (WATCHES, str, decode_watch),
     "jobs": (IMPORTS, codec.decode_key, codec.decode_job),
 }
 
@@ -164,6 +167,7 @@ def _commands(salvage: Salvage, mark: str, epoch: int | None) -> list[Command]:
         dict(desired.tenants),
         dict(desired.aliases),
         dict(desired.rules),
+        dict(desired.watches),
         dict(salvage.jobs),
     )
     rewritten = {HASHES[part][0] for part in written}

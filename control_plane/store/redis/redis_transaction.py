@@ -16,10 +16,12 @@ from control_plane.store.redis.redis_keys import (
     TENANTS,
     VERSIONS,
     WANTS,
+    WATCHES,
 )
 from control_plane.store.redis.redis_stand import UNREAD, Stand
 from control_plane.store.registry import REQUEST_ID_KEPT_S
 from control_plane.store.rules import rule_codec
+from control_plane.store.sources.watch_codec import decode_watch, encode_watch
 from control_plane.store.transaction import ImportJob, Transaction, Writes
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
@@ -27,6 +29,7 @@ from control_plane.types.desired import Want
 from control_plane.types.policy import ModelRule
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
+from control_plane.types.sources.watch import Watch
 from control_plane.types.version import ModelVersion, VersionKey
 
 Record = TypeVar("Record")
@@ -100,6 +103,9 @@ class RedisTransaction(Transaction):
     def rule(self, pattern: str) -> ModelRule | None:
         return self._decoded(_field(RULES, pattern), rule_codec.decode_rule)
 
+    def watch(self, name: str) -> Watch | None:
+        return self._decoded(_field(WATCHES, name), decode_watch)
+
     def number(self, name: str) -> int:
         return self._decoded(_field(NUMBERS, name), int) or 0
 
@@ -167,6 +173,7 @@ def commands_of(writes: Writes, replies: Mapping[Read, Any] | None = None) -> li
         *records(TENANTS, Tenant, writes.tenants, codec.encode_tenant),
         *records(ALIASES, Alias, writes.aliases, codec.encode_alias),
         *records(RULES, ModelRule, writes.rules, rule_codec.encode_rule),
+        *records(WATCHES, Watch, writes.watches, encode_watch),
         *_fields(IMPORTS, writes.jobs, codec.encode_job),
         *(
             ["SET", REQUEST + request_id, str(key), "EX", kept]

@@ -107,3 +107,34 @@ def test_what_is_known_of_a_training_is_shown(pool: ScriptedPool) -> None:
     assert yolopool(pool, "models", "show", "shapes", "--text", "args.yaml").stdout == ARGS
     done = yolopool(pool, "models", "show", "shapes", "--text", "notes")
     assert (done.returncode, "it has args.yaml, results.csv" in done.stderr) == (4, True)
+
+
+def test_a_uri_is_the_pools_to_fetch(pool: ScriptedPool) -> None:
+    uri = "s3://models/best.pt"
+    done = yolopool(
+        pool, "models", "register", "parts", uri, "--sha256", "a" * 64, "--profile", "m"
+    )
+    assert done.returncode == 0, done.stderr
+    sent = pool.script.last("RegisterModel")
+    assert (sent.name, sent.uri, sent.artifact, sent.profile) == ("parts", uri, "a" * 64, "m")
+
+
+def test_a_uri_needs_a_name_and_a_file_here_no_digest(pool: ScriptedPool, run: Path) -> None:
+    asked = len(pool.script.calls)
+    done = yolopool(pool, "models", "register", "s3://models/best.pt")
+    assert done.returncode == 4
+    assert "give a URI its model's name" in done.stderr
+    assert yolopool(pool, "models", "register", run, "--sha256", "a" * 64).returncode == 4
+    assert len(pool.script.calls) == asked
+
+
+def test_watches_are_set_listed_and_removed(pool: ScriptedPool) -> None:
+    done = yolopool(pool, "watches", "add", "team/parts", "s3://models/line7/", "--every-s", "60")
+    assert done.returncode == 0, done.stderr
+    sent = pool.script.last("SetWatch").watch
+    assert (sent.name, sent.model, sent.every_s) == ("team.parts", "team/parts", 60)
+    listed = yolopool(pool, "watches", "list")
+    assert "line7" in listed.stdout
+    assert "SOURCE_UNAVAILABLE" in listed.stdout
+    assert yolopool(pool, "watches", "remove", "line7").returncode == 0
+    assert yolopool(pool, "watches", "remove", "absent").returncode == 3

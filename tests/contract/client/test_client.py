@@ -306,6 +306,36 @@ def test_aliases_are_sent_and_shown(call: Call, pool: ScriptedPool) -> None:
     assert call("delete_alias", "shapes:stable") is None
 
 
+def test_a_file_that_the_pool_fetches_is_named_and_waited_for(
+    call: Call, pool: ScriptedPool
+) -> None:
+    steps: list[str] = []
+    version = call(
+        "register_uri", "parts", "s3://models/best.pt", sha256="a" * 64, profile="minio",
+        confidence=0.4, progress=lambda step, _: steps.append(step),
+    )  # fmt: skip
+    assert version.state == "READY"
+    assert steps
+    sent = pool.script.last("RegisterModel")
+    assert (sent.name, sent.uri, sent.profile) == ("parts", "s3://models/best.pt", "minio")
+    assert (sent.artifact, sent.source_name) == ("a" * 64, "")
+    assert sent.settings.confidence == pytest.approx(0.4)
+    assert sent.request_id
+
+
+def test_watches_are_sent_and_shown(call: Call, pool: ScriptedPool) -> None:
+    held = call("set_watch", "line7", "s3://models/line7", "parts", patterns=["best-*.pt"])
+    assert (held.name, held.model, held.patterns) == ("line7", "parts", ("best-*.pt",))
+    sent = pool.script.last("SetWatch").watch
+    assert (sent.uri, sent.every_s, sent.settle_s) == ("s3://models/line7", 0.0, 0.0)
+    (one,) = call("watches")
+    assert (one.known_files, one.by) == (3, "ann")
+    assert one.error.startswith("SOURCE_UNAVAILABLE")
+    assert call("delete_watch", "line7") is None
+    with pytest.raises(errors.WatchNotFound):
+        call("delete_watch", "absent")
+
+
 def test_what_is_to_leave(call: Call, pool: ScriptedPool) -> None:
     assert call("drain_worker", "box-cpu") == ("shapes@1",)
     assert pool.script.last("DrainWorker").wait

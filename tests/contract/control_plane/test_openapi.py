@@ -69,7 +69,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         end = asyncio.Event()
         ended.append((asyncio.get_running_loop(), end))
         folder = tmp_path_factory.mktemp("openapi")
-        async with Rig(folder, default_deadline_s=0.3, camera_model=MODEL) as rig:
+        async with Rig(
+            folder, default_deadline_s=0.3, camera_model=MODEL, source_roots=["/srv"]
+        ) as rig:
             await rig.registry.put_api_key(KEY)
             await rig.registry.put_api_key(JOINED)
             # Without keys and TLS none is given an authority: this one signs all the same.
@@ -182,6 +184,11 @@ RIGHT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "GET /v1/keys": ({}, {}),
     "POST /v1/keys/{id}/rotate": ({"id": KEY.id}, {}),
     "DELETE /v1/keys/{id}": ({"id": KEY.id}, {}),
+    "PUT /v1/watches/{name}": (
+        {"name": "line7"}, {"json": {"uri": "file:///srv/line7/", "model": "parts"}},
+    ),
+    "GET /v1/watches": ({}, {}),
+    "DELETE /v1/watches/{name}": ({"name": "line7"}, {}),
     "PUT /v1/tenants/{name}": ({"name": "north"}, {"json": {"limits": {"requests_per_s": 2.5}}}),
     "GET /v1/tenants": ({}, {}),
     "GET /v1/usage": ({}, {"params": {"name": "north", "days": 2}}),

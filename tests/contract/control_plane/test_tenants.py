@@ -10,11 +10,13 @@ import grpc
 import httpx
 import pytest
 
+from control_plane.store.sources.source_verbs import SourceRecords
 from control_plane.tenants.exchange import days_until
 from control_plane.types.access.api_key import Role
 from control_plane.types.access.tenant import Tenant as HeldTenant
 from control_plane.types.access.usage import Usage
 from control_plane.types.rollout.alias import Alias, Target
+from control_plane.types.sources.watch import Watch
 from tests.contract.control_plane.test_kserve import asked
 from tests.contract.control_plane_rig import ScriptedWorker
 from tests.contract.guarded_rig import Guarded, issued
@@ -261,6 +263,8 @@ async def filled(rig: Tenanted) -> None:
     for name in ("north/a", "free"):
         stable = Alias(name, "stable", (Target(1, 1000),), 600.0, 1.0)
         await rig.registry.put_alias(stable, 0)
+        watch = Watch(name.replace("/", "."), "s3://bucket/m/", name)
+        await SourceRecords(rig.registry).put_watch(watch)
     used = {"north": Usage(images=1), "south": Usage(images=2)}
     for number, day in enumerate(days_until(rig.plane._clock.unix(), 2)):
         await rig.registry.accounts.add_usage("p", number, day, used)
@@ -273,6 +277,7 @@ async def stands(rig: Tenanted) -> dict[str, Any]:
         "tenants": sorted(desired.tenants),
         "models": sorted({key.model for key in desired.versions}),
         "aliases": sorted(map(str, desired.aliases)),
+        "watches": sorted(desired.watches),
         "schedules": {name: sorted(one.change.models) for name, one in desired.schedules.items()},
         "keys": sorted(
             kind for kind in KINDS if not desired.api_keys[rig.kinds[kind][0].id].revoked_unix_s
@@ -285,6 +290,7 @@ LEFT = {
     "tenants": [],
     "models": ["free"],
     "aliases": ["free:stable"],
+    "watches": ["free"],
     "schedules": {"mixed": ["free"], "others": ["free"]},
     "keys": ["south"],
     "usage": {"south"},
@@ -303,6 +309,7 @@ async def test_all_of_a_tenant_is_deleted_and_nothing_of_others(rig: Tenanted) -
     assert deleted.models == ("north/a@1", "north/a@2", "north/b@1")
     assert (deleted.schedules, deleted.changed_schedules) == (("mine",), ("mixed",))
     assert deleted.aliases == ("north/a:stable",)
+    assert deleted.watches == ("north.a",)
     assert (len(deleted.keys), deleted.usage_days, deleted.existed) == (2, 2, True)
     assert await stands(rig) == LEFT
     assert type(await error_of(rig.detect_as("north"))) is CredentialsInvalid

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from control_plane.store.registry import Registry
+from control_plane.store.sources.source_verbs import drop_watch, put_watch
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, DesiredDelta, WantChanges, WantSource
 from control_plane.types.event import Event, EventKind
@@ -39,6 +40,7 @@ from tests.contract.registry.samples import (
     PACK,
     RULE,
     SETTINGS,
+    WATCHED,
     Case,
     a_want,
     register,
@@ -98,6 +100,7 @@ async def fill(registry: Registry) -> FencingToken:
     await registry.put_tenant(NORTH)
     await registry.put_alias(LIVE, 0)
     await registry.change_rule("pinned", lambda _: RULE)
+    await registry.write(lambda tx: put_watch(tx, WATCHED))
     token = await registry.take_lease("one", HOUR_S, None)
     assert token is not None
     return token
@@ -116,6 +119,7 @@ class Names:
     tenants: frozenset[str] = frozenset()
     aliases: frozenset[AliasKey] = frozenset()
     rules: frozenset[str] = frozenset()
+    watches: frozenset[str] = frozenset()
 
 
 NOTHING = Names()
@@ -233,6 +237,11 @@ STEPS = (
     step("put_tenant", "the same", NORTH),
     step("drop_tenant", "there", "north", names=Names(tenants=frozenset({"north"}))),
     step("drop_tenant", "absent", "south"),
+    step("write", "a watch", lambda tx: put_watch(tx, replace(WATCHED, name="new")),
+         names=Names(watches=frozenset({"new"}))),
+    step("write", "the same watch", lambda tx: put_watch(tx, WATCHED)),
+    step("write", "a watch goes", lambda tx: drop_watch(tx, WATCHED.name),
+         names=Names(watches=frozenset({WATCHED.name}))),
     step("put_alias", "new", replace(LIVE, name="next"), 0,
          names=Names(aliases=frozenset({AliasKey(FAILED.model, "next")}))),
     step("put_alias", "with wants, fenced", replace(LIVE, keep_s=5.0), 1,

@@ -22,6 +22,7 @@ from control_plane.store.redis.redis_client import connect
 from control_plane.store.redis.redis_registry import RedisRegistry
 from control_plane.store.registry import Registry, StoreDamaged
 from control_plane.store.salvage import MAPS
+from control_plane.store.sources.source_verbs import put_watch
 from control_plane.store.transactions import PENDING
 from control_plane.types.desired import Desired
 from control_plane.types.version import VersionKey
@@ -34,6 +35,7 @@ from tests.contract.registry.samples import (
     ISSUED,
     NORTH,
     SETTINGS,
+    WATCHED,
     a_want,
     register,
 )
@@ -184,6 +186,8 @@ class _Trial:
                 await registry.put_schedule(replace(DAILY, name=step.name, cron=cron))
                 await registry.put_api_key(replace(ISSUED, id=step.name, label=cron))
                 await registry.put_tenant(replace(NORTH, name=step.name, pool=cron))
+                watch = replace(WATCHED, name=step.name, uri=f"s3://bucket/{step.of}/")
+                await registry.write(lambda tx: put_watch(tx, watch))
             case "copy":
                 await plane.keep()
             case "restart":

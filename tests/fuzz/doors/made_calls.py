@@ -23,6 +23,7 @@ from yolopool.v1 import (
     peer_pb2,
     schedule_pb2,
     types_pb2,
+    watches_pb2,
 )
 
 JPEG = ALL["jpeg grey"]
@@ -128,6 +129,10 @@ def made() -> Iterator[tuple[str, list[Message]]]:
         name="day", cron="0 6 * * 1-5", time_zone="Europe/Berlin", lead_s=60, change=change
     )
     yield "ScheduleService/SetSchedule", [schedule_pb2.SetScheduleRequest(schedule=schedule)]
+    watched = watches_pb2.Watch(
+        name="w", uri="s3://bucket/m/", model="a", patterns=["*.pt"], profile="p", every_s=1.5
+    )
+    yield "WatchService/SetWatch", [watches_pb2.SetWatchRequest(watch=watched)]
     target = aliases_pb2.AliasTarget(version=1, weight=1000)
     yield (
         "AliasService/SetAlias",
