@@ -19,7 +19,17 @@ _WORDS = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)?(?:\+[a-z0-9
 
 # What the author of a model says of it, and what is computed of its file. A hidden model may have
 # the name of a class: the word stays, and tells nothing of that model.
-_OF_AUTHOR = frozenset({"architecture", "class_names", "signed_comment", "signer", "source_name"})
+_OF_AUTHOR = frozenset(
+    {
+        "architecture",
+        "architecture_yaml",
+        "class_names",
+        "signature",
+        "signed_comment",
+        "signer",
+        "source_name",
+    }
+)
 
 
 def redacted_text(text: str, hidden: Callable[[str], bool]) -> str:

@@ -81,6 +81,7 @@ class Registration:
         source_name: str,
         request_id: str,
         by: str,
+        number: int = 0,
     ) -> ModelVersion:
         """The new version, or the one that an earlier call with this request_id made.
 
@@ -96,7 +97,9 @@ class Registration:
             check_room(models, bounds.MAX_MODELS, "models")
         path, text = self._artifacts.path(artifact), given.signature
         signer = await asyncio.to_thread(self._signers.check, path, artifact, text)
-        given = replace(given, signature=text if signer else "", signer=signer)
+        given = replace(
+            given, signature=text if signer else "", signer=signer, registered_by=by
+        )
         now = self._clock.unix()
         version = await self._registry.register(
             model,
@@ -108,6 +111,7 @@ class Registration:
             given,
             await self._imported_before(artifact, settings, given),
             self._view.highest_number(model),
+            number,
         )
         if version.created_unix_s == now:  # a repeated call makes no version, and no event
             message = f"by {by}, of {version.source_name or artifact[:12]}"

@@ -5,7 +5,7 @@ runs on both. Every write is atomic. A method raises RegistryUnavailable when th
 answer in time; repeating the call is then safe.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from control_plane.store.accounts import Accounts
@@ -132,9 +132,11 @@ class DesiredState(Protocol):
         given: ServingSpec = ServingSpec(),  # noqa: B008 - frozen
         imported: Imported | None = None,
         above: int = 0,
+        number: int = 0,
     ) -> ModelVersion:
         """Adds an UPLOADED version, or with `imported` a READY one. Its number is one above the
-        highest that the name ever had, and above `above`, the highest that the caller knows of.
+        highest that the name ever had, and above `above`, the highest that the caller knows of; or
+        it is `number`, and InvalidOption is raised if that is not above them.
 
         A repeat of a non-empty request_id within a day returns the version that it made.
         """
@@ -172,6 +174,14 @@ class DesiredState(Protocol):
 
     async def set_placement(self, key: VersionKey, placement: Placement) -> ModelVersion | None:
         """Sets where a version may run. Returns the version; None if there is none."""
+        ...
+
+    async def set_labels(
+        self, key: VersionKey, put: Mapping[str, str], drop: Collection[str]
+    ) -> ModelVersion | None:
+        """Sets some labels of a version and takes others away. Returns the version; None if there
+        is none. Raises InvalidOption for too many.
+        """
         ...
 
     async def set_batching(
