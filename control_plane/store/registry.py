@@ -16,6 +16,7 @@ from control_plane.types.event import Event
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.lease import FencingToken, Leader
 from control_plane.types.policy import BatchingConfig, Placement, Residency
+from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import (
     Drift,
@@ -97,9 +98,7 @@ class DesiredState(Protocol):
         ...
 
     async def eviction_policy(self) -> str:
-        """What the server does with keys when its memory is full: noeviction, or how it chooses
-        those that it drops. Empty: it does not say.
-        """
+        """How a server whose memory is full chooses keys to drop, or noeviction; empty: unsaid."""
         ...
 
     async def desired(self) -> Desired:
@@ -136,9 +135,8 @@ class DesiredState(Protocol):
     ) -> ModelVersion:
         """Adds an UPLOADED version, or with `imported` a READY one. Its number is one above the
         highest that the name ever had, and above `above`, the highest that the caller knows of; or
-        it is `number`, and InvalidOption is raised if that is not above them.
-
-        A repeat of a non-empty request_id within a day returns the version that it made.
+        it is `number`. Raises InvalidOption if that is not above them. A repeat of a non-empty
+        request_id within a day returns the version that it made.
         """
         ...
 
@@ -179,17 +177,13 @@ class DesiredState(Protocol):
     async def set_labels(
         self, key: VersionKey, put: Mapping[str, str], drop: Collection[str]
     ) -> ModelVersion | None:
-        """Sets some labels of a version and takes others away. Returns the version; None if there
-        is none. Raises InvalidOption for too many.
-        """
+        """Sets labels of a version and takes others away. Raises InvalidOption for too many."""
         ...
 
     async def set_batching(
         self, key: VersionKey, device_kind: str, batching: BatchingConfig | None
     ) -> ModelVersion | None:
-        """Sets how a version is batched on a kind of device (None: as its workers were started).
-        Returns the version; None if there is none.
-        """
+        """Sets how it is batched on a kind of device; None: as its workers were started."""
         ...
 
     async def cordon(self, worker_id: str, incarnation: str) -> None:
@@ -200,9 +194,8 @@ class DesiredState(Protocol):
 
     async def want(self, want: Want, token: FencingToken | None = None) -> Want | None:
         """Sets the want of a version, merged with an earlier one as `Want.following` says. Returns
-        the want that holds now; None if there is no such version. Idempotent.
-
-        With a token (a plan's prefetch) it raises StaleToken if the token is not the lease's.
+        the want that holds now; None if there is no such version. Idempotent. With a token (a
+        plan's prefetch) it raises StaleToken if the token is not the lease's.
         """
         ...
 
@@ -213,10 +206,9 @@ class DesiredState(Protocol):
     async def forget(
         self, key: VersionKey, token: FencingToken | None = None, left: int = 0
     ) -> bool:
-        """Removes a want, or lowers it to `left` replicas. Returns whether there was one.
-
-        With a token (a plan's release) it leaves a pinned want as it is, and raises StaleToken if
-        the token is not the lease's.
+        """Removes a want, or lowers it to `left` replicas. Returns whether there was one. With a
+        token (a plan's release) it leaves a pinned want as it is, and raises StaleToken if the
+        token is not the lease's.
         """
         ...
 
@@ -228,7 +220,6 @@ class DesiredState(Protocol):
     ) -> tuple[Want, ...]:
         """In one write: sets the wants in `put` as given, removes those of `drop`, and makes the
         hot standbys in `end_standby` normal. Ignores versions that do not exist. Idempotent.
-
         Returns the wants that the versions in `put` and `drop` had before.
         """
         ...
@@ -257,6 +248,28 @@ class DesiredState(Protocol):
 
     async def drop_tenant(self, name: str) -> bool:
         """Removes a tenant. Returns whether there was one."""
+        ...
+
+    # --- aliases --------------------------------------------------------------------------
+
+    async def put_alias(
+        self,
+        alias: Alias,
+        expected_revision: int,
+        put: Sequence[Want] = (),
+        drop: Sequence[VersionKey] = (),
+        token: FencingToken | None = None,
+    ) -> Alias:
+        """Adds or replaces an alias if its revision is still the expected one (0: there is none),
+        and changes wants in the same write, as `change_wants`. Returns it with its new revision.
+
+        Raises AliasChanged, VersionNotFound for a version that it newly names and that is not
+        there, StaleToken with a token that is not the lease's.
+        """
+        ...
+
+    async def drop_alias(self, key: AliasKey, expected_revision: int) -> None:
+        """Removes an alias. Raises AliasChanged if its revision is another, or there is none."""
         ...
 
     # --- schedules ------------------------------------------------------------------------
