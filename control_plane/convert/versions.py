@@ -259,6 +259,7 @@ def registered_out(version: ModelVersion) -> model_pb2.Registered:
         class_names=given.class_names,
         renamed_classes=given.renamed,
         architecture_sha256=sha256(yaml.encode()).hexdigest() if yaml else "",
+        calibration=given.calibration,
     )
 
 

@@ -6,6 +6,7 @@ Each record has a function that reads it from its message; `dataclasses.asdict` 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from yolopool.client.metadata.registered import Registered, registered_of
 from yolopool.v1 import model_pb2, schedule_pb2, types_pb2
 
 
@@ -178,6 +179,13 @@ class ModelVersion:
     metadata: Mapping[str, str] = field(default_factory=dict)
     signer: str = ""
     signed_comment: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    registered: Registered = Registered()
+
+    @property
+    def dataset(self) -> str:
+        """What the training says that its data was; empty: it does not say."""
+        return self.training.get("data", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +351,8 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         metadata=dict(sorted(message.metadata.items())),
         signer=message.signer,
         signed_comment=message.signed_comment,
+        labels=dict(sorted(message.labels.items())),
+        registered=registered_of(message.registered),
     )
 
 

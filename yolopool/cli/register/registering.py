@@ -21,6 +21,7 @@ from yolopool.client.client import Client
 from yolopool.client.training import run_folder
 from yolopool.codes import CODES
 from yolopool.errors import ArtifactNotFound, InvalidOption
+from yolopool.labels import parse_changes
 from yolopool.names import parse_class_names
 from yolopool.transport import DEFAULT_ADDRESS
 
@@ -79,6 +80,10 @@ def models_register(
         Path | None,
         typer.Option(help="Signature of the file by minisign; default: FILE.minisig if it exists."),
     ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", help="Label to find it by, NAME=VALUE; repeatable."),
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Wait until the import has ended.")] = True,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
@@ -86,6 +91,9 @@ def models_register(
     """Upload a model file as the next version of a model."""
     size, path = _size(image_size), Path(given[-1])
     names, renamed = parse_class_names(class_names)
+    labels, dropped = parse_changes(label or ())
+    if dropped:
+        raise InvalidOption("--label takes NAME=VALUE, such as --label line=7")
     model = _name(given, name)
     with Client(address) as client, progress_bar(quiet=as_json) as progress:
         version = client.register(
@@ -102,6 +110,7 @@ def models_register(
             architecture=architecture,
             class_names=names or renamed,
             signature=signature,
+            labels=labels,
             wait=wait,
             progress=progress,
         )

@@ -1,0 +1,74 @@
+"""A plan of a fleet file as lines, like a diff: `+` is made, `~` changes, `-` is deleted."""
+
+from collections.abc import Iterator
+
+from yolopool.client.fleet_file.applying import FleetPlan
+from yolopool.client.fleet_file.planning import Plan, VersionPlan
+from yolopool.client.fleet_file.steps import DeleteSchedule, SetSchedule
+
+STYLES = {"+": "green", "~": "yellow", "-": "red", "!": "red"}
+MAX_LEFT = 10
+
+
+def lines(planned: FleetPlan) -> Iterator[str]:
+    """The lines of a plan; those of one thing stand together, the first of them at the margin."""
+    plan = planned.plan
+    for one in plan.versions:
+        yield from _version(one)
+    for step in plan.schedules:
+        yield _schedule(step)
+    for ref in plan.deleted:
+        yield f"- {ref}"
+    if plan.left:
+        more = f" and {len(plan.left) - MAX_LEFT} more" if len(plan.left) > MAX_LEFT else ""
+        yield f"  not in the file, --prune deletes it: {', '.join(plan.left[:MAX_LEFT])}{more}"
+
+
+def _version(one: VersionPlan) -> Iterator[str]:
+    if one.present is None:
+        yield f"+ {one.ref}  {one.entry.version.artifact} (sha256 {one.entry.digest[:12]})"
+    elif one.failed:
+        yield f"! {one.ref} FAILED: {one.failed}"
+    elif one.steps:
+        yield f"~ {one.ref}"
+    for step in one.steps:
+        yield f"    {step.words}"
+
+
+def _schedule(step: SetSchedule | DeleteSchedule) -> str:
+    if isinstance(step, DeleteSchedule):
+        return f"- schedule {step.name}"
+    return f"{'~' if step.before else '+'} schedule {step.after.name}  {step.words}"
+
+
+def summary(plan: Plan) -> str:
+    """How many things are made, changed and deleted."""
+    new = sum(one.present is None for one in plan.versions)
+    new += sum(isinstance(one, SetSchedule) and one.before is None for one in plan.schedules)
+    dropped = sum(isinstance(one, DeleteSchedule) for one in plan.schedules) + len(plan.deleted)
+    changed = sum(one.present is not None and bool(one.steps) for one in plan.versions)
+    changed += sum(isinstance(one, SetSchedule) and one.before is not None for one in plan.schedules)
+    return f"{new} to add, {changed} to change, {dropped} to delete, {plan.unchanged} unchanged"
+
+
+def plain(planned: FleetPlan) -> dict[str, object]:
+    """The plan as JSON."""
+    plan = planned.plan
+    return {
+        "versions": [
+            {
+                "model": one.ref,
+                "line": one.entry.version.line,
+                "action": "register" if one.present is None else "change",
+                "artifact": one.entry.digest,
+                "steps": [step.words for step in one.steps],
+            }
+            for one in plan.versions
+            if one.present is None or one.steps
+        ],
+        "schedules": [_schedule(step) for step in plan.schedules],
+        "deleted": list(plan.deleted),
+        "left": list(plan.left),
+        "failed": {one.ref: one.failed for one in plan.versions if one.failed},
+        "unchanged": plan.unchanged,
+    }
