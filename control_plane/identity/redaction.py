@@ -30,6 +30,8 @@ _OF_AUTHOR = frozenset(
         "source_name",
     }
 )
+# So may an alias of a model that the caller sees.
+_OF_ALIAS = "yolopool.v1.Alias.name"
 
 
 def redacted_text(text: str, hidden: Callable[[str], bool]) -> str:
@@ -80,7 +82,7 @@ def redact(message: Message, hidden: Callable[[str], bool]) -> None:
     for field, value in message.ListFields():
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             _redact_messages(message, field, value, hidden)
-        elif field.type == FieldDescriptor.TYPE_STRING and field.name not in _OF_AUTHOR:
+        elif field.type == FieldDescriptor.TYPE_STRING and not _is_own_word(field):
             _redact_strings(message, field, value, hidden)
 
 
@@ -122,10 +124,14 @@ def _redact_strings(message: Any, field: Any, value: Any, hidden: Callable[[str]
         setattr(message, field.name, redacted_text(value, hidden))
 
 
+def _is_own_word(field: Any) -> bool:
+    return field.name in _OF_AUTHOR or field.full_name == _OF_ALIAS
+
+
 def _about(message: Any) -> str:
     """The model that a message is about; empty: none."""
     name = message.DESCRIPTOR.full_name
-    if name == "yolopool.v1.VersionKey":
+    if name in ("yolopool.v1.VersionKey", "yolopool.v1.Alias"):
         return str(message.model)
     if name == "yolopool.v1.Model":
         return str(message.name)
