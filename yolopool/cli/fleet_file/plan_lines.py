@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from yolopool.client.fleet_file.applying import FleetPlan
+from yolopool.client.fleet_file.alias_plan import AliasStep, DeleteAlias, SetAlias
 from yolopool.client.fleet_file.planning import Plan, VersionPlan
 from yolopool.client.fleet_file.steps import DeleteSchedule, SetSchedule
 
@@ -15,6 +16,8 @@ def lines(planned: FleetPlan) -> Iterator[str]:
     plan = planned.plan
     for one in plan.versions:
         yield from _version(one)
+    for alias in plan.aliases:
+        yield _alias(alias)
     for step in plan.schedules:
         yield _schedule(step)
     for ref in plan.deleted:
@@ -41,13 +44,21 @@ def _schedule(step: SetSchedule | DeleteSchedule) -> str:
     return f"{'~' if step.before else '+'} schedule {step.after.name}  {step.words}"
 
 
+def _alias(step: AliasStep) -> str:
+    if isinstance(step, DeleteAlias):
+        return f"- alias {step.name}"
+    return f"{'~' if step.before else '+'} alias {step.after.name}  {step.words}"
+
+
 def summary(plan: Plan) -> str:
     """How many things are made, changed and deleted."""
+    others = [*plan.aliases, *plan.schedules]
+    puts = [one for one in others if isinstance(one, SetAlias | SetSchedule)]
     new = sum(one.present is None for one in plan.versions)
-    new += sum(isinstance(one, SetSchedule) and one.before is None for one in plan.schedules)
-    dropped = sum(isinstance(one, DeleteSchedule) for one in plan.schedules) + len(plan.deleted)
+    new += sum(one.before is None for one in puts)
     changed = sum(one.present is not None and bool(one.steps) for one in plan.versions)
-    changed += sum(isinstance(one, SetSchedule) and one.before is not None for one in plan.schedules)
+    changed += sum(one.before is not None for one in puts)
+    dropped = len(others) - len(puts) + len(plan.deleted)
     return f"{new} to add, {changed} to change, {dropped} to delete, {plan.unchanged} unchanged"
 
 
@@ -66,6 +77,7 @@ def plain(planned: FleetPlan) -> dict[str, object]:
             for one in plan.versions
             if one.present is None or one.steps
         ],
+        "aliases": [_alias(step) for step in plan.aliases],
         "schedules": [_schedule(step) for step in plan.schedules],
         "deleted": list(plan.deleted),
         "left": list(plan.left),

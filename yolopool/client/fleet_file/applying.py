@@ -14,6 +14,7 @@ from typing import Any
 from yolopool.client import calls, uploads
 from yolopool.client.calls import Call
 from yolopool.client.fleet_file import present as pool
+from yolopool.client.fleet_file.alias_plan import DeleteAlias, resolved
 from yolopool.client.fleet_file.declared import Fleet, Version
 from yolopool.client.fleet_file.digest_cache import DigestCache, usual_place
 from yolopool.client.fleet_file.parsing import invalid, parse_fleet, stored_digest
@@ -30,6 +31,7 @@ from yolopool.client.fleet_file.steps import (
     VersionStep,
 )
 from yolopool.client.fleet_file.step_calls import calls_of, schedule_call
+from yolopool.client.rollout import alias_records
 from yolopool.client.uploads import FileWork, Flow, Sleep
 from yolopool.errors import DeadlineExceeded, ModelImportFailed, YolopoolError
 from yolopool.names import base_name
@@ -105,13 +107,14 @@ def apply_fleet(
     work = _Work(planned, told or (lambda text: None))
     until = time.monotonic() + timeout_s
     yield from work.register()
-    yield from work.schedules()
     yield from work.advance()
     while wait and work.waiting() and time.monotonic() < until:
         yield Sleep(POLL_S)
         yield from work.look()
         yield from work.advance()
     work.close(wait)
+    yield from work.aliases(wait, until)
+    yield from work.schedules()
     yield from work.delete()
     return work.applied
 
@@ -125,10 +128,13 @@ def _present(fleet: Fleet) -> Flow[Present]:
     versions: Sequence[PresentVersion] = ()
     if fleet.models is not None:
         versions = yield versions_call(fleet.prefix)
-    if fleet.schedules is None:
-        return Present(tuple(versions))
-    schedules = yield schedules_call()
-    return Present(tuple(versions), schedules)
+    elif fleet.aliases:  # `newest` is one of the pool's
+        versions = yield versions_call(fleet.prefix)
+    schedules = (yield schedules_call()) if fleet.schedules is not None else None
+    aliases = None
+    if fleet.aliases is not None:
+        aliases = yield alias_records.aliases(fleet.prefix)
+    return Present(tuple(versions), schedules, aliases)
 
 
 def versions_call(prefix: str) -> Call[tuple[PresentVersion, ...]]:
@@ -286,6 +292,30 @@ class _Work:
         self.applied.failures.append(failure)
 
     # --- the other sections -----------------------------------------------------------------
+
+    def aliases(self, wait: bool, until: float) -> Flow[None]:
+        steps = self._planned.plan.aliases
+        versions = (yield versions_call(self._planned.prefix)) if steps else ()
+        for step in steps:
+            if isinstance(step, DeleteAlias):
+                call = alias_records.delete_alias(step.name, expected_revision=step.revision)
+                yield from self._try(call, 0, f"delete alias {step.name}")
+                continue
+            alias, targets = step.after, resolved(step.after, versions)
+            pending = [one.ref for one in versions if one.name == alias.model and one.is_pending]
+            if pending:
+                self.applied.later.append(f"alias {alias.name} waits for the import of {pending[0]}")
+                continue
+            order = alias_records.set_alias(
+                alias.name,
+                targets or {},
+                keep_s=alias.keep_s,
+                expected_revision=step.before.revision if step.before is not None else 0,
+                why=f"apply {self._planned.file}"[:500],
+                wait=wait,
+                timeout_s=max(1.0, until - time.monotonic()),
+            )
+            yield from self._try(order, alias.line, f"alias {alias.name}: {step.words}")
 
     def schedules(self) -> Flow[None]:
         for step in self._planned.plan.schedules:

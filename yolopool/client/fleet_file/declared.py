@@ -16,6 +16,7 @@ from yolopool.client.requests import (
 from yolopool.vocabulary import MAX_DETECTIONS, PRECISIONS, VARIANTS
 
 FORMAT = 1
+NEWEST = "newest"
 _SIDE, _REPLICAS, _COUNT, _WEEK_S = 4096, 1000, 2**32 - 1, 7 * 86_400
 _BACKENDS = tuple(dict.fromkeys(name for made in PRECISIONS.values() for name in made))
 _PRECISIONS = tuple(
@@ -201,6 +202,28 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Alias:
+    """A movable name of versions of a model."""
+
+    name: str = key("model:name.")
+    targets: Mapping[str, int] = key(
+        "Versions by number, or newest, and of how many of 1000 requests each is.", least=1, most=1000
+    )
+    keep_s: float = key(
+        "How long versions that it leaves stay loaded, for a rollback.", 600.0, least=0, most=_WEEK_S
+    )
+    at: Mapping[str, int] = places()
+
+    @property
+    def model(self) -> str:
+        return self.name.partition(":")[0]
+
+    @property
+    def line(self) -> int:
+        return self.at.get("", 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
     """A model that a schedule loads."""
 
@@ -235,6 +258,7 @@ class Fleet:
     fleet: int = key("Format of this file.", least=FORMAT, most=FORMAT)
     prefix: str = key("The file is about models whose names begin with this, and no others.", "")
     models: tuple[Version, ...] | None = key("Versions of models.", None)
+    aliases: tuple[Alias, ...] | None = key("Movable names of versions.", None)
     schedules: tuple[Schedule, ...] | None = key("Changeovers at set times.", None)
     at: Mapping[str, int] = places()
 

@@ -7,10 +7,11 @@ from yolopool.client import calls
 from yolopool.client.calls import Call
 from yolopool.client.fleet_file import present
 from yolopool.client.fleet_file.applying import schedules_call, versions_call
-from yolopool.client.fleet_file.declared import FORMAT, Build, Fleet, Load, Schedule, Version
+from yolopool.client.fleet_file.declared import FORMAT, Alias, Build, Fleet, Load, Schedule, Version
 from yolopool.client.fleet_file.parsing import STORED, references
 from yolopool.client.fleet_file.present import PresentVersion
 from yolopool.client.fleet_file.text.emitting import text_of
+from yolopool.client.rollout import alias_records
 from yolopool.client.uploads import Flow
 from yolopool.errors import GrantNeeded
 from yolopool.v1 import model_pb2
@@ -44,6 +45,7 @@ def export_fleet(prefix: str = "") -> Flow[Exported]:
         for version in sorted(model.versions, key=lambda one: one.version.version)
         if _is_kept(version, left_out)
     ]
+    aliases = yield alias_records.aliases(prefix)
     schedules: tuple[Schedule, ...] | None = None
     try:
         schedules = yield schedules_call()
@@ -53,6 +55,7 @@ def export_fleet(prefix: str = "") -> Flow[Exported]:
         fleet=FORMAT,
         prefix=prefix,
         models=tuple(map(declared_of, versions)),
+        aliases=tuple(map(_alias, aliases)),
         schedules=_within(prefix, schedules) if schedules is not None else None,
     )
     return Exported(text_of(fleet, _SAID), tuple(left_out))
@@ -96,6 +99,16 @@ def declared_of(message: model_pb2.ModelVersion) -> Version:
         batching=there.batching,
         load=_load(there),
         builds=tuple(_build(slot, there) for slot in sorted(there.builds)),
+    )
+
+
+def _alias(there: alias_records.Alias) -> Alias:
+    """Of a switch in progress, what it goes to."""
+    targets = there.switch.targets if there.switch is not None else there.targets
+    return Alias(
+        name=there.name,
+        targets={str(number): weight for number, weight in targets.items()},
+        keep_s=there.keep_s,
     )
 
 

@@ -4,7 +4,15 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 from yolopool.client.fleet_file.text import yaml_lines
-from yolopool.client.fleet_file.declared import Build, Fleet, Schedule, Settings, Version
+from yolopool.client.fleet_file.declared import (
+    NEWEST,
+    Alias,
+    Build,
+    Fleet,
+    Schedule,
+    Settings,
+    Version,
+)
 from yolopool.client.fleet_file.text.reading import Faults, read_record
 from yolopool.client.fleet_file.text.yaml_lines import NotYaml
 from yolopool.errors import FleetFileInvalid, YolopoolError
@@ -13,6 +21,7 @@ from yolopool.names import check_name, parse_ref
 from yolopool.vocabulary import INT8, PRECISIONS
 
 STORED = "sha256:"
+_NUMBER = re.compile(r"[1-9]\d{0,8}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -73,6 +82,35 @@ def _check(fleet: Fleet, faults: Faults) -> None:
         if version.version and before != version.line:
             why = f"{version.name}@{version.version} is there already, in line {before}"
             faults.add(version.line, where, why)
+    _check_aliases(fleet, faults)
+    _check_schedules(fleet, faults)
+
+
+def _check_aliases(fleet: Fleet, faults: Faults) -> None:
+    lines: dict[str, int] = {}
+    for index, alias in enumerate(fleet.aliases or ()):
+        for name, why in _wrong_alias(alias, fleet.prefix):
+            faults.add(alias.at.get(name, alias.line), f"aliases[{index}].{name}", why)
+        before = lines.setdefault(alias.name, alias.line)
+        if before != alias.line:
+            why = f"{alias.name} is there already, in line {before}"
+            faults.add(alias.line, f"aliases[{index}]", why)
+
+
+def _wrong_alias(alias: Alias, prefix: str) -> _Wrong:
+    yield from _refused("name", parse_ref, alias.name)
+    if ":" not in alias.name:
+        yield "name", f"{alias.name!r} is no alias: give model:name"
+    if not alias.name.startswith(prefix):
+        yield "name", f"{alias.name} does not begin with the file's prefix {prefix}"
+    for word in alias.targets:
+        if word != NEWEST and not _NUMBER.fullmatch(word):
+            yield "targets", f"{word[:80]!r}: give the number of a version, or {NEWEST}"
+    if sum(alias.targets.values()) != 1000:
+        yield "targets", f"the shares are {sum(alias.targets.values())} together, not 1000"
+
+
+def _check_schedules(fleet: Fleet, faults: Faults) -> None:
     lines: dict[str, int] = {}
     for index, schedule in enumerate(fleet.schedules or ()):
         for name, why in _wrong_schedule(schedule, fleet.prefix):

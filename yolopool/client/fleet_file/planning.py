@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
+from yolopool.client.fleet_file.alias_plan import AliasStep, DeleteAlias, SetAlias, alias_steps
 from yolopool.client.fleet_file.declared import Build, Fleet, Schedule, Settings, Version, keys
 from yolopool.client.fleet_file.parsing import references
 from yolopool.client.fleet_file.present import Present, PresentVersion, rounded
@@ -72,12 +73,15 @@ class Plan:
 
     versions: tuple[VersionPlan, ...]
     schedules: tuple[SetSchedule | DeleteSchedule, ...] = ()
+    aliases: tuple[AliasStep, ...] = ()
     deleted: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
-        return not (any(map(_is_work, self.versions)) or self.schedules or self.deleted)
+        return not (
+            any(map(_is_work, self.versions)) or self.schedules or self.aliases or self.deleted
+        )
 
     @property
     def unchanged(self) -> int:
@@ -101,14 +105,20 @@ def plan(
         VersionPlan(entry, one, changes(entry, one) if one is not None else _of_new(entry))
         for entry, one in zip(entries, found, strict=True)
     )
-    extra = list(_extra(versions, present.versions)) if fleet.models is not None else []
-    schedules = list(_schedules(fleet, present))
-    unnamed = [one for one in schedules if isinstance(one, DeleteSchedule)]
+    extra = tuple(_extra(versions, present.versions)) if fleet.models is not None else ()
+    new = frozenset(one.entry.version.name for one in versions if one.present is None)
+    schedules = tuple(_schedules(fleet, present))
+    aliases = tuple(alias_steps(fleet, present.versions, present, new))
     if prune:
-        return Plan(versions, tuple(schedules), tuple(extra))
-    kept = tuple(one for one in schedules if isinstance(one, SetSchedule))
-    left = (*extra, *(f"schedule {one.name}" for one in unnamed))
-    return Plan(versions, kept, (), left)
+        return Plan(versions, schedules, aliases, extra)
+    unnamed = [f"alias {one.name}" for one in aliases if isinstance(one, DeleteAlias)]
+    unnamed += [f"schedule {one.name}" for one in schedules if isinstance(one, DeleteSchedule)]
+    return Plan(
+        versions,
+        tuple(one for one in schedules if isinstance(one, SetSchedule)),
+        tuple(one for one in aliases if isinstance(one, SetAlias)),
+        left=(*extra, *unnamed),
+    )
 
 
 # --- which version an entry is ----------------------------------------------------------------------

@@ -17,6 +17,7 @@ from yolopool.client.fleet_file.declared import (
     keys,
 )
 from yolopool.client.model_records import enum_word, placement_of, residency_of
+from yolopool.client.rollout.alias_records import Alias
 from yolopool.names import base_name
 from yolopool.v1 import model_pb2, schedule_pb2, types_pb2
 
@@ -81,6 +82,7 @@ class Present:
 
     versions: tuple[PresentVersion, ...] = ()
     schedules: tuple[Schedule, ...] | None = None
+    aliases: tuple[Alias, ...] | None = None
 
 
 def shortest(value: float) -> float:
