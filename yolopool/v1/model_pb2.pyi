@@ -173,6 +173,26 @@ class RegisterModelRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     ARTIFACT_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
@@ -186,6 +206,8 @@ class RegisterModelRequest(_message.Message):
     RENAMED_CLASSES_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """name or team/name; each part 1..63 of [a-z0-9] and inner [._-]."""
     artifact: _builtins.str
@@ -204,6 +226,10 @@ class RegisterModelRequest(_message.Message):
     """Text of the .minisig file that minisign made of the artifact. Kept if it is of a signer that the
     control plane trusts; refused if it is not, or not of these bytes. A control plane that trusts
     nobody passes it over.
+    """
+    number: _builtins.int
+    """The version's number, to have it as it was elsewhere: above every number that the name ever had.
+    0: the next.
     """
     @_builtins.property
     def settings(self) -> _types_pb2.VersionSettings: ...
@@ -229,6 +255,10 @@ class RegisterModelRequest(_message.Message):
         training: at most 8 of them, of 32 KiB together.
         """
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Of the version, to find it by: at most 32; see labels of ModelVersion."""
+
     def __init__(
         self,
         *,
@@ -245,10 +275,12 @@ class RegisterModelRequest(_message.Message):
         renamed_classes: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         signature: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement", "residency", b"residency", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_yaml", b"architecture_yaml", "artifact", b"artifact", "class_names", b"class_names", "metadata", b"metadata", "name", b"name", "placement", b"placement", "renamed_classes", b"renamed_classes", "request_id", b"request_id", "residency", b"residency", "settings", b"settings", "signature", b"signature", "source_name", b"source_name", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_yaml", b"architecture_yaml", "artifact", b"artifact", "class_names", b"class_names", "labels", b"labels", "metadata", b"metadata", "name", b"name", "number", b"number", "placement", b"placement", "renamed_classes", b"renamed_classes", "request_id", b"request_id", "residency", b"residency", "settings", b"settings", "signature", b"signature", "source_name", b"source_name", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -360,6 +392,26 @@ class ModelVersion(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     VERSION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
@@ -395,6 +447,8 @@ class ModelVersion(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     SIGNER_FIELD_NUMBER: _builtins.int
     SIGNED_COMMENT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    REGISTERED_FIELD_NUMBER: _builtins.int
     state: Global___VersionState.ValueType
     progress: _builtins.float
     """0..1 while IMPORTING, with the step under way."""
@@ -469,6 +523,14 @@ class ModelVersion(_message.Message):
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """As it was registered; in answers of GetModel alone."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What people find it by. A name has 1 to 63, a value 0 to 63 of A-Z a-z 0-9 . _ - (a name / too),
+        beginning and ending with a letter or digit.
+        """
+
+    @_builtins.property
+    def registered(self) -> Global___Registered: ...
     def __init__(
         self,
         *,
@@ -507,14 +569,91 @@ class ModelVersion(_message.Message):
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         signer: _builtins.str = ...,
         signed_comment: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        registered: Global___Registered | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["build_of", b"build_of", "placement", b"placement", "residency", b"residency", "settings", b"settings", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["build_of", b"build_of", "placement", b"placement", "registered", b"registered", "residency", b"residency", "settings", b"settings", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "batching", b"batching", "build_of", b"build_of", "builds", b"builds", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gflops", b"gflops", "message", b"message", "metadata", b"metadata", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "placement", b"placement", "progress", b"progress", "reason", b"reason", "replicas", b"replicas", "residency", b"residency", "served", b"served", "settings", b"settings", "signed_comment", b"signed_comment", "signer", b"signer", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "training", b"training", "tried", b"tried", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "batching", b"batching", "build_of", b"build_of", "builds", b"builds", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gflops", b"gflops", "labels", b"labels", "message", b"message", "metadata", b"metadata", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "placement", b"placement", "progress", b"progress", "reason", b"reason", "registered", b"registered", "replicas", b"replicas", "residency", b"residency", "served", b"served", "settings", b"settings", "signed_comment", b"signed_comment", "signer", b"signer", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "training", b"training", "tried", b"tried", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelVersion: _TypeAlias = ModelVersion  # noqa: Y015
+
+@_typing.final
+class Registered(_message.Message):
+    """What a version was registered with, of which its import made the rest: the same file registered
+    with the same again makes the same pack.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class RenamedClassesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    CLASS_NAMES_FIELD_NUMBER: _builtins.int
+    RENAMED_CLASSES_FIELD_NUMBER: _builtins.int
+    ARCHITECTURE_SHA256_FIELD_NUMBER: _builtins.int
+    ARCHITECTURE_YAML_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
+    architecture_sha256: _builtins.str
+    """SHA-256 of architecture_yaml in UTF-8; empty: there was none."""
+    architecture_yaml: _builtins.str
+    """These two in answers of GetModel alone."""
+    signature: _builtins.str
+    by: _builtins.str
+    """Who registered it: the id of a key, who a token or certificate is of. In answers to callers who
+    may operate.
+    """
+    calibration: _builtins.str
+    """Of an int8 build: SHA-256 of its images."""
+    @_builtins.property
+    def settings(self) -> _types_pb2.VersionSettings:
+        """Fields that were unset are unset. Of a version of an earlier release: no message."""
+
+    @_builtins.property
+    def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def renamed_classes(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        settings: _types_pb2.VersionSettings | None = ...,
+        class_names: _abc.Iterable[_builtins.str] | None = ...,
+        renamed_classes: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
+        architecture_sha256: _builtins.str = ...,
+        architecture_yaml: _builtins.str = ...,
+        signature: _builtins.str = ...,
+        by: _builtins.str = ...,
+        calibration: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_sha256", b"architecture_sha256", "architecture_yaml", b"architecture_yaml", "by", b"by", "calibration", b"calibration", "class_names", b"class_names", "renamed_classes", b"renamed_classes", "settings", b"settings", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Registered: _TypeAlias = Registered  # noqa: Y015
 
 @_typing.final
 class ServedVariant(_message.Message):
@@ -620,16 +759,40 @@ class ListModelsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_PREFIX_FIELD_NUMBER: _builtins.int
+    LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    CLASS_NAMES_FIELD_NUMBER: _builtins.int
+    ARTIFACT_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
     name_prefix: _builtins.str
     """Only names with this prefix; empty: all."""
+    label_selector: _builtins.str
+    """Only versions whose labels meet all of it: NAME=VALUE, NAME!=VALUE, NAME (has it), !NAME (has it
+    not), with commas between them.
+    """
+    task: _builtins.str
+    """detect | segment | classify | pose | obb"""
+    artifact: _builtins.str
+    """The beginning of the SHA-256 of the file, or of its pack."""
+    dataset: _builtins.str
+    """What the training says its data was, such as coco8.yaml; of a path its last part will do."""
+    @_builtins.property
+    def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only versions that have all these classes."""
+
     def __init__(
         self,
         *,
         name_prefix: _builtins.str = ...,
+        label_selector: _builtins.str = ...,
+        task: _builtins.str = ...,
+        class_names: _abc.Iterable[_builtins.str] | None = ...,
+        artifact: _builtins.str = ...,
+        dataset: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name_prefix", b"name_prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "class_names", b"class_names", "dataset", b"dataset", "label_selector", b"label_selector", "name_prefix", b"name_prefix", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -663,7 +826,9 @@ class GetModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version; with a version only that one is in the answer."""
+    """name | name@version | name:alias; with a version only that one is in the answer, with an alias
+    those that it means now, and the heaviest as the default.
+    """
     def __init__(
         self,
         *,
@@ -703,7 +868,7 @@ class DeleteModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name (all versions) | name@version."""
+    """name (all versions) | name@version. An alias is deleted by DeleteAlias."""
     def __init__(
         self,
         *,
@@ -747,7 +912,9 @@ class LoadModelRequest(_message.Message):
     WAIT_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version; a bare name means its default version."""
+    """name | name@version | name:alias; a bare name means its default version, an alias every version
+    that it means now.
+    """
     replicas: _builtins.int
     """1..1000; 0 means 1."""
     pin: _builtins.bool
@@ -781,7 +948,9 @@ class LoadModelResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def version(self) -> Global___ModelVersion: ...
+    def version(self) -> Global___ModelVersion:
+        """Of an alias the version that it means most."""
+
     def __init__(
         self,
         *,
@@ -803,7 +972,9 @@ class UnloadModelRequest(_message.Message):
     WAIT_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version."""
+    """name | name@version | name:alias; a bare name means its default version, an alias every version
+    that it means now.
+    """
     wait: _builtins.bool
     """Answer when it is nowhere any more."""
     force: _builtins.bool
@@ -829,7 +1000,9 @@ class UnloadModelResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def version(self) -> Global___ModelVersion: ...
+    def version(self) -> Global___ModelVersion:
+        """Of an alias the version that it means most."""
+
     def __init__(
         self,
         *,
@@ -850,7 +1023,9 @@ class SetResidencyRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     RESIDENCY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version; a bare name means its default version."""
+    """name | name@version | name:alias; a bare name means its default version, an alias every version
+    that it means now.
+    """
     @_builtins.property
     def residency(self) -> _types_pb2.Residency: ...
     def __init__(
@@ -873,7 +1048,9 @@ class SetResidencyResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def version(self) -> Global___ModelVersion: ...
+    def version(self) -> Global___ModelVersion:
+        """Of an alias the version that it means most."""
+
     def __init__(
         self,
         *,
@@ -888,13 +1065,85 @@ class SetResidencyResponse(_message.Message):
 Global___SetResidencyResponse: _TypeAlias = SetResidencyResponse  # noqa: Y015
 
 @_typing.final
+class SetLabelsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """name | name@version; a bare name means its default version."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of labels to take away; one that is not there is no error."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        remove: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "model", b"model", "remove", b"remove"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLabelsRequest: _TypeAlias = SetLabelsRequest  # noqa: Y015
+
+@_typing.final
+class SetLabelsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> Global___ModelVersion: ...
+    def __init__(
+        self,
+        *,
+        version: Global___ModelVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLabelsResponse: _TypeAlias = SetLabelsResponse  # noqa: Y015
+
+@_typing.final
 class SetPlacementRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version; a bare name means its default version."""
+    """name | name@version | name:alias; a bare name means its default version, an alias every version
+    that it means now.
+    """
     @_builtins.property
     def placement(self) -> _types_pb2.Placement: ...
     def __init__(
@@ -917,7 +1166,9 @@ class SetPlacementResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def version(self) -> Global___ModelVersion: ...
+    def version(self) -> Global___ModelVersion:
+        """Of an alias the version that it means most."""
+
     def __init__(
         self,
         *,
@@ -939,7 +1190,9 @@ class SetBatchingRequest(_message.Message):
     DEVICE_KIND_FIELD_NUMBER: _builtins.int
     BATCHING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version; a bare name means its default version."""
+    """name | name@version | name:alias; a bare name means its default version, an alias every version
+    that it means now.
+    """
     device_kind: _builtins.str
     """cpu | cuda | sim"""
     @_builtins.property
@@ -967,7 +1220,9 @@ class SetBatchingResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def version(self) -> Global___ModelVersion: ...
+    def version(self) -> Global___ModelVersion:
+        """Of an alias the version that it means most."""
+
     def __init__(
         self,
         *,
@@ -992,7 +1247,9 @@ class BuildModelRequest(_message.Message):
     CALIBRATION_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version"""
+    """name | name@version | name:alias; a bare name means its default version, an alias the version
+    that it means most.
+    """
     backend: _builtins.str
     """torch | onnx | openvino | tensorrt"""
     precision: _builtins.str
@@ -1051,7 +1308,9 @@ class SetVariantRequest(_message.Message):
     DRIFT_FIELD_NUMBER: _builtins.int
     UNCHECKED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version; a bare name means its default version."""
+    """name | name@version | name:alias; a bare name means its default version, an alias the version
+    that it means most.
+    """
     device_kind: _builtins.str
     """cpu | cuda"""
     variant: _builtins.str
@@ -1113,7 +1372,7 @@ class ChangeoverRequest(_message.Message):
 
     @_builtins.property
     def release(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """name | name@version. One that is in `prepare` too stays."""
+        """name | name@version | name:alias. One that is in `prepare` too stays."""
 
     def __init__(
         self,
