@@ -97,9 +97,7 @@ class Registration:
             check_room(models, bounds.MAX_MODELS, "models")
         path, text = self._artifacts.path(artifact), given.signature
         signer = await asyncio.to_thread(self._signers.check, path, artifact, text)
-        given = replace(
-            given, signature=text if signer else "", signer=signer, registered_by=by
-        )
+        given = replace(given, signature=text if signer else "", signer=signer, registered_by=by)
         now = self._clock.unix()
         version = await self._registry.register(
             model,

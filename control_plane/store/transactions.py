@@ -60,7 +60,7 @@ def register(
     key = _free(tx, name, max(number, tx.number(name) + 1, above + 1))
     if number and key.number != number:
         raise InvalidOption(
-            f"{name} can't have version {number}: the next is {key.number}, since no number is given "
+            f"{name} can't have version {number}: the next is {key.number}, and no number is given "
             "twice"
         )
     version = ModelVersion(

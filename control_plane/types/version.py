@@ -152,7 +152,7 @@ class ServingSpec:
     """How a version is to be served: policies and builds; and for a file that has weights only, the
     YAML text of its architecture and its class names. `renamed`: other names for some of a file's
     own classes, by class id; `metadata`: texts by file name, for people. `signature`: text of the
-    .minisig of the artifact that was checked, and `signer` whose it is. `registered_by`: the caller.
+    .minisig of the artifact that was checked, `signer` whose it is; `registered_by`: who called.
 
     `served`: builds by kind of device. A row that is itself a build (of the version `build_of`) has
     one entry, which keeps its comparisons, and runs on that kind alone; `calibration` is the

@@ -67,7 +67,7 @@ def models_list(
         list[str] | None,
         typer.Option(
             "--label",
-            help="Only versions with this label: NAME=VALUE, NAME!=VALUE, NAME or !NAME; repeatable.",
+            help="Only with this label: NAME=VALUE, NAME!=VALUE, NAME or !NAME; repeatable.",
         ),
     ] = None,
     task: Annotated[
@@ -82,7 +82,8 @@ def models_list(
         str, typer.Option("--dataset", help="Only versions trained on this data (coco8.yaml).")
     ] = "",
     artifact: Annotated[
-        str, typer.Option("--artifact", help="Only versions of the file of this SHA-256 (its start).")
+        str,
+        typer.Option("--artifact", help="Only versions of the file of this SHA-256 (its start)."),
     ] = "",
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,

@@ -22,8 +22,8 @@ from yolopool.client.access import api_keys, joined_processes, tenant_records
 from yolopool.client.access.credentials import Credentials, TokenSource
 from yolopool.client.calls import Call, Services, StreamCall
 from yolopool.client.detections import Detections
-from yolopool.client.images import ImageLike
 from yolopool.client.fleet_file import applying, exporting
+from yolopool.client.images import ImageLike
 from yolopool.client.media import many, video
 from yolopool.client.media.many import Images, ManyCalls
 from yolopool.client.media.outcomes import FrameAnswer, ImageAnswer

@@ -180,7 +180,7 @@ class ModelVersion:
     signer: str = ""
     signed_comment: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
-    registered: Registered = Registered()
+    registered: Registered = Registered()  # noqa: RUF009 - frozen
 
     @property
     def dataset(self) -> str:

@@ -14,7 +14,7 @@ from yolopool.client.rollout import alias_records
 
 @dataclass(frozen=True, slots=True)
 class SetAlias:
-    """`before` None: it is new. `targets` None: a version that is not registered yet is one of them."""
+    """`before` None: it is new. `targets` None: one of them is not registered yet."""
 
     before: alias_records.Alias | None
     after: Alias
@@ -67,9 +67,7 @@ def _differs(there: alias_records.Alias, targets: Mapping[int, int], keep_s: flo
 
 def resolved(alias: Alias, versions: Sequence[PresentVersion]) -> dict[int, int] | None:
     """The targets by number; None: no version is there that could be the newest."""
-    numbers = [
-        one.number for one in versions if one.name == alias.model and one.state != "FAILED"
-    ]
+    numbers = [one.number for one in versions if one.name == alias.model and one.state != "FAILED"]
     found: dict[int, int] = {}
     for word, weight in alias.targets.items():
         if word == NEWEST and not numbers:

@@ -5,7 +5,7 @@ A version is driven level by level: what it still differs by is computed again f
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,9 @@ from yolopool.client.fleet_file.digest_cache import DigestCache, usual_place
 from yolopool.client.fleet_file.parsing import invalid, parse_fleet, stored_digest
 from yolopool.client.fleet_file.planning import Entry, Plan, VersionPlan, changes, plan
 from yolopool.client.fleet_file.present import Present, PresentVersion
-from yolopool.client.fleet_file.text.reading import Faults
 from yolopool.client.fleet_file.registering import registered
 from yolopool.client.fleet_file.resolving import Resolver
+from yolopool.client.fleet_file.step_calls import calls_of, schedule_call
 from yolopool.client.fleet_file.steps import (
     AFTER_IMPORT,
     DeleteSchedule,
@@ -30,7 +30,7 @@ from yolopool.client.fleet_file.steps import (
     ServeBuild,
     VersionStep,
 )
-from yolopool.client.fleet_file.step_calls import calls_of, schedule_call
+from yolopool.client.fleet_file.text.reading import Faults
 from yolopool.client.rollout import alias_records
 from yolopool.client.uploads import FileWork, Flow, Sleep
 from yolopool.errors import DeadlineExceeded, ModelImportFailed, YolopoolError
@@ -71,8 +71,8 @@ class Applied:
 
 
 def plan_fleet(file: str | Path, *, prune: bool = False) -> Flow[FleetPlan]:
-    """Compares a fleet file with the pool; "-" is standard input. With `prune` what the file does not
-    name is to be deleted, of the sections that it has. Changes nothing.
+    """Compares a fleet file with the pool; "-" is standard input. With `prune` what the file does
+    not name is to be deleted, of the sections that it has. Changes nothing.
 
     Raises FleetFileInvalid, whose message names file, line and key of each fault.
     """
@@ -126,9 +126,7 @@ def _read(name: str) -> bytes:
 def _present(fleet: Fleet) -> Flow[Present]:
     """What the pool has of the file's sections: nobody is asked about the others."""
     versions: Sequence[PresentVersion] = ()
-    if fleet.models is not None:
-        versions = yield versions_call(fleet.prefix)
-    elif fleet.aliases:  # `newest` is one of the pool's
+    if fleet.models is not None or fleet.aliases:
         versions = yield versions_call(fleet.prefix)
     schedules = (yield schedules_call()) if fleet.schedules is not None else None
     aliases = None
@@ -194,6 +192,14 @@ class _Running:
         for step in changes(self.plan.entry, there):
             if step not in self.tried and _is_possible(step, there):
                 yield step
+
+
+def _imports(
+    model: str, targets: Mapping[int, int], versions: Sequence[PresentVersion]
+) -> list[str]:
+    """Targets that are still imported, as name@version."""
+    of_model = (one for one in versions if one.name == model and one.number in targets)
+    return [one.ref for one in of_model if one.is_pending]
 
 
 def _is_possible(step: VersionStep, there: PresentVersion) -> bool:
@@ -302,9 +308,11 @@ class _Work:
                 yield from self._try(call, 0, f"delete alias {step.name}")
                 continue
             alias, targets = step.after, resolved(step.after, versions)
-            pending = [one.ref for one in versions if one.name == alias.model and one.is_pending]
+            pending = _imports(alias.model, targets or {}, versions)
             if pending:
-                self.applied.later.append(f"alias {alias.name} waits for the import of {pending[0]}")
+                self.applied.later.append(
+                    f"alias {alias.name} waits for the import of {pending[0]}"
+                )
                 continue
             order = alias_records.set_alias(
                 alias.name,
@@ -320,9 +328,17 @@ class _Work:
     def schedules(self) -> Flow[None]:
         for step in self._planned.plan.schedules:
             if isinstance(step, DeleteSchedule):
-                call, line, what = calls.delete_schedule(step.name), 0, f"delete schedule {step.name}"
+                call, line, what = (
+                    calls.delete_schedule(step.name),
+                    0,
+                    f"delete schedule {step.name}",
+                )
             else:
-                call, line, what = schedule_call(step.after), step.after.line, f"schedule {step.after.name}"
+                call, line, what = (
+                    schedule_call(step.after),
+                    step.after.line,
+                    f"schedule {step.after.name}",
+                )
             yield from self._try(call, line, what)
 
     def delete(self) -> Flow[None]:
@@ -335,7 +351,9 @@ class _Work:
             if self.applied.failures:
                 self.applied.later.append(f"delete {ref}: not while others failed")
             elif name in waiting:
-                self.applied.later.append(f"delete {ref}: another version of {name} is imported first")
+                self.applied.later.append(
+                    f"delete {ref}: another version of {name} is imported first"
+                )
             else:
                 yield from self._try(calls.delete(ref), 0, f"delete {ref}")
 

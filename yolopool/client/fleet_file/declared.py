@@ -1,5 +1,5 @@
-"""What a fleet file says, as frozen records: the one source of its reader (`reading`) and of its JSON
-schema (`json_schema`). A field is a key; its default is what is meant where the key is left out.
+"""What a fleet file says, as frozen records: the one source of its reader (`text/reading`) and of
+its JSON schema. A field is a key; its default is what is meant where the key is left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ def key(
 
 
 def places() -> Any:
-    """Where a record and its keys are written; no key itself. Lines count from 1; "": the record."""
+    """The lines where a record ("") and its keys are written, from 1 on; no key itself."""
     return field(default_factory=dict, compare=False, repr=False, metadata={"hidden": True})
 
 
@@ -174,7 +174,10 @@ class Version:
     name: str = key("Name of the model: name or team/name.")
     artifact: str = key("Its file: a path from this file's folder, or sha256:DIGEST in the store.")
     version: int = key(
-        "Its number; 0: that of this file and these settings, or the next.", 0, least=0, most=10**9 - 1
+        "Its number; 0: that of this file and these settings, or the next.",
+        0,
+        least=0,
+        most=10**9 - 1,
     )
     sha256: str = key("Digest that the file must have.", "")
     source_name: str = key("Name of the file, for messages.", "")
@@ -207,10 +210,15 @@ class Alias:
 
     name: str = key("model:name.")
     targets: Mapping[str, int] = key(
-        "Versions by number, or newest, and of how many of 1000 requests each is.", least=1, most=1000
+        "Versions by number, or newest, and of how many of 1000 requests each is.",
+        least=1,
+        most=1000,
     )
     keep_s: float = key(
-        "How long versions that it leaves stay loaded, for a rollback.", 600.0, least=0, most=_WEEK_S
+        "How long versions that it leaves stay loaded, for a rollback.",
+        600.0,
+        least=0,
+        most=_WEEK_S,
     )
     at: Mapping[str, int] = places()
 

@@ -24,7 +24,7 @@ def usual_place() -> Path:
 
 
 class DigestCache:
-    """`now_s`: Unix seconds of the beginning. A cache that can't be read or written costs time alone."""
+    """`now_s`: Unix seconds of the beginning. Unreadable, it costs time alone."""
 
     def __init__(self, place: Path, now_s: float) -> None:
         self._place = place
@@ -42,7 +42,10 @@ class DigestCache:
 
     def _digest(self, name: str, paths: Sequence[Path], compute: Callable[[], str]) -> str:
         stats = [path.stat() for path in paths]
-        stands = [[path.name, one.st_size, one.st_mtime_ns] for path, one in zip(paths, stats, strict=True)]
+        stands = [
+            [path.name, one.st_size, one.st_mtime_ns]
+            for path, one in zip(paths, stats, strict=True)
+        ]
         known = self._known.get(name)
         digest = known[1] if known is not None and known[0] == stands else compute()
         newest_s = max((one.st_mtime_ns for one in stats), default=0) / 1e9

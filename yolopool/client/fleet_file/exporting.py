@@ -16,8 +16,8 @@ from yolopool.client.uploads import Flow
 from yolopool.errors import GrantNeeded
 from yolopool.v1 import model_pb2
 
-_SAID = """Written by yolopool export. Artifacts are those of the pool's store: to apply this elsewhere,
-give the files' paths, or copy the store."""
+_SAID = """Written by yolopool export. Artifacts are those of the pool's store: to apply this
+elsewhere, give the files' paths, or copy the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Exported:
 
 
 def export_fleet(prefix: str = "") -> Flow[Exported]:
-    """What the pool has of models whose names begin with `prefix`, and of the schedules of those, as
+    """What the pool has of models whose names begin with `prefix`, their aliases and schedules, as
     the text of a fleet file. Applying it to this pool changes nothing; applied to an empty pool
     with this pool's store it makes the same fleet.
     """

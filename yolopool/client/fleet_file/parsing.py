@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from yolopool.client.fleet_file.text import yaml_lines
 from yolopool.client.fleet_file.declared import (
     NEWEST,
     Alias,
@@ -13,6 +12,7 @@ from yolopool.client.fleet_file.declared import (
     Settings,
     Version,
 )
+from yolopool.client.fleet_file.text import yaml_lines
 from yolopool.client.fleet_file.text.reading import Faults, read_record
 from yolopool.client.fleet_file.text.yaml_lines import NotYaml
 from yolopool.errors import FleetFileInvalid, YolopoolError
@@ -77,7 +77,9 @@ def _check(fleet: Fleet, faults: Faults) -> None:
             faults.add(version.at.get(name, version.line), f"{where}.{name}", why)
         for number, build in enumerate(version.builds):
             for name, why in _wrong_build(build):
-                faults.add(build.at.get(name, version.line), f"{where}.builds[{number}].{name}", why)
+                faults.add(
+                    build.at.get(name, build.at[""]), f"{where}.builds[{number}].{name}", why
+                )
         before = numbered.setdefault((version.name, version.version), version.line)
         if version.version and before != version.line:
             why = f"{version.name}@{version.version} is there already, in line {before}"
@@ -126,6 +128,17 @@ def _wrong_version(version: Version, prefix: str) -> _Wrong:
     yield from _refused("labels", check_labels, version.labels)
     if not version.name.startswith(prefix):
         yield "name", f"{version.name} does not begin with the file's prefix {prefix}"
+    yield from _wrong_sources(version)
+    yield from _wrong_sides(version.settings)
+    slots = [build.slot for build in version.builds]
+    if len(set(slots)) < len(slots):
+        yield "builds", "two are the same: give each once"
+    serving = [build.device for build in version.builds if build.serve]
+    if len(set(serving)) < len(serving):
+        yield "builds", "two serve on one kind of device: let one serve"
+
+
+def _wrong_sources(version: Version) -> _Wrong:
     stored = version.artifact.removeprefix(STORED)
     if not stored or (stored != version.artifact and not _DIGEST.fullmatch(stored)):
         yield "artifact", "give a path, or sha256: and 64 lower-case hexadecimal digits"
@@ -140,13 +153,6 @@ def _wrong_version(version: Version, prefix: str) -> _Wrong:
         yield "class_names", "an architecture needs the names of all classes"
     if version.class_names and version.renamed_classes:
         yield "renamed_classes", "class_names is given too: give all names, or some by their id"
-    yield from _wrong_sides(version.settings)
-    slots = [build.slot for build in version.builds]
-    if len(set(slots)) < len(slots):
-        yield "builds", "two are the same: give each once"
-    serving = [build.device for build in version.builds if build.serve]
-    if len(set(serving)) < len(serving):
-        yield "builds", "two serve on one kind of device: let one serve"
 
 
 def _wrong_sides(settings: Settings) -> _Wrong:

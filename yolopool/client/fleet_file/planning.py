@@ -12,7 +12,6 @@ from yolopool.client.fleet_file.alias_plan import AliasStep, DeleteAlias, SetAli
 from yolopool.client.fleet_file.declared import Build, Fleet, Schedule, Settings, Version, keys
 from yolopool.client.fleet_file.parsing import references
 from yolopool.client.fleet_file.present import Present, PresentVersion, rounded
-from yolopool.client.fleet_file.text.reading import Faults
 from yolopool.client.fleet_file.steps import (
     DeleteSchedule,
     LoadVersion,
@@ -25,6 +24,7 @@ from yolopool.client.fleet_file.steps import (
     SetSchedule,
     VersionStep,
 )
+from yolopool.client.fleet_file.text.reading import Faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def plan(
     )
 
 
-# --- which version an entry is ----------------------------------------------------------------------
+# --- which version an entry is --------------------------------------------------------------------
 
 
 def matched(
@@ -161,7 +161,7 @@ def _numbered(
         faults.add(
             line,
             f"{where}.version",
-            f"{there.ref} is there and differs ({why}): a version never changes, give another number",
+            f"{there.ref} is there and differs ({why}): versions never change, give another number",
         )
     if there is None and candidates and candidates[0].number > declared.version:
         faults.add(
@@ -197,8 +197,8 @@ def _identity(entry: Entry) -> tuple[object, ...]:
 
 
 def _settled(settings: Settings) -> Settings:
-    """As a pool keeps them: the sizes in order and the usual one not among them; of a rectangle, its
-    sides alone.
+    """As a pool keeps them: the sizes in order and the usual one not among them; of a rectangle,
+    its sides alone.
     """
     sizes = tuple(sorted({*settings.image_sizes} - {settings.image_size}))
     side = 0 if settings.image_height else settings.image_size
@@ -233,7 +233,7 @@ def _unlike(entry: Entry, there: PresentVersion) -> Iterator[str]:
         yield "its architecture"
 
 
-# --- what is to change --------------------------------------------------------------------------------
+# --- what is to change ----------------------------------------------------------------------------
 
 
 def _of_new(entry: Entry) -> tuple[VersionStep, ...]:
@@ -304,12 +304,10 @@ def _served(declared: Version, there: PresentVersion) -> Iterator[VersionStep]:
             yield ServeBuild(device, before, build.variant, build.unchecked, tuple(checks))
 
 
-# --- what the file does not name ----------------------------------------------------------------------
+# --- what the file does not name ------------------------------------------------------------------
 
 
-def _extra(
-    versions: Sequence[VersionPlan], present: Iterable[PresentVersion]
-) -> Iterator[str]:
+def _extra(versions: Sequence[VersionPlan], present: Iterable[PresentVersion]) -> Iterator[str]:
     """Versions, and builds of versions, that the file does not name, as name@version."""
     named = {one.present.ref: one.entry.version for one in versions if one.present is not None}
     for there in sorted(present, key=lambda one: (one.name, one.number)):

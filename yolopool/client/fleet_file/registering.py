@@ -34,9 +34,7 @@ def registered(entry: Entry, resolver: Resolver) -> Flow[PresentVersion]:
             file, given = run.file.name, {**run.metadata, **version.metadata}
             request.metadata.update(given)
             signature = resolver.path(version.signature) if version.signature else None
-            request.signature = yield FileWork(
-                partial(uploads.signature_of, run.file, signature)
-            )
+            request.signature = yield FileWork(partial(uploads.signature_of, run.file, signature))
     request.signature = version.signature_text or request.signature
     request.source_name = version.source_name or file or Path(version.artifact).name
     answer: PresentVersion = yield Call(

@@ -1,4 +1,4 @@
-"""Reads the files that a fleet file names: what each artifact, architecture and folder of images is."""
+"""Reads the files that a fleet file names: artifacts, architectures, folders of images."""
 
 import tempfile
 from dataclasses import dataclass

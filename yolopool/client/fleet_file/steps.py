@@ -1,4 +1,4 @@
-"""What an application of a fleet file does, as data: a step is one call, or a few of one kind. Pure."""
+"""What an application of a fleet file does, as data: a step is one call, or a few. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -8,8 +8,8 @@ from yolopool.v1 import model_pb2
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What the registration gave beside the file. `architecture_yaml` and `signature` are in answers
-    of `model` alone, `by`, who registered it, in answers to callers who may operate.
+    """What the registration gave beside the file. `architecture_yaml` and `signature` are in
+    answers of `model` alone, `by`, who registered it, in answers to callers who may operate.
     """
 
     class_names: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from yolopool.client import calls, uploads
 from yolopool.client.async_client import AsyncClient
 from yolopool.client.calls import Call, Services, StreamCall
 from yolopool.client.client import Client
+from yolopool.client.metadata import labelling
 
 
 def methods(client: type) -> dict[str, Any]:
@@ -41,7 +42,8 @@ def test_a_method_is_signed_as_its_call_with_self() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        calls.detect(b"image", "shapes"), calls.models(), calls.model("a"), calls.load("a"),
+        calls.detect(b"image", "shapes"), labelling.models(), calls.model("a"), calls.load("a"),
+        labelling.set_labels("a", {"line": "7"}),
         calls.unload("a"), calls.delete("a"), calls.set_residency("a", "normal"),
         calls.set_batching("a", "cpu", None), calls.set_variant("a", "cpu", ""),
         calls.changeover(["a"]), calls.set_schedule("a", "* * * * *", ["a"]), calls.schedules(),

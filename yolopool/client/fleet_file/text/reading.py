@@ -74,7 +74,7 @@ def read_record(kind: type[Any], node: Node, where: str, faults: Faults) -> Any:
 def meant(word: str, known: Iterable[str]) -> str:
     """What may have been meant by a word that is not known, as the end of a sentence."""
     words = sorted(known)
-    close = get_close_matches(word, words, 1, 0.6)
+    close = get_close_matches(word, words, 1, 0.7)
     return f": did you mean {close[0]}?" if close else f": one of {', '.join(words)}"
 
 
@@ -147,7 +147,9 @@ def _mapping(of: Any, node: Node, where: str, about: Mapping[str, Any], faults: 
 
 def _word(node: Text, where: str, about: Mapping[str, Any], faults: Faults) -> Any:
     if about["choices"] and node.text not in about["choices"]:
-        return faults.add(node.line, where, f"{node.text[:80]!r}{meant(node.text, about['choices'])}")
+        return faults.add(
+            node.line, where, f"{node.text[:80]!r}{meant(node.text, about['choices'])}"
+        )
     return node.text
 
 

@@ -108,7 +108,8 @@ class _Tree:
         match event:
             case yaml.ScalarEvent():
                 _refuse_tag(event, line)
-                self._add(Text(line, event.value, event.style is None), line, event.anchor)
+                # libyaml says "" of what has no quotes, the other parser None.
+                self._add(Text(line, event.value, not event.style), line, event.anchor)
             case yaml.AliasEvent():
                 self._add(self._repeated(event.anchor, line), line, None)
             case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
