@@ -198,7 +198,7 @@ def _served(message: model_pb2.ServedVariant) -> Served:
 
 
 def check_of(message: types_pb2.Drift) -> Check:
-    values = {one.name: value for one, value in message.ListFields()}
+    values: dict[str, Any] = {one.name: value for one, value in message.ListFields()}
     return Check(
         **{
             name: shortest(value) if isinstance(value, float) else value

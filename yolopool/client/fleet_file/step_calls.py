@@ -1,8 +1,6 @@
 """The calls of each step of an application, and of a schedule. Nothing is sent here."""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
 
 from yolopool.client import calls, model_records, requests
 from yolopool.client.calls import Call
@@ -64,8 +62,13 @@ def get_call(ref: str) -> VersionCall:
 
 def _of(call: Call[model_records.ModelVersion]) -> VersionCall:
     """The same call, its answer as the plan has it."""
-    changed: Any = replace(call, read=lambda reply: version_of(reply.version))  # type: ignore[arg-type] # another kind of answer
-    return changed
+    return Call(
+        call.service,
+        call.method,
+        call.request,
+        call.timeout_s,
+        lambda reply: version_of(reply.version),
+    )
 
 
 def _build(ref: str, step: MakeBuild) -> VersionCall:
@@ -76,8 +79,13 @@ def _build(ref: str, step: MakeBuild) -> VersionCall:
         device_kind=step.build.device,
         calibration=step.calibration,
     )
-    read = lambda reply: version_of(reply.build)  # noqa: E731 - as the other calls have it
-    return Call("model", "BuildModel", request, calls.CHANGE_TIMEOUT_S, read)
+    return Call(
+        "model",
+        "BuildModel",
+        request,
+        calls.CHANGE_TIMEOUT_S,
+        lambda reply: version_of(reply.build),
+    )
 
 
 def _serve(ref: str, step: ServeBuild) -> Iterator[VersionCall]:

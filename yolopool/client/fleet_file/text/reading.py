@@ -46,7 +46,7 @@ class Faults:
         return _BAD
 
 
-def read_record(kind: type[Any], node: Node, where: str, faults: Faults) -> Any:
+def read_record(kind: Any, node: Node, where: str, faults: Faults) -> Any:
     """A record of this kind; what it is worth nothing if faults were added."""
     if not isinstance(node, Pairs):
         return faults.add(node.line, where, f"give keys, such as {next(iter(keys(kind)))}: ...")
@@ -79,7 +79,7 @@ def meant(word: str, known: Iterable[str]) -> str:
 
 
 @cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 

@@ -136,9 +136,9 @@ class _Tree:
         if around.size > MAX_NODES:
             raise NotYaml(line, f"more than {MAX_NODES} values, counting what *aliases repeat")
 
-    def _repeated(self, anchor: str, line: int) -> Node:
+    def _repeated(self, anchor: str | None, line: int) -> Node:
         # An anchor is known when its value has ended, so that none is within itself.
-        found = self._anchors.get(anchor)
+        found = self._anchors.get(anchor or "")
         if found is None:
             raise NotYaml(line, f"*{anchor} repeats no value that ended before it")
         return found
