@@ -6,6 +6,7 @@ import asyncio
 import uuid
 
 from control_plane.caller import Principal
+from control_plane.convert.validation import check_sticky_key
 from control_plane.convert.versions import drift_out, key_out
 from control_plane.routing import request_log
 from control_plane.routing.detect_call import DetectCall, DetectContext
@@ -47,7 +48,10 @@ class Router:
         body.request_id = request_id
         self._metrics.in_flight.inc()
         try:
-            point = point_for(ref, request.sticky_key, self._context.rng.randrange)
+            point = None
+            if ref.alias is not None:
+                sticky_key = check_sticky_key(request.sticky_key)
+                point = point_for(ref, sticky_key, self._context.rng.randrange)
             key = record.key = self._view.catalogue.ready(ref, point).key
             body.version.CopyFrom(key_out(key))
             await self._quarantine.check(body)
