@@ -40,7 +40,13 @@ from tests.contract.registry.samples import (
     a_want,
     register,
 )
-from yolopool.errors import AliasChanged, ImportNotYours, InvalidOption, StaleToken
+from yolopool.errors import (
+    AliasChanged,
+    ImportNotYours,
+    InvalidOption,
+    StaleToken,
+    VersionNotFound,
+)
 from yolopool.labels import MAX_LABELS
 from yolopool.names import build_name
 from yolopool.vocabulary import HeadMode, Priority, ReplicaState

@@ -17,9 +17,10 @@ from yolopool.cli.console import (
 )
 from yolopool.cli.fleet_file import plan_lines
 from yolopool.client.client import Client
-from yolopool.client.fleet_file.applying import Applied, FleetPlan
+from yolopool.client.fleet_file.application.outcome import Applied, FleetPlan
 from yolopool.client.fleet_file.text.json_schema import schema
-from yolopool.errors import InvalidOption
+from yolopool.codes import CODES
+from yolopool.errors import InvalidOption, ModelImportFailed
 from yolopool.transport import DEFAULT_ADDRESS
 
 
@@ -93,7 +94,9 @@ def _end(planned: FleetPlan, applied: Applied) -> None:
     if applied.later and not applied.failures:
         say("apply the file again then, or with --wait")
     if applied.failures:
-        raise typer.Exit(exit_code(applied.failures[0].error))
+        first = applied.failures[0].error
+        failed = isinstance(first, ModelImportFailed)
+        raise typer.Exit(CODES["INVALID_ARGUMENT"].exit_code if failed else exit_code(first))
 
 
 def export(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from yolopool.client.fleet_file.alias_plan import AliasStep, DeleteAlias, SetAlias
-from yolopool.client.fleet_file.applying import FleetPlan
+from yolopool.client.fleet_file.application.outcome import FleetPlan
 from yolopool.client.fleet_file.planning import Plan, VersionPlan
 from yolopool.client.fleet_file.steps import DeleteSchedule, SetSchedule
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from yolopool.client import calls
 from yolopool.client.calls import Call
 from yolopool.client.fleet_file import present
-from yolopool.client.fleet_file.applying import schedules_call, versions_call
+from yolopool.client.fleet_file.application.step_calls import schedules_call, versions_call
 from yolopool.client.fleet_file.declared import FORMAT, Alias, Build, Fleet, Load, Schedule, Version
 from yolopool.client.fleet_file.parsing import STORED, references
 from yolopool.client.fleet_file.present import PresentVersion

@@ -21,6 +21,9 @@ from yolopool.client.rollout.alias_records import Alias
 from yolopool.names import base_name
 from yolopool.v1 import model_pb2, schedule_pb2, types_pb2
 
+# States of a version or build whose import has not ended.
+PENDING = frozenset({"UPLOADED", "IMPORTING"})
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
@@ -73,7 +76,7 @@ class PresentVersion:
 
     @property
     def is_pending(self) -> bool:
-        return self.state in ("UPLOADED", "IMPORTING")
+        return self.state in PENDING
 
 
 @dataclass(frozen=True, slots=True)

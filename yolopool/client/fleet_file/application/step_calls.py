@@ -5,7 +5,12 @@ from collections.abc import Iterator
 from yolopool.client import calls, model_records, requests
 from yolopool.client.calls import Call
 from yolopool.client.fleet_file.declared import Batching, Check, Placement, Preparation, Schedule
-from yolopool.client.fleet_file.present import PresentVersion, version_of
+from yolopool.client.fleet_file.present import (
+    PresentVersion,
+    schedules_of,
+    version_of,
+    versions_of,
+)
 from yolopool.client.fleet_file.steps import (
     LoadVersion,
     MakeBuild,
@@ -17,8 +22,9 @@ from yolopool.client.fleet_file.steps import (
     VersionStep,
 )
 from yolopool.client.metadata import labelling
-from yolopool.v1 import model_pb2
+from yolopool.v1 import model_pb2, schedule_pb2
 
+LIST_TIMEOUT_S = 60.0
 VersionCall = Call[PresentVersion]
 
 
@@ -47,6 +53,19 @@ def calls_of(ref: str, step: VersionStep) -> Iterator[VersionCall]:
             yield from _serve(ref, step)
         case LoadVersion(replicas, pin):
             yield _of(calls.load(ref, replicas=replicas, pin=pin, wait=False))
+
+
+def versions_call(prefix: str) -> Call[tuple[PresentVersion, ...]]:
+    """All versions of models whose names begin with this."""
+    request = model_pb2.ListModelsRequest(name_prefix=prefix)
+    return Call(
+        "model", "ListModels", request, LIST_TIMEOUT_S, lambda reply: versions_of(reply.models)
+    )
+
+
+def schedules_call() -> Call[tuple[Schedule, ...]]:
+    request = schedule_pb2.ListSchedulesRequest()
+    return Call("schedule", "ListSchedules", request, calls.READ_TIMEOUT_S, schedules_of)
 
 
 def get_call(ref: str) -> VersionCall:
