@@ -22,6 +22,7 @@ from control_plane.types.policy import (
     Residency,
     ResidencyMode,
 )
+from control_plane.types.search.version_filter import VersionFilter
 from control_plane.types.version import (
     Drift,
     ModelVersion,
@@ -31,7 +32,6 @@ from control_plane.types.version import (
     VersionKey,
     VersionSettings,
 )
-from control_plane.types.version_filter import VersionFilter
 from yolopool.labels import check_labels, parse_selector
 from yolopool.server.arrival_rates import ArrivalRates
 from yolopool.signing.signers import comment_of

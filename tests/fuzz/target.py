@@ -103,6 +103,7 @@ MODULES = {
     "options": "texts",
     "tensors": "texts",
     "pbtxt": "texts",
+    "fleet-files": "fleet_files",
 }
 
 

@@ -22,11 +22,11 @@ from yolopool.client.calls import Call, Services, StreamCall
 from yolopool.client.detections import Detections
 from yolopool.client.fleet_file import applying, exporting
 from yolopool.client.images import ImageLike
+from yolopool.client.labels import labelling
 from yolopool.client.media import many, video
 from yolopool.client.media.many import Images, ManyCalls
 from yolopool.client.media.outcomes import FrameAnswer, ImageAnswer
 from yolopool.client.media.video import FrameCalls, VideoOptions
-from yolopool.client.metadata import labelling
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.client.rollout import alias_records

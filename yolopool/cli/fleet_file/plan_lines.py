@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from yolopool.client.fleet_file.alias_plan import AliasStep, DeleteAlias, SetAlias
 from yolopool.client.fleet_file.application.outcome import FleetPlan
+from yolopool.client.fleet_file.fleet_steps import DeleteSchedule, SetSchedule
 from yolopool.client.fleet_file.planning import Plan, VersionPlan
-from yolopool.client.fleet_file.steps import DeleteSchedule, SetSchedule
 
 STYLES = {"+": "green", "~": "yellow", "-": "red", "!": "red"}
 MAX_LEFT = 10

@@ -10,9 +10,7 @@ from hashlib import sha256
 
 from yolopool.client.fleet_file.alias_plan import AliasStep, DeleteAlias, SetAlias, alias_steps
 from yolopool.client.fleet_file.declared import Build, Fleet, Schedule, Settings, Version, keys
-from yolopool.client.fleet_file.parsing import references
-from yolopool.client.fleet_file.present import Present, PresentVersion, rounded
-from yolopool.client.fleet_file.steps import (
+from yolopool.client.fleet_file.fleet_steps import (
     DeleteSchedule,
     LoadVersion,
     MakeBuild,
@@ -24,6 +22,8 @@ from yolopool.client.fleet_file.steps import (
     SetSchedule,
     VersionStep,
 )
+from yolopool.client.fleet_file.parsing import references
+from yolopool.client.fleet_file.present import Present, PresentVersion, rounded
 from yolopool.client.fleet_file.text.reading import Faults
 
 

@@ -201,13 +201,11 @@ def _served(message: model_pb2.ServedVariant) -> Served:
 
 
 def check_of(message: types_pb2.Drift) -> Check:
-    values: dict[str, Any] = {one.name: value for one, value in message.ListFields()}
-    return Check(
-        **{
-            name: shortest(value) if isinstance(value, float) else value
-            for name, value in values.items()
-        }
-    )
+    values: dict[str, Any] = {
+        one.name: shortest(value) if isinstance(value, float) else value
+        for one, value in message.ListFields()
+    }
+    return Check(**values)
 
 
 def schedules_of(message: schedule_pb2.ListSchedulesResponse) -> tuple[Schedule, ...]:

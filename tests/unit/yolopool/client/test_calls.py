@@ -10,7 +10,7 @@ from yolopool.client import calls, uploads
 from yolopool.client.async_client import AsyncClient
 from yolopool.client.calls import Call, Services, StreamCall
 from yolopool.client.client import Client
-from yolopool.client.metadata import labelling
+from yolopool.client.labels import labelling
 
 
 def methods(client: type) -> dict[str, Any]:

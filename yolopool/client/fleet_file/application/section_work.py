@@ -9,9 +9,9 @@ from yolopool.client.calls import Call
 from yolopool.client.fleet_file.alias_plan import DeleteAlias, SetAlias, resolved
 from yolopool.client.fleet_file.application.outcome import Applied, Failure, FleetPlan, Told
 from yolopool.client.fleet_file.application.step_calls import schedule_call, versions_call
+from yolopool.client.fleet_file.fleet_steps import DeleteSchedule
 from yolopool.client.fleet_file.parsing import references
 from yolopool.client.fleet_file.present import PresentVersion
-from yolopool.client.fleet_file.steps import DeleteSchedule
 from yolopool.client.rollout import alias_records
 from yolopool.client.uploads import Flow
 from yolopool.errors import FailedPrecondition, YolopoolError

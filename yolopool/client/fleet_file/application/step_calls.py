@@ -5,13 +5,7 @@ from collections.abc import Iterator
 from yolopool.client import calls, model_records, requests
 from yolopool.client.calls import Call
 from yolopool.client.fleet_file.declared import Batching, Check, Placement, Preparation, Schedule
-from yolopool.client.fleet_file.present import (
-    PresentVersion,
-    schedules_of,
-    version_of,
-    versions_of,
-)
-from yolopool.client.fleet_file.steps import (
+from yolopool.client.fleet_file.fleet_steps import (
     LoadVersion,
     MakeBuild,
     ServeBuild,
@@ -21,7 +15,13 @@ from yolopool.client.fleet_file.steps import (
     SetResidency,
     VersionStep,
 )
-from yolopool.client.metadata import labelling
+from yolopool.client.fleet_file.present import (
+    PresentVersion,
+    schedules_of,
+    version_of,
+    versions_of,
+)
+from yolopool.client.labels import labelling
 from yolopool.v1 import model_pb2, schedule_pb2
 
 LIST_TIMEOUT_S = 60.0

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from yolopool.client import uploads
+from yolopool.client.fleet_file.application.entry_registration import registered
 from yolopool.client.fleet_file.application.outcome import Applied, Failure, FleetPlan, Told
-from yolopool.client.fleet_file.application.registering import registered
 from yolopool.client.fleet_file.application.step_calls import calls_of, versions_call
 from yolopool.client.fleet_file.declared import Version
+from yolopool.client.fleet_file.fleet_steps import AFTER_IMPORT, MakeBuild, ServeBuild, VersionStep
 from yolopool.client.fleet_file.parsing import stored_digest
 from yolopool.client.fleet_file.planning import VersionPlan, changes
 from yolopool.client.fleet_file.present import PENDING, PresentVersion
-from yolopool.client.fleet_file.steps import AFTER_IMPORT, MakeBuild, ServeBuild, VersionStep
 from yolopool.client.uploads import Flow
 from yolopool.errors import DeadlineExceeded, ModelImportFailed, YolopoolError
 

@@ -21,9 +21,7 @@ from yolopool.client.fleet_file.declared import (
     Settings,
     Version,
 )
-from yolopool.client.fleet_file.planning import Entry, Plan, changes, plan
-from yolopool.client.fleet_file.present import Present, PresentBuild, PresentVersion, Served
-from yolopool.client.fleet_file.steps import (
+from yolopool.client.fleet_file.fleet_steps import (
     DeleteSchedule,
     LoadVersion,
     MakeBuild,
@@ -34,6 +32,8 @@ from yolopool.client.fleet_file.steps import (
     SetResidency,
     SetSchedule,
 )
+from yolopool.client.fleet_file.planning import Entry, Plan, changes, plan
+from yolopool.client.fleet_file.present import Present, PresentBuild, PresentVersion, Served
 from yolopool.client.fleet_file.text.reading import Faults
 from yolopool.client.rollout import alias_records
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from control_plane.types.search.version_filter import VersionFilter
 from control_plane.types.version import (
     ModelVersion,
     Pack,
@@ -12,7 +13,6 @@ from control_plane.types.version import (
     VersionSettings,
     VersionState,
 )
-from control_plane.types.version_filter import VersionFilter
 from yolopool.labels import parse_selector
 
 PACK = Pack(
