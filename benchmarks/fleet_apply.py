@@ -2,8 +2,8 @@
 
     python -m benchmarks.fleet_apply --models 500 --imports 500
 
-Each command is a process of its own, as a person runs it. `--imports` of the models have settings of
-their own, and so an import each; the others have those of the first one, whose pack they share, and
+Each command is a process of its own, as a person runs it. `--imports` of the models have settings
+of their own, and so an import each; the others have those of the first, whose pack they share, and
 cost the registry alone. The restored pool has an empty Redis and a copy of the artifact store.
 """
 
