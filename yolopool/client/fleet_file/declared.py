@@ -4,6 +4,7 @@ its JSON schema. A field is a key; its default is what is meant where the key is
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from typing import Any, get_args
 
 from yolopool.client.requests import (
@@ -271,6 +272,7 @@ class Fleet:
     at: Mapping[str, int] = places()
 
 
-def keys(kind: type[Any]) -> dict[str, Any]:
+@cache
+def keys(kind: Any) -> Mapping[str, Any]:
     """The fields of a record that are keys, by name."""
     return {one.name: one for one in fields(kind) if not one.metadata.get("hidden")}
