@@ -211,6 +211,7 @@ class ControlPlane:
                 snapshot=self._projected,
                 calls=self._calls,
                 is_leader=self._is_leader,
+                another_leads=lambda: bool(self._leader_client.leader()),
                 budget=self._budget,
             )
         )
@@ -307,9 +308,11 @@ class ControlPlane:
             await self.view.waiters.after(self.view.waiters.changes, LOAD_TICK_S)
         await self._election.expect_workers()
         await self._guard.open()
-        await self._server.set_serving(True)
-        log.info("serving", models=len(self.view.catalogue.models))
-        await self._reconciler.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reconciler.run())
+            await self._services.intake.prepared()
+            await self._server.set_serving(True)
+            log.info("serving", models=len(self.view.catalogue.models))
 
     def _spawn_all(self) -> None:
         """Background tasks; HTTP first, since `stop` waits for it."""
@@ -327,6 +330,7 @@ class ControlPlane:
         self._spawn(self._sweeper.run(), "sweeper")
         self._spawn(self._quarantine.follow(), "quarantine")
         self._spawn(self._services.quotas.run(), "quotas")
+        self._spawn(self._services.intake.run(), "intake")
         if self._certificates is not None:
             self._spawn(follow(self._certificates, self._renewed), "certificates")
 

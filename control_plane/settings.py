@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
+from pydantic_settings import CliApp, NoDecode, SettingsConfigDict
 
+from control_plane.source_settings import SourceSettings
 from yolopool.errors import InvalidModelReference
 from yolopool.names import parse_ref
 from yolopool.server.exhaustion import allowed_files
@@ -24,7 +25,7 @@ _CONNECTION_AGE_S = 300.0
 _OF_FILES = 0.25
 
 
-class Settings(BaseSettings):
+class Settings(SourceSettings):
     """Flags of `python -m control_plane`; each is also YOLOPOOL_CONTROL_PLANE_UPPER_CASE."""
 
     model_config = SettingsConfigDict(

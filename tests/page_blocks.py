@@ -28,6 +28,7 @@ NOT_RUN = (
     "needs a Kubernetes cluster",
     "needs processors of two classes",
     "needs a camera",
+    "needs a store outside",
     "needs another toolchain",
     "needs the server that is replaced",
     "builds an environment",

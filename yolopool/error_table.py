@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping
 
 from yolopool import errors
 from yolopool.errors import Internal, YolopoolError
-from yolopool.reasons import quota_errors, rollout_errors
+from yolopool.reasons import quota_errors, rollout_errors, source_errors
 
 _TREE = (
     errors.__name__,
     quota_errors.__name__,
     rollout_errors.__name__,
+    source_errors.__name__,
     YolopoolError.__module__,
 )
 

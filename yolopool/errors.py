@@ -25,6 +25,13 @@ from yolopool.reasons.quota_errors import TenantStore as TenantStore
 from yolopool.reasons.rollout_errors import AliasChanged as AliasChanged
 from yolopool.reasons.rollout_errors import NothingToRollBack as NothingToRollBack
 from yolopool.reasons.rollout_errors import SwitchAbandoned as SwitchAbandoned
+from yolopool.reasons.source_errors import SourceChanged as SourceChanged
+from yolopool.reasons.source_errors import SourceDenied as SourceDenied
+from yolopool.reasons.source_errors import SourceInvalid as SourceInvalid
+from yolopool.reasons.source_errors import SourceNotFound as SourceNotFound
+from yolopool.reasons.source_errors import SourceRefused as SourceRefused
+from yolopool.reasons.source_errors import SourceUnavailable as SourceUnavailable
+from yolopool.reasons.source_errors import WatchNotFound as WatchNotFound
 
 # --- INVALID_ARGUMENT ------------------------------------------------------------------------
 

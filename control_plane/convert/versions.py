@@ -23,6 +23,7 @@ from control_plane.types.policy import (
     ResidencyMode,
 )
 from control_plane.types.search.version_filter import VersionFilter
+from control_plane.types.sources.source import Source
 from control_plane.types.version import (
     Drift,
     ModelVersion,
@@ -232,6 +233,8 @@ def version_out(version: ModelVersion) -> model_pb2.ModelVersion:
         labels=version.given.labels,
         registered=registered_out(version),
     )
+    if version.given.source is not None:
+        answer.uri, answer.profile = version.given.source.uri, version.given.source.profile
     if version.given.build_of is not None:
         answer.build_of.CopyFrom(key_out(version.given.build_of))
     if version.pack is not None:
@@ -337,4 +340,12 @@ def serving_spec_in(request: model_pb2.RegisterModelRequest, newest: ServingSpec
         metadata=check_metadata(request.metadata),
         signature=request.signature,
         labels=check_labels(request.labels),
+        source=source_in(request),
     )
+
+
+def source_in(request: model_pb2.RegisterModelRequest) -> Source | None:
+    """Where the file is to be fetched; None: it was uploaded."""
+    if not request.uri:
+        return None
+    return Source(request.uri, request.profile, request.artifact)

@@ -28,6 +28,7 @@ _OF_AUTHOR = frozenset(
         "signed_comment",
         "signer",
         "source_name",
+        "uri",
     }
 )
 # So may an alias of a model that the caller sees.

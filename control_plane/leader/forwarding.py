@@ -38,6 +38,8 @@ FORWARDED = frozenset(
         "/yolopool.v1.FleetService/DrainWorker",
         "/yolopool.v1.ScheduleService/SetSchedule",
         "/yolopool.v1.ScheduleService/DeleteSchedule",
+        "/yolopool.v1.WatchService/SetWatch",
+        "/yolopool.v1.WatchService/DeleteWatch",
         *(f"/yolopool.v1.KeyService/{name}" for name in ("CreateKey", "RotateKey", "RevokeKey")),
         "/yolopool.v1.CertificateService/RevokeCertificate",
         *(
@@ -65,6 +67,7 @@ SERVED_LOCALLY: Mapping[str, str] = {
     "/yolopool.v1.FleetService/GetWorker": "each control plane hears every worker",
     "/yolopool.v1.FleetService/GetFleet": "it tells of the control plane that is called",
     "/yolopool.v1.ScheduleService/ListSchedules": "each control plane follows the store",
+    "/yolopool.v1.WatchService/ListWatches": "each control plane follows the store",
     "/yolopool.v1.KeyService/ListKeys": "each control plane follows the store",
     "/yolopool.v1.CertificateService/CreateJoinToken": _AUTHORITY,
     "/yolopool.v1.CertificateService/IssueCertificate": _AUTHORITY,

@@ -28,6 +28,7 @@ from control_plane.convert.versions import (
     residency_in,
     serving_spec_in,
     settings_in,
+    source_in,
     version_out,
 )
 from control_plane.convert.workers import replica_out
@@ -37,6 +38,7 @@ from control_plane.models.loading import Loader
 from control_plane.models.policies import Policies
 from control_plane.models.registration import Registration
 from control_plane.models.sweeper import Sweeper
+from control_plane.sources.opening import Sources
 from control_plane.store.files.artifacts import FolderArtifacts, check_digest
 from control_plane.tenants.stored_bytes import StoredBytes
 from control_plane.types.access.api_key import Role
@@ -67,6 +69,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         changeovers: Changeovers,
         sweeper: Sweeper,
         stored: StoredBytes,
+        sources: Sources,
         clock: Clock,
     ) -> None:
         self._view = view
@@ -78,6 +81,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self._changeovers = changeovers
         self._sweeper = sweeper
         self._stored = stored
+        self._sources = sources
         self._clock = clock
 
     async def UploadArtifact(
@@ -106,7 +110,11 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     async def RegisterModel(
         self, request: model_pb2.RegisterModelRequest, context: CallContext
     ) -> model_pb2.RegisterModelResponse:
-        name, artifact = check_name(request.name), check_digest(request.artifact)
+        name, source = check_name(request.name), source_in(request)
+        artifact = check_digest(request.artifact) if request.artifact or source is None else ""
+        source_name = request.source_name[:200]
+        if source is not None:
+            source_name = source_name or self._sources.check(source).name
         settings = settings_in(check_settings(request.settings))
         self._stored.check_model(name, artifact)
         version = await self._registration.register(
@@ -114,7 +122,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             artifact,
             settings,
             serving_spec_in(request, self._registration.newest_spec(name)),
-            source_name=request.source_name[:200],
+            source_name=source_name,
             request_id=check_request_id(request.request_id),
             by=principal_of(context).name,
             number=check_number(request.number),

@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 from control_plane.events.recorder import EventRecorder
+from control_plane.fetching.intake import Intake
 from control_plane.metrics import Metrics
 from control_plane.models.builds import Builds
 from control_plane.models.changeover import Changeovers
@@ -35,10 +36,13 @@ from control_plane.services.processes.membership import MembershipService
 from control_plane.services.processes.peers import PeerService
 from control_plane.services.rollout.alias_service import AliasService
 from control_plane.services.schedules import ScheduleService
+from control_plane.services.sources.watch_service import WatchService
 from control_plane.services.tenants import TenantService
 from control_plane.settings import Settings
+from control_plane.sources.opening import Sources, read_logins
 from control_plane.store.files.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
+from control_plane.store.sources.source_verbs import SourceRecords
 from control_plane.streams.detect_streams import DetectStreams
 from control_plane.tenants.admission import Admission
 from control_plane.tenants.deletion import Deletion
@@ -66,6 +70,7 @@ from yolopool.v1 import (
     peer_pb2_grpc,
     schedule_pb2_grpc,
     tenants_pb2_grpc,
+    watches_pb2_grpc,
 )
 
 SERVICES = (
@@ -83,6 +88,7 @@ SERVICES = (
     "yolopool.v1.PeerService",
     "yolopool.v1.ScheduleService",
     "yolopool.v1.TenantService",
+    "yolopool.v1.WatchService",
 )
 
 
@@ -109,11 +115,14 @@ class Dependencies:
     snapshot: Callable[[], Snapshot]
     calls: OpenCalls
     is_leader: Callable[[], bool]
+    another_leads: Callable[[], bool]
     budget: ByteBudget
 
 
 class Services:
-    """`add_to` a server before it starts, and `close` when it stops. `quotas` is to be run."""
+    """`add_to` a server before it starts, and `close` when it stops. `quotas` and `intake` are to
+    be run.
+    """
 
     def __init__(self, deps: Dependencies) -> None:
         settings, registry, view, clock = deps.settings, deps.registry, deps.view, deps.clock
@@ -175,7 +184,27 @@ class Services:
             clock,
             settings.signers(),
         )
-        self._models = _model_service(deps, registration, builds)
+        sources = Sources(
+            settings.source_rules(),
+            read_logins(settings.source_netrc),
+            artifacts.scratch,
+            settings.max_artifact_bytes,
+        )
+        self.intake = Intake(
+            settings,
+            sources,
+            registry,
+            registration,
+            artifacts,
+            view,
+            refresh,
+            deps.recorder,
+            clock,
+            deps.is_leader,
+            deps.another_leads,
+        )
+        self._watches = WatchService(SourceRecords(registry), sources, view, refresh, clock)
+        self._models = _model_service(deps, registration, builds, sources)
         self._peers = PeerService(view, loader, clock, Random(), deadline_s)
         self._schedules = ScheduleService(registry, view, refresh, clock)
         deletion = Deletion(registry, view, refresh, registration.delete_all, clock)
@@ -197,6 +226,7 @@ class Services:
         peer_pb2_grpc.add_PeerServiceServicer_to_server(self._peers, server)
         schedule_pb2_grpc.add_ScheduleServiceServicer_to_server(self._schedules, server)
         tenants_pb2_grpc.add_TenantServiceServicer_to_server(self._tenants, server)
+        watches_pb2_grpc.add_WatchServiceServicer_to_server(self._watches, server)
 
     async def close(self) -> None:
         """Ends the streams of frames and of events."""
@@ -217,7 +247,9 @@ def _detect_context(deps: Dependencies, admission: Admission) -> DetectContext:
     )
 
 
-def _model_service(deps: Dependencies, registration: Registration, builds: Builds) -> ModelService:
+def _model_service(
+    deps: Dependencies, registration: Registration, builds: Builds, sources: Sources
+) -> ModelService:
     registry, view, artifacts, clock = deps.registry, deps.view, deps.artifacts, deps.clock
     refresh = deps.refresh
     return ModelService(
@@ -230,5 +262,6 @@ def _model_service(deps: Dependencies, registration: Registration, builds: Build
         deps.changeovers,
         deps.sweeper,
         StoredBytes(view, artifacts.held_bytes),
+        sources,
         clock,
     )

@@ -84,4 +84,5 @@ class TenantService(tenants_pb2_grpc.TenantServiceServicer):
             usage_days=usage_days,
             existed=found.exists,
             aliases=[str(key) for key in found.aliases],
+            watches=found.watches,
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from control_plane.store import codec
+from control_plane.store.sources.watch_codec import decode_watch, encode_watch
 from control_plane.types.desired import Desired
 from control_plane.types.version import ModelVersion, VersionKey
 from yolopool.server.clock import Clock
@@ -128,6 +129,7 @@ class DesiredBackup:
             "api_keys": [codec.encode_api_key(key) for key in desired.api_keys.values()],
             "tenants": [codec.encode_tenant(one) for one in desired.tenants.values()],
             "aliases": [codec.encode_alias(one) for one in desired.aliases.values()],
+            "watches": [encode_watch(one) for one in desired.watches.values()],
             "schedules": [codec.encode_schedule(plan) for plan in desired.schedules.values()],
         }
         yield json.dumps(head) + "\n"
@@ -148,7 +150,15 @@ def says_less(new: Desired, old: Desired) -> str:
         return f"the store went back from revision {old.revision} to {new.revision}"
     emptied = [
         name
-        for name in ("versions", "schedules", "numbers", "api_keys", "tenants", "aliases")
+        for name in (
+            "versions",
+            "schedules",
+            "numbers",
+            "api_keys",
+            "tenants",
+            "aliases",
+            "watches",
+        )
         if getattr(old, name) and not getattr(new, name)
     ]
     return f"all {', '.join(emptied)} are gone" if emptied else ""
@@ -162,10 +172,11 @@ def _parse(lines: Iterator[str]) -> Desired:
     versions = [codec.decode_version(next(lines, "")) for _ in range(head["versions"])]
     wants = [codec.decode_want(next(lines, "")) for _ in range(head["wants"])]
     schedules = [codec.decode_schedule(text) for text in head["schedules"]]
-    # A release without keys, tenants or aliases wrote none.
+    # A release without keys, tenants, aliases or watches wrote none.
     api_keys = [codec.decode_api_key(text) for text in head.get("api_keys", ())]
     tenants = [codec.decode_tenant(text) for text in head.get("tenants", ())]
     aliases = [codec.decode_alias(text) for text in head.get("aliases", ())]
+    watches = [decode_watch(text) for text in head.get("watches", ())]
     return Desired(
         head["revision"],
         head["cluster"],
@@ -177,6 +188,7 @@ def _parse(lines: Iterator[str]) -> Desired:
         {key.id: key for key in api_keys},
         {tenant.name: tenant for tenant in tenants},
         {alias.key: alias for alias in aliases},
+        {watch.name: watch for watch in watches},
         head["mark"],
     )
 

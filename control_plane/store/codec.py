@@ -27,6 +27,7 @@ from control_plane.types.rollout.alias import (
     Target,
 )
 from control_plane.types.schedule import Changeover, Preparation, Schedule
+from control_plane.types.sources.source import Source
 from control_plane.types.version import (
     Drift,
     ModelVersion,
@@ -166,6 +167,7 @@ def _serving_spec(raw: Mapping[str, Any]) -> ServingSpec:
         "batching": {kind: batching_of(part) for kind, part in raw.get("batching", {}).items()},
         "served": {kind: _served_build(part) for kind, part in raw.get("served", {}).items()},
         "build_of": VersionKey(*raw["build_of"]) if raw.get("build_of") else None,
+        "source": _make(Source, raw["source"]) if raw.get("source") else None,
         "renamed": {int(number): name for number, name in raw.get("renamed", {}).items()},
     }
     return _make(ServingSpec, {**raw, **parts})

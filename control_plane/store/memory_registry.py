@@ -24,6 +24,7 @@ from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.lease import FencingToken, Leader
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
+from control_plane.types.sources.watch import Watch
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.types.worker import WorkerInfo
 from yolopool.errors import StaleToken
@@ -45,6 +46,7 @@ class _Held:
     api_keys: dict[str, ApiKey] = field(default_factory=dict)
     tenants: dict[str, Tenant] = field(default_factory=dict)
     aliases: dict[AliasKey, Alias] = field(default_factory=dict)
+    watches: dict[str, Watch] = field(default_factory=dict)
     jobs: dict[VersionKey, ImportJob] = field(default_factory=dict)
     requests: dict[str, VersionKey] = field(default_factory=dict)
 
@@ -116,6 +118,9 @@ class _MemoryTransaction(Transaction):
 
     def aliases(self) -> Mapping[AliasKey, Alias]:
         return self._held.aliases
+
+    def watch(self, name: str) -> Watch | None:
+        return self._held.watches.get(name)
 
     def number(self, name: str) -> int:
         return self._held.numbers.get(name, 0)
@@ -197,20 +202,8 @@ class MemoryRegistry(WriteVerbs):
 
     async def desired(self) -> Desired:
         self._stands()
-        held = self._held
-        return Desired(
-            self._revision,
-            self._cluster,
-            dict(held.versions),
-            dict(held.wants),
-            dict(held.cordons),
-            dict(held.schedules),
-            dict(held.numbers),
-            dict(held.api_keys),
-            dict(held.tenants),
-            dict(held.aliases),
-            self._log[-1].mark,
-        )
+        maps: dict[str, Any] = {name: dict(getattr(self._held, name)) for name in MAPS}
+        return Desired(self._revision, self._cluster, **maps, mark=self._log[-1].mark)
 
     async def desired_since(self, known: Desired) -> DesiredDelta | None:
         self._stands()
@@ -219,19 +212,12 @@ class MemoryRegistry(WriteVerbs):
             return None
         if self._log[at].mark != known.mark:
             return None
-        held, since = self._held, [entry.writes for entry in list(self._log)[at + 1 :]]
-        return DesiredDelta(
-            self._revision,
-            self._log[-1].mark,
-            _written(held.versions, (writes.versions for writes in since)),
-            _written(held.wants, (writes.wants for writes in since)),
-            _written(held.cordons, (writes.cordons for writes in since)),
-            _written(held.schedules, (writes.schedules for writes in since)),
-            _written(held.numbers, (writes.numbers for writes in since)),
-            _written(held.api_keys, (writes.api_keys for writes in since)),
-            _written(held.tenants, (writes.tenants for writes in since)),
-            _written(held.aliases, (writes.aliases for writes in since)),
-        )
+        since = [entry.writes for entry in list(self._log)[at + 1 :]]
+        maps: dict[str, Any] = {
+            name: _written(getattr(self._held, name), (getattr(one, name) for one in since))
+            for name in MAPS
+        }
+        return DesiredDelta(self._revision, self._log[-1].mark, **maps)
 
     async def changes(self) -> AsyncIterator[int]:
         seen = None

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from typing import Protocol
 
 from control_plane.store.accounts import Accounts
+from control_plane.store.transaction import Writer
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import NO_CHANGES, Desired, DesiredDelta, Want, WantChanges
@@ -387,7 +388,7 @@ class EventLog(Protocol):
         ...
 
 
-class Registry(DesiredState, ImportQueue, LeaseStore, ObservedState, EventLog, Protocol):
+class Registry(DesiredState, ImportQueue, LeaseStore, ObservedState, EventLog, Writer, Protocol):
     """The whole store. Times are Unix seconds and arguments; leases are durations."""
 
     @property

@@ -11,11 +11,15 @@ from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, Want
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
+from control_plane.types.sources.watch import Watch
 from control_plane.types.version import ModelVersion, VersionKey
 from yolopool.names import is_build
 
 # Maps of `Desired`; a store also has the jobs of its import queue.
-MAPS = ("versions", "wants", "cordons", "schedules", "numbers", "api_keys", "tenants", "aliases")
+MAPS = (
+    "versions", "wants", "cordons", "schedules", "numbers", "api_keys", "tenants", "aliases",
+    "watches",
+)  # fmt: skip
 PARTS = (*MAPS, "jobs")
 
 
@@ -36,6 +40,7 @@ class Remains:
     api_keys: Mapping[str, ApiKey] | None = None
     tenants: Mapping[str, Tenant] | None = None
     aliases: Mapping[AliasKey, Alias] | None = None
+    watches: Mapping[str, Watch] | None = None
     jobs: Mapping[VersionKey, ImportJob] | None = None
 
 

@@ -1,15 +1,20 @@
 """What a write verb reads and writes: the store at one revision, and the changes to commit."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from typing import Protocol, TypeVar
 
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Want
+from control_plane.types.lease import FencingToken
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
+from control_plane.types.sources.watch import Watch
 from control_plane.types.version import ModelVersion, VersionKey
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class Writes:
     api_keys: dict[str, ApiKey | None] = field(default_factory=dict)
     tenants: dict[str, Tenant | None] = field(default_factory=dict)
     aliases: dict[AliasKey, Alias | None] = field(default_factory=dict)
+    watches: dict[str, Watch | None] = field(default_factory=dict)
     # These two are no desired state: a commit makes a revision for them, which names nothing.
     jobs: dict[VersionKey, ImportJob | None] = field(default_factory=dict)
     requests: dict[str, VersionKey] = field(default_factory=dict)
@@ -102,6 +108,9 @@ class Transaction(ABC):
         """All aliases."""
 
     @abstractmethod
+    def watch(self, name: str) -> Watch | None: ...
+
+    @abstractmethod
     def number(self, name: str) -> int:
         """The highest number that a name ever had; 0: none."""
 
@@ -160,6 +169,13 @@ class Transaction(ABC):
     def drop_alias(self, key: AliasKey) -> None:
         self.writes.aliases[key] = None
 
+    def put_watch(self, watch: Watch) -> Watch:
+        self.writes.watches[watch.name] = watch
+        return watch
+
+    def drop_watch(self, name: str) -> None:
+        self.writes.watches[name] = None
+
     def put_number(self, name: str, number: int) -> None:
         self.writes.numbers[name] = number
 
@@ -171,3 +187,11 @@ class Transaction(ABC):
 
     def put_request(self, request_id: str, key: VersionKey) -> None:
         self.writes.requests[request_id] = key
+
+
+class Writer(Protocol):
+    """A store that runs verbs, as `WriteVerbs.write` says."""
+
+    async def write(
+        self, verb: Callable[[Transaction], Answer], token: FencingToken | None = None
+    ) -> Answer: ...

@@ -31,7 +31,7 @@ from control_plane.types.version import (
 from yolopool.errors import ImportNotYours, InvalidOption
 from yolopool.names import build_name
 
-PENDING = (VersionState.UPLOADED, VersionState.IMPORTING)  # these have a job
+PENDING = (VersionState.UPLOADED, VersionState.IMPORTING)  # these have a job, or are fetched
 
 # --- models -------------------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ def register(
     )
     if imported is not None:
         version = lifecycle.adopted(version, *imported)
-    else:
+    elif artifact:  # else it is fetched first
         tx.put_job(key, ImportJob(tx.revision))
     tx.put_number(name, key.number)
     tx.put_version(version)
@@ -345,7 +345,7 @@ def fail_import(
 
 def requeued(versions: Iterable[ModelVersion]) -> dict[VersionKey, ImportJob]:
     """The import queue of a restored store: unfinished imports begin again, the oldest first."""
-    pending = [version for version in versions if version.state in PENDING]
+    pending = [one for one in versions if one.state in PENDING and not one.is_fetching]
     pending.sort(key=lambda v: (v.created_unix_s, v.key))
     return {version.key: ImportJob(order) for order, version in enumerate(pending)}
 

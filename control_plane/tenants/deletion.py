@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from control_plane.store.registry import Registry
+from control_plane.store.sources.source_verbs import SourceRecords
 from control_plane.tenants.exchange import days_until
 from control_plane.types.access.tenant import Owners
 from control_plane.types.access.usage import DAYS_KEPT
@@ -38,6 +39,7 @@ class Belongings:
     versions: tuple[VersionKey, ...]
     schedules: Mapping[str, Changeover | None]
     aliases: tuple[AliasKey, ...] = ()
+    watches: tuple[str, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -69,6 +71,7 @@ def belongings(desired: Desired, tenant: str) -> Belongings:
             if change != desired.schedules[name].change
         },
         tuple(sorted(key for key in desired.aliases if is_own(key.model))),
+        tuple(sorted(name for name, one in desired.watches.items() if is_own(one.model))),
     )
 
 
@@ -130,6 +133,8 @@ class Deletion:
             alias = self._view.desired.aliases.get(key)
             if alias is not None:
                 await self._registry.drop_alias(key, alias.revision)
+        for name in found.watches:  # before the models, which they would make again
+            await SourceRecords(self._registry).drop_watch(name)
         await self._refresh()
         await self._delete_models(found.models, by)
         usage_days = await self._registry.accounts.drop_usage(tenant, days)

@@ -27,6 +27,10 @@ class StoredBytes:
         """Raises TenantStore if a caller's tenant has no room for an upload of so many bytes."""
         self._check(self._view.desired.tenants.get(tenant), "", size_bytes)
 
+    def check_fetch(self, model: str, size_bytes: int) -> None:
+        """Raises TenantStore if the owner of a model has no room for a file of so many bytes."""
+        self._check(Owners(self._view.desired.tenants).of(model), "", size_bytes)
+
     def _check(self, tenant: Tenant | None, artifact: str, size_bytes: int = 0) -> None:
         limit = tenant.limits.store_bytes if tenant is not None else 0
         if tenant is None or not limit:

@@ -11,6 +11,7 @@ from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
+from control_plane.types.sources.watch import Watch
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.types.worker import WorkerInfo
 
@@ -83,6 +84,7 @@ class Desired:
     api_keys: Mapping[str, ApiKey] = field(default_factory=dict)
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
     aliases: Mapping[AliasKey, Alias] = field(default_factory=dict)
+    watches: Mapping[str, Watch] = field(default_factory=dict)
     # Random, drawn with each revision: a store that lost its last writes repeats revisions, not
     # marks.
     mark: str = ""
@@ -122,3 +124,4 @@ class DesiredDelta:
     api_keys: Mapping[str, ApiKey | None] = field(default_factory=dict)
     tenants: Mapping[str, Tenant | None] = field(default_factory=dict)
     aliases: Mapping[AliasKey, Alias | None] = field(default_factory=dict)
+    watches: Mapping[str, Watch | None] = field(default_factory=dict)

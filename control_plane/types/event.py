@@ -37,6 +37,8 @@ class EventKind(StrEnum):
     DIFFERENCE = "DIFFERENCE"
     WORKER_CRASHED = "WORKER_CRASHED"  # a process ended unexpectedly
     IMAGE_QUARANTINED = "IMAGE_QUARANTINED"  # an image ended two processes
+    FETCH_FAILED = "FETCH_FAILED"  # the file of a version can't be fetched
+    WATCH_FAILED = "WATCH_FAILED"  # a watched folder can't be read
     VERSION_QUARANTINED = "VERSION_QUARANTINED"  # several of its images did, and none was answered
 
 

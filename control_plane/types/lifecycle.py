@@ -14,9 +14,9 @@ from yolopool.server.state_machine import InvalidTransition, Life
 
 class VersionEvent(StrEnum):
     CLAIMED = "CLAIMED"  # by an importer, perhaps after the lease of another ran out
-    PROGRESSED = "PROGRESSED"  # its importer reported progress
+    PROGRESSED = "PROGRESSED"  # its importer, or who fetches its file, reported progress
     IMPORTED = "IMPORTED"  # the pack is in the store
-    FAILED = "FAILED"  # with the importer's reason
+    FAILED = "FAILED"  # with the reason of the importer, or of who fetches its file
     ADOPTED = "ADOPTED"  # a pack of the same artifact and settings existed already
 
 
@@ -32,6 +32,8 @@ V, VE = VersionState, VersionEvent
 VERSION_TABLE: Mapping[tuple[VersionState, VersionEvent], VersionState] = {
     (V.UPLOADED, VE.CLAIMED): V.IMPORTING,
     (V.UPLOADED, VE.ADOPTED): V.READY,
+    (V.UPLOADED, VE.PROGRESSED): V.UPLOADED,  # its file is being fetched
+    (V.UPLOADED, VE.FAILED): V.FAILED,  # its file can't be fetched
     (V.IMPORTING, VE.CLAIMED): V.IMPORTING,
     (V.IMPORTING, VE.PROGRESSED): V.IMPORTING,
     (V.IMPORTING, VE.IMPORTED): V.READY,

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from control_plane.types.policy import BatchingConfig, Placement, Residency, ResidencyMode
+from control_plane.types.sources.source import Source
 from yolopool.labels import check_labels
 from yolopool.names import build_name, is_build
 from yolopool.vocabulary import (
@@ -46,7 +47,7 @@ def builds_of(key: VersionKey) -> tuple[VersionKey, ...]:
 
 
 class VersionState(StrEnum):
-    UPLOADED = "UPLOADED"  # waits for an importer
+    UPLOADED = "UPLOADED"  # its file is being fetched, or waits for an importer
     IMPORTING = "IMPORTING"  # an importer holds its lease
     READY = "READY"  # can be loaded
     FAILED = "FAILED"  # reason says why; terminal
@@ -153,6 +154,7 @@ class ServingSpec:
     YAML text of its architecture and its class names. `renamed`: other names for some of a file's
     own classes, by class id; `metadata`: texts by file name, for people. `signature`: text of the
     .minisig of the artifact that was checked, `signer` whose it is; `registered_by`: who called.
+    `source`: where the pool fetches the file, if nobody uploads it.
 
     `served`: builds by kind of device. A row that is itself a build (of the version `build_of`) has
     one entry, which keeps its comparisons, and runs on that kind alone; `calibration` is the
@@ -174,6 +176,7 @@ class ServingSpec:
     signer: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     registered_by: str = ""
+    source: Source | None = None
 
     def runs_on(self, device: "DeviceVariant") -> bool:
         """Whether a worker of this kind and compute class can load it."""
@@ -251,6 +254,13 @@ class ModelVersion:
     pack: Pack | None = None
     asked: VersionSettings | None = None
     given: ServingSpec = ServingSpec()
+
+    @property
+    def is_fetching(self) -> bool:
+        """Whether its file is not there yet. An earlier release sees an UPLOADED version that no
+        importer is given.
+        """
+        return self.state is VersionState.UPLOADED and not self.artifact
 
     def made_by(self, build: "DeviceVariant") -> "tuple[Pack | None, DeviceVariant]":
         """The pack and the variant for a worker whose default variant is `build`."""

@@ -12,6 +12,7 @@ from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
+from control_plane.types.sources.watch import Watch
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.view.catalogue import Catalogue
 
@@ -39,6 +40,7 @@ class DesiredCache:
         self._api_keys: dict[str, ApiKey] = {}
         self._tenants: dict[str, Tenant] = {}
         self._aliases: dict[AliasKey, Alias] = {}
+        self._watches: dict[str, Watch] = {}
         self._frozen: Desired | None = None
 
     @property
@@ -58,6 +60,7 @@ class DesiredCache:
                 api_keys=dict(self._api_keys),
                 tenants=dict(self._tenants),
                 aliases=dict(self._aliases),
+                watches=dict(self._watches),
             )
         return self._frozen
 
@@ -68,6 +71,7 @@ class DesiredCache:
         self._cordons, self._numbers = dict(read.cordons), dict(read.numbers)
         self._schedules, self._api_keys = dict(read.schedules), dict(read.api_keys)
         self._tenants, self._aliases = dict(read.tenants), dict(read.aliases)
+        self._watches = dict(read.watches)
         self.catalogue = Catalogue(self._shown.values(), self._aliases)
         self.desired = replace(
             read,
@@ -79,6 +83,7 @@ class DesiredCache:
             api_keys=self._api_keys,
             tenants=self._tenants,
             aliases=self._aliases,
+            watches=self._watches,
         )
         self._frozen = None
 
@@ -96,6 +101,8 @@ class DesiredCache:
             _apply(self._numbers, name, number)
         for key_id, api_key in changes.api_keys.items():
             _apply(self._api_keys, key_id, api_key)
+        for watch_name, watch in changes.watches.items():
+            _apply(self._watches, watch_name, watch)
         for tenant_name, tenant in changes.tenants.items():
             _apply(self._tenants, tenant_name, tenant)
         for alias_key, alias in changes.aliases.items():

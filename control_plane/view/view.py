@@ -58,6 +58,8 @@ class View:
         # Workers that were recorded when this process began and may not have joined here yet. None:
         # the record can't be trusted.
         self.expected: frozenset[str] | None = frozenset()
+        # Why this process does not say that it is ready though it serves; empty: nothing.
+        self.preparing = ""
         # Versions that an admin unloads by force, until no worker holds them or someone wants them.
         self.forced: set[VersionKey] = set()
         # Versions that someone unloaded and nobody wanted since: plans do not prefetch them.

@@ -34,6 +34,7 @@ from yolopool.cli.console import (
 from yolopool.cli.curves import bench
 from yolopool.cli.detect import command, saving
 from yolopool.cli.fleet_file import apply_command
+from yolopool.cli.sources import watches as cli_watches
 from yolopool.client.client import Client
 from yolopool.errors import YolopoolError
 from yolopool.local import demo as demo_files
@@ -45,7 +46,15 @@ from yolopool.transport import DEFAULT_ADDRESS
 class _Commands(SectionedGroup):
     sections = {  # noqa: RUF012 - typed in the base class
         "Start a pool on this machine": ["up", "demo"],
-        "Use models": ["detect", "models", "bench", "changeover", "schedules", "migrate"],
+        "Use models": [
+            "detect",
+            "models",
+            "bench",
+            "watches",
+            "changeover",
+            "schedules",
+            "migrate",
+        ],
         "Keep the fleet in a file": ["apply", "export"],
         "See what the pool does": ["status", "workers", "events", "explain"],
         "Decide who may call": ["keys", "tenants", "certs"],
@@ -76,6 +85,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(cli_fleet.workers_app, name="workers")
 app.command("changeover")(cli_fleet.changeover)
 app.add_typer(cli_fleet.schedules_app, name="schedules")
+app.add_typer(cli_watches.watches_app, name="watches")
 app.add_typer(cli_keys.keys_app, name="keys")
 app.add_typer(cli_tenants.tenants_app, name="tenants")
 app.add_typer(cli_certs.certs_app, name="certs")

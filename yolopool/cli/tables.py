@@ -145,6 +145,7 @@ def version(one: ModelVersion) -> Table:
         "head": one.head_mode if one.state == "READY" else "",
         "weights": f"{size(one.weights_bytes)}, {one.parameters:,} parameters",
         "compute": f"{one.gflops:.1f} GFLOPs an image" if one.gflops else "",
+        "from": escape(one.uri) + (f" (profile {escape(one.profile)})" if one.profile else ""),
         "file": f"{escape(one.source_name)} {_bytes(one.artifact_bytes)}sha256 {one.artifact[:12]}",
         "labels": escape(", ".join(f"{name}={value}" for name, value in one.labels.items())),
         "registered by": escape(one.registered.by),

@@ -30,6 +30,7 @@ from yolopool.client.media.video import FrameCalls, VideoOptions
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.client.rollout import alias_records
+from yolopool.client.sources import fetched, watch_records
 from yolopool.client.streams.awaited import AsyncFrameStream, Frames
 from yolopool.client.streams.frames import FrameResult, messages_of
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
@@ -194,6 +195,7 @@ class AsyncClient:
             )
         )
 
+    register_uri = _flow(fetched.register_uri)
     upload = _flow(uploads.upload)
     build = _flow(uploads.build)
     plan_fleet = _flow(applying.plan_fleet)
@@ -241,6 +243,9 @@ class AsyncClient:
     create_join_token = _call(joined_processes.create_join_token)
     certificates = _call(joined_processes.certificates)
     revoke_certificate = _call(joined_processes.revoke_certificate)
+    set_watch = _call(watch_records.set_watch)
+    watches = _call(watch_records.watches)
+    delete_watch = _call(watch_records.delete_watch)
     set_tenant = _call(tenant_records.set_tenant)
     list_tenants = _call(tenant_records.list_tenants)
     usage = _call(tenant_records.usage)

@@ -30,6 +30,7 @@ from yolopool.v1 import (
     schedule_pb2,
     schedule_pb2_grpc,
     tenants_pb2_grpc,
+    watches_pb2_grpc,
 )
 
 DETECT_TIMEOUT_S, READ_TIMEOUT_S, CHANGE_TIMEOUT_S = 30.0, 10.0, 120.0
@@ -76,6 +77,7 @@ class Services:
             "keys": keys_pb2_grpc.KeyServiceStub(channel),
             "schedule": schedule_pb2_grpc.ScheduleServiceStub(channel),
             "tenants": tenants_pb2_grpc.TenantServiceStub(channel),
+            "watches": watches_pb2_grpc.WatchServiceStub(channel),
         }
 
     def method(self, call: Call[Any] | StreamCall[Any]) -> Any:

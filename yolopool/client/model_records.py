@@ -132,7 +132,8 @@ class ModelVersion:
     version has a rectangle. `served` is the build
     that serves it, by kind of device; `builds` are all its builds. If it is a build itself,
     `build_of` names its version. `training` is what the file says about its training; `metadata`
-    are the texts it was registered with, in answers of `model` alone.
+    are the texts it was registered with, in answers of `model` alone. `uri`: where the pool fetched
+    its file, if nobody uploaded it.
     """
 
     name: str
@@ -186,6 +187,8 @@ class ModelVersion:
     def dataset(self) -> str:
         """What the training says that its data was; empty: it does not say."""
         return self.training.get("data", "")
+    uri: str = ""
+    profile: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +356,8 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         signed_comment=message.signed_comment,
         labels=dict(sorted(message.labels.items())),
         registered=registered_of(message.registered),
+        uri=message.uri,
+        profile=message.profile,
     )
 
 

@@ -207,7 +207,7 @@ def register(
     options["metadata"] = {**run.metadata, **options.get("metadata", {})}
     artifact = yield from upload(run.file, progress=progress, timeout_s=timeout_s)
     architecture = options.get("architecture")
-    text = _architecture_text(architecture) if architecture is not None else ""
+    text = architecture_text(architecture) if architecture is not None else ""
     request = requests.register(name, artifact.sha256, artifact.path.name, text, options)
     signature = options.get("signature")
     request.signature = yield FileWork(partial(signature_of, artifact.path, signature))
@@ -215,15 +215,20 @@ def register(
     version: ModelVersion = yield Call(
         "model", "RegisterModel", request, left_s, lambda reply: version_of(reply.version)
     )
-    return (yield from _imported(version, wait, progress, until))
+    return (yield from imported(version, wait, progress, until))
 
 
 def signature_of(file: Path, given: str | Path | None) -> str:
     """The text of a signature, by default of the one beside the file. Raises InvalidOption."""
     beside = file.with_name(f"{file.name}.minisig")
-    path = Path(given) if given is not None else beside
     if given is None and not beside.is_file():
         return ""
+    return signature_text(given if given is not None else beside)
+
+
+def signature_text(given: str | Path) -> str:
+    """The text of a signature's file. Raises InvalidOption."""
+    path = Path(given)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -232,7 +237,8 @@ def signature_of(file: Path, given: str | Path | None) -> str:
         ) from error
 
 
-def _architecture_text(path: str | Path) -> str:
+def architecture_text(path: str | Path) -> str:
+    """The text for a registration. Raises InvalidOption."""
     try:
         return read_architecture(path)
     except (OSError, UnicodeDecodeError) as error:
@@ -287,10 +293,10 @@ def build(
         calls.READ_TIMEOUT_S,
         lambda reply: version_of(reply.build),
     )
-    return (yield from _imported(made, wait, progress, until))
+    return (yield from imported(made, wait, progress, until))
 
 
-def _imported(
+def imported(
     version: ModelVersion, wait: bool, progress: Progress | None, until: float
 ) -> Flow[ModelVersion]:
     """With wait, polls the version until its import ends or the time is up."""

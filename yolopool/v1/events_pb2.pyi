@@ -62,6 +62,10 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """The store answers and refuses writes: it became a replica, or is full. The message says why."""
     EVENT_KIND_ALIAS: _EventKind.ValueType  # 20
     """An alias was made or moved, or a switch of it was given up. The version is what it means then."""
+    EVENT_KIND_FETCH_FAILED: _EventKind.ValueType  # 40
+    """The file of a version that was registered by a URI could not be fetched: the version is FAILED."""
+    EVENT_KIND_WATCH_FAILED: _EventKind.ValueType  # 41
+    """A watched folder or prefix can't be read, or what is in it not registered. Once per reason."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper): ...
 
@@ -101,6 +105,10 @@ EVENT_KIND_STORE_REFUSES_WRITES: EventKind.ValueType  # 19
 """The store answers and refuses writes: it became a replica, or is full. The message says why."""
 EVENT_KIND_ALIAS: EventKind.ValueType  # 20
 """An alias was made or moved, or a switch of it was given up. The version is what it means then."""
+EVENT_KIND_FETCH_FAILED: EventKind.ValueType  # 40
+"""The file of a version that was registered by a URI could not be fetched: the version is FAILED."""
+EVENT_KIND_WATCH_FAILED: EventKind.ValueType  # 41
+"""A watched folder or prefix can't be read, or what is in it not registered. Once per reason."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final

@@ -28,7 +28,7 @@ class _VersionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VersionS
     DESCRIPTOR: _descriptor.EnumDescriptor
     VERSION_STATE_UNSPECIFIED: _VersionState.ValueType  # 0
     VERSION_STATE_UPLOADED: _VersionState.ValueType  # 1
-    """Waits for an importer."""
+    """Its file is being fetched (artifact is empty, and step says so), or waits for an importer."""
     VERSION_STATE_IMPORTING: _VersionState.ValueType  # 2
     VERSION_STATE_READY: _VersionState.ValueType  # 3
     """Can be loaded."""
@@ -40,7 +40,7 @@ class VersionState(_VersionState, metaclass=_VersionStateEnumTypeWrapper):
 
 VERSION_STATE_UNSPECIFIED: VersionState.ValueType  # 0
 VERSION_STATE_UPLOADED: VersionState.ValueType  # 1
-"""Waits for an importer."""
+"""Its file is being fetched (artifact is empty, and step says so), or waits for an importer."""
 VERSION_STATE_IMPORTING: VersionState.ValueType  # 2
 VERSION_STATE_READY: VersionState.ValueType  # 3
 """Can be loaded."""
@@ -208,6 +208,8 @@ class RegisterModelRequest(_message.Message):
     SIGNATURE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """name or team/name; each part 1..63 of [a-z0-9] and inner [._-]."""
     artifact: _builtins.str
@@ -231,6 +233,14 @@ class RegisterModelRequest(_message.Message):
     """The version's number, to have it as it was elsewhere: above every number that the name ever had.
     0: the next.
     """
+    uri: _builtins.str
+    """Where the pool fetches the file itself, in place of an upload: https://, http://, s3://,
+    file:///path of the control plane's machine, models:/name/version and runs:/id/path of MLflow,
+    wandb-artifact://entity/project/name:alias. Without user, password or token. artifact may then
+    say what the file must hash to.
+    """
+    profile: _builtins.str
+    """With s3://: the name of credentials on the control planes that callers may use."""
     @_builtins.property
     def settings(self) -> _types_pb2.VersionSettings: ...
     @_builtins.property
@@ -277,10 +287,12 @@ class RegisterModelRequest(_message.Message):
         signature: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         number: _builtins.int = ...,
+        uri: _builtins.str = ...,
+        profile: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement", "residency", b"residency", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_yaml", b"architecture_yaml", "artifact", b"artifact", "class_names", b"class_names", "labels", b"labels", "metadata", b"metadata", "name", b"name", "number", b"number", "placement", b"placement", "renamed_classes", b"renamed_classes", "request_id", b"request_id", "residency", b"residency", "settings", b"settings", "signature", b"signature", "source_name", b"source_name", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_yaml", b"architecture_yaml", "artifact", b"artifact", "class_names", b"class_names", "labels", b"labels", "metadata", b"metadata", "name", b"name", "number", b"number", "placement", b"placement", "profile", b"profile", "renamed_classes", b"renamed_classes", "request_id", b"request_id", "residency", b"residency", "settings", b"settings", "signature", b"signature", "source_name", b"source_name", "uri", b"uri", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -451,7 +463,7 @@ class ModelVersion(_message.Message):
     REGISTERED_FIELD_NUMBER: _builtins.int
     state: Global___VersionState.ValueType
     progress: _builtins.float
-    """0..1 while IMPORTING, with the step under way."""
+    """0..1 while IMPORTING, or of the bytes while the file is fetched, with the step under way."""
     step: _builtins.str
     reason: _builtins.str
     """Of FAILED: UPPER_SNAKE reason and a sentence."""
@@ -616,6 +628,8 @@ class Registered(_message.Message):
     SIGNATURE_FIELD_NUMBER: _builtins.int
     BY_FIELD_NUMBER: _builtins.int
     CALIBRATION_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     architecture_sha256: _builtins.str
     """SHA-256 of architecture_yaml in UTF-8; empty: there was none."""
     architecture_yaml: _builtins.str
@@ -627,6 +641,9 @@ class Registered(_message.Message):
     """
     calibration: _builtins.str
     """Of an int8 build: SHA-256 of its images."""
+    uri: _builtins.str
+    """Where the pool fetched the file, if nobody uploaded it, and by which credentials."""
+    profile: _builtins.str
     @_builtins.property
     def settings(self) -> _types_pb2.VersionSettings:
         """Fields that were unset are unset. Of a version of an earlier release: no message."""
@@ -646,10 +663,12 @@ class Registered(_message.Message):
         signature: _builtins.str = ...,
         by: _builtins.str = ...,
         calibration: _builtins.str = ...,
+        uri: _builtins.str = ...,
+        profile: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_sha256", b"architecture_sha256", "architecture_yaml", b"architecture_yaml", "by", b"by", "calibration", b"calibration", "class_names", b"class_names", "renamed_classes", b"renamed_classes", "settings", b"settings", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_sha256", b"architecture_sha256", "architecture_yaml", b"architecture_yaml", "by", b"by", "calibration", b"calibration", "class_names", b"class_names", "profile", b"profile", "renamed_classes", b"renamed_classes", "settings", b"settings", "signature", b"signature", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,12 +44,16 @@ class ModelServiceStub:
     UNAVAILABLE (STORAGE_FAILED; also while another control plane receives the same file).
     """
     RegisterModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.RegisterModelRequest, _model_pb2.RegisterModelResponse]
-    """Makes a new version of a model from an uploaded artifact and queues its import.
+    """Makes a new version of a model from an uploaded artifact and queues its import. With uri in
+    place of artifact the leader fetches the file first: the version is UPLOADED meanwhile, with the
+    step "fetch", and FAILED if it can't be fetched. A connection that breaks is gone on with, and a
+    store that does not answer is asked again, until --fetch-timeout-s; deleting the version ends it.
     With wait, blocks until the version is READY or FAILED or the deadline passes (the
     import then goes on). Not idempotent: each call makes a version, unless the same
     request_id is given again, which answers the version it made.
-    Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION), NOT_FOUND
-    (ARTIFACT_NOT_FOUND), RESOURCE_EXHAUSTED (TENANT_STORE: the tenant that owns the name has no
+    Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION, SOURCE_INVALID), NOT_FOUND
+    (ARTIFACT_NOT_FOUND), PERMISSION_DENIED (SOURCE_REFUSED: the control plane may not read from
+    there), RESOURCE_EXHAUSTED (TENANT_STORE: the tenant that owns the name has no
     room for the file), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
     FAILED_PRECONDITION (SIGNATURE_REQUIRED) and INVALID_ARGUMENT (SIGNATURE_INVALID). A failed
     import is no error here: the answer's version says FAILED and why.
@@ -155,12 +159,16 @@ class ModelServiceAsyncStub(ModelServiceStub):
     UNAVAILABLE (STORAGE_FAILED; also while another control plane receives the same file).
     """
     RegisterModel: _aio.UnaryUnaryMultiCallable[_model_pb2.RegisterModelRequest, _model_pb2.RegisterModelResponse]  # type: ignore[assignment]
-    """Makes a new version of a model from an uploaded artifact and queues its import.
+    """Makes a new version of a model from an uploaded artifact and queues its import. With uri in
+    place of artifact the leader fetches the file first: the version is UPLOADED meanwhile, with the
+    step "fetch", and FAILED if it can't be fetched. A connection that breaks is gone on with, and a
+    store that does not answer is asked again, until --fetch-timeout-s; deleting the version ends it.
     With wait, blocks until the version is READY or FAILED or the deadline passes (the
     import then goes on). Not idempotent: each call makes a version, unless the same
     request_id is given again, which answers the version it made.
-    Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION), NOT_FOUND
-    (ARTIFACT_NOT_FOUND), RESOURCE_EXHAUSTED (TENANT_STORE: the tenant that owns the name has no
+    Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION, SOURCE_INVALID), NOT_FOUND
+    (ARTIFACT_NOT_FOUND), PERMISSION_DENIED (SOURCE_REFUSED: the control plane may not read from
+    there), RESOURCE_EXHAUSTED (TENANT_STORE: the tenant that owns the name has no
     room for the file), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
     FAILED_PRECONDITION (SIGNATURE_REQUIRED) and INVALID_ARGUMENT (SIGNATURE_INVALID). A failed
     import is no error here: the answer's version says FAILED and why.
@@ -275,12 +283,16 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.RegisterModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.RegisterModelResponse, _abc.Awaitable[_model_pb2.RegisterModelResponse]]:
-        """Makes a new version of a model from an uploaded artifact and queues its import.
+        """Makes a new version of a model from an uploaded artifact and queues its import. With uri in
+        place of artifact the leader fetches the file first: the version is UPLOADED meanwhile, with the
+        step "fetch", and FAILED if it can't be fetched. A connection that breaks is gone on with, and a
+        store that does not answer is asked again, until --fetch-timeout-s; deleting the version ends it.
         With wait, blocks until the version is READY or FAILED or the deadline passes (the
         import then goes on). Not idempotent: each call makes a version, unless the same
         request_id is given again, which answers the version it made.
-        Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION), NOT_FOUND
-        (ARTIFACT_NOT_FOUND), RESOURCE_EXHAUSTED (TENANT_STORE: the tenant that owns the name has no
+        Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION, SOURCE_INVALID), NOT_FOUND
+        (ARTIFACT_NOT_FOUND), PERMISSION_DENIED (SOURCE_REFUSED: the control plane may not read from
+        there), RESOURCE_EXHAUSTED (TENANT_STORE: the tenant that owns the name has no
         room for the file), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
         FAILED_PRECONDITION (SIGNATURE_REQUIRED) and INVALID_ARGUMENT (SIGNATURE_INVALID). A failed
         import is no error here: the answer's version says FAILED and why.

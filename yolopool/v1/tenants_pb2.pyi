@@ -317,6 +317,7 @@ class DeleteTenantResponse(_message.Message):
     USAGE_DAYS_FIELD_NUMBER: _builtins.int
     EXISTED_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
+    WATCHES_FIELD_NUMBER: _builtins.int
     usage_days: _builtins.int
     """Days of usage."""
     existed: _builtins.bool
@@ -336,6 +337,10 @@ class DeleteTenantResponse(_message.Message):
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """As model:name."""
 
+    @_builtins.property
+    def watches(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of watches that made versions of its models."""
+
     def __init__(
         self,
         *,
@@ -346,10 +351,11 @@ class DeleteTenantResponse(_message.Message):
         usage_days: _builtins.int = ...,
         existed: _builtins.bool = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
+        watches: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "changed_schedules", b"changed_schedules", "existed", b"existed", "keys", b"keys", "schedules", b"schedules", "usage_days", b"usage_days", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "changed_schedules", b"changed_schedules", "existed", b"existed", "keys", b"keys", "schedules", b"schedules", "usage_days", b"usage_days", "versions", b"versions", "watches", b"watches"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

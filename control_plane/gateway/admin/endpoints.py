@@ -35,6 +35,7 @@ from yolopool.v1 import (
     model_pb2,
     schedule_pb2,
     tenants_pb2,
+    watches_pb2,
 )
 
 _FILES = (
@@ -48,6 +49,7 @@ _FILES = (
     model_pb2,
     schedule_pb2,
     tenants_pb2,
+    watches_pb2,
 )
 SERVICES = {
     name: service for file in _FILES for name, service in file.DESCRIPTOR.services_by_name.items()

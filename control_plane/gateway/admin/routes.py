@@ -122,6 +122,15 @@ ROUTES = (
         verb="DELETE", path="/v1/schedules/{name}", rpc="ScheduleService/DeleteSchedule",
         status=204, errors=(404, 409),
     ),
+    Route(verb="GET", path="/v1/watches", rpc="WatchService/ListWatches"),
+    Route(
+        verb="PUT", path="/v1/watches/{name}", rpc="WatchService/SetWatch",
+        body="watch", answer="watch", errors=(409,),
+    ),
+    Route(
+        verb="DELETE", path="/v1/watches/{name}", rpc="WatchService/DeleteWatch",
+        status=204, errors=(404, 409),
+    ),
     Route(verb="GET", path="/v1/certificates", rpc="CertificateService/ListCertificates"),
     Route(
         verb="POST", path="/v1/certificates/join-tokens", rpc="CertificateService/CreateJoinToken",

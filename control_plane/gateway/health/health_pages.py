@@ -105,6 +105,7 @@ def _checks(view: View, is_draining: bool) -> list[Check]:
     store = "" if view.registry_available else "it does not answer, or takes no writes"
     return [
         Check("registry", unread),
+        Check("watches", view.preparing),
         Check("drain", "this process stops" if is_draining else ""),
         Check("store", store, required=False),
         Check("workers", "" if view.has_live_worker() else "none is connected", required=False),

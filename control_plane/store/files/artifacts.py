@@ -7,22 +7,27 @@ files.
 """
 
 import asyncio
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
 import structlog
 
 from control_plane.store.files.unused import FileKind, StoredFile
+from control_plane.store.files.upload import (
+    Upload,
+    check_announced,
+    hash_of,
+    open_alone,
+    settle,
+)
 from yolopool.errors import (
     ArtifactTooLarge,
     DigestMismatch,
@@ -31,17 +36,14 @@ from yolopool.errors import (
     InvalidOption,
     PackInvalid,
     PackNotFound,
-    StorageFailed,
 )
 from yolopool.server.exhaustion import storing
 
 log = structlog.get_logger()
 
 _HEX = frozenset("0123456789abcdef")
-_REHASH_BYTES = 1 << 20
 # Of importers, and of this file: a folder or file that is being made, or removed.
 _INCOMING, _REMOVED = ".incoming-", ".removed-"
-_BUSY = "another control plane receives this file at the moment: ask again how much of it is held"
 
 
 def check_digest(digest: str) -> str:
@@ -49,33 +51,6 @@ def check_digest(digest: str) -> str:
     if not _is_digest(digest):
         raise InvalidDigest(f"{digest[:80]!r} is no SHA-256: give 64 lower-case hexadecimal digits")
     return digest
-
-
-class Upload:
-    """One upload in progress. The bytes received so far are on disk and hashed."""
-
-    def __init__(
-        self, file: BinaryIO, hasher: Any, received_bytes: int, check: Callable[[int], None]
-    ) -> None:
-        self._file, self._hasher = file, hasher
-        self._check = check
-        self.received_bytes = received_bytes
-
-    async def write(self, chunk: bytes) -> None:
-        """Appends a chunk. Raises what `check` does if so many bytes are too many."""
-        self._check(self.received_bytes + len(chunk))
-        await asyncio.to_thread(self._append, chunk)
-        self.received_bytes += len(chunk)
-
-    def digest(self) -> str:
-        """SHA-256 of the bytes received, in hexadecimal."""
-        return str(self._hasher.hexdigest())
-
-    def _append(self, chunk: bytes) -> None:
-        self._file.write(chunk)
-        # What is counted is in the file: who asks how much is held may be another process.
-        self._file.flush()
-        self._hasher.update(chunk)
 
 
 class FolderArtifacts:
@@ -148,7 +123,9 @@ class FolderArtifacts:
         try:
             self.check_pack(digest)
             manifest = json.loads((folder / "manifest.json").read_bytes())
-            found = [_hash(folder / name).hexdigest() for name in ("skeleton.json", "weights.bin")]
+            found = [
+                hash_of(folder / name).hexdigest() for name in ("skeleton.json", "weights.bin")
+            ]
             wanted = [manifest["architecture_key"], manifest["weights_sha256"]]
         except (
             OSError, ValueError, KeyError, TypeError, RecursionError, PackNotFound, PackInvalid,
@@ -190,14 +167,14 @@ class FolderArtifacts:
                     f"and not at {offset}",
                     details={"received_bytes": str(held)},
                 )
-            opening = asyncio.to_thread(_open_alone, path, held)
+            opening = asyncio.to_thread(open_alone, path, held)
             with storing(self._root), await opening as file:
-                hasher = await asyncio.to_thread(_hash, path)
-                upload = Upload(file, hasher, held, partial(_check_announced, size_bytes))
+                hasher = await asyncio.to_thread(hash_of, path)
+                upload = Upload(file, hasher, held, partial(check_announced, size_bytes))
                 yield upload
                 if upload.received_bytes < size_bytes:
                     return
-                await asyncio.to_thread(_settle, file)
+                await asyncio.to_thread(settle, file)
                 # Before it is let go: another control plane may wait for it.
                 await asyncio.to_thread(self._finish, path, digest, upload.digest())
 
@@ -210,7 +187,7 @@ class FolderArtifacts:
         """
         if size_bytes:
             self.check_size(size_bytes)
-        check = partial(_check_announced, size_bytes) if size_bytes else self.check_size
+        check = partial(check_announced, size_bytes) if size_bytes else self.check_size
         path = self._partial / f"{_INCOMING}{uuid4().hex}"
         try:
             with storing(self._root):
@@ -223,7 +200,7 @@ class FolderArtifacts:
                             f"{upload.received_bytes} bytes came of the {size_bytes} that were "
                             "announced: send the file again"
                         )
-                    await asyncio.to_thread(_settle, file)
+                    await asyncio.to_thread(settle, file)
                 digest = upload.digest()
                 async with self._locks.setdefault(digest, asyncio.Lock()):
                     if not self.touch(digest):
@@ -232,11 +209,45 @@ class FolderArtifacts:
             with suppress(OSError):  # it is there only if it was not finished
                 await asyncio.to_thread(path.unlink, missing_ok=True)
 
+    @asynccontextmanager
+    async def fetch(self, name: str, size_bytes: int, digest: str) -> AsyncIterator[Upload]:
+        """Opens a download whose part is kept under `name`, a SHA-256 of what it is a part of; it
+        continues at `Upload.received_bytes`. `digest`: what it must hash to; empty: not known.
+
+        If the block is left by an error, the received bytes are kept. At its end all must be there:
+        the artifact has the name `Upload.digest()` then. Raises as `upload` does.
+        """
+        self.check_size(size_bytes)
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            path = self._partial / name
+            with storing(self._root):
+                held = self.held_bytes(name)
+                with await asyncio.to_thread(open_alone, path, held) as file:
+                    hasher = await asyncio.to_thread(hash_of, path)
+                    upload = Upload(file, hasher, held, partial(check_announced, size_bytes))
+                    yield upload
+                    await asyncio.to_thread(settle, file)
+                    found = upload.digest()
+                    async with self._locks.setdefault(found, asyncio.Lock()):
+                        await asyncio.to_thread(self._finish, path, digest or found, found)
+
+    async def forget(self, name: str) -> None:
+        """Removes the part of a download that is not gone on with."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            with suppress(OSError):
+                await asyncio.to_thread((self._partial / name).unlink, missing_ok=True)
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for files that are being made: `.incoming-*` in it are removed in time."""
+        return self._partial
+
     def _finish(self, path: Path, digest: str, found: str) -> None:
         if found != digest:
             path.unlink()
             raise DigestMismatch(
-                f"the bytes hash to {found} and not to {digest}: upload the file again"
+                f"the bytes hash to {found} and not to {digest}: check the digest, or send the "
+                "file again"
             )
         path.rename(self._whole / digest)
         # Without this a power cut may undo the rename, and lose the artifact.
@@ -301,32 +312,6 @@ class FolderArtifacts:
         return lock is not None and lock.locked()
 
 
-def _open_alone(path: Path, held: int) -> BinaryIO:
-    """The file of an upload, to append to its `held` bytes. Raises StorageFailed while another
-    process has it, or if that has just ended it: two that append would spoil what one has verified.
-    """
-    file = path.open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise StorageFailed(_BUSY, retry_after_s=1.0) from None
-    except OSError as error:  # a file system without locks
-        log.warning("uploads can't be locked", folder=str(path.parent), why=str(error))
-    there = os.fstat(file.fileno())
-    if there.st_size == held and path.exists() and os.path.samestat(there, path.stat()):
-        return file
-    file.close()
-    raise StorageFailed(_BUSY, retry_after_s=1.0)
-
-
-def _check_announced(size_bytes: int, received_bytes: int) -> None:
-    if received_bytes > size_bytes:
-        raise InvalidOffset(
-            f"more bytes than the {size_bytes} that the header announced: give the file's true size"
-        )
-
-
 def _stored(kind: FileKind, name: str, place: Path) -> StoredFile:
     size = sum(part.stat().st_size for part in _parts(place))
     return StoredFile(kind, name, size, _touched_unix_s(kind, place))
@@ -350,16 +335,3 @@ def _touched(place: Path) -> bool:
 
 def _is_digest(name: str) -> bool:
     return len(name) == 64 and _HEX.issuperset(name)
-
-
-def _hash(path: Path) -> Any:
-    hasher = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(_REHASH_BYTES):
-            hasher.update(part)
-    return hasher
-
-
-def _settle(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())

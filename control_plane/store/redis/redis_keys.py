@@ -13,6 +13,7 @@ SCHEDULES = "yolopool:schedules"  # hash: name -> schedule
 API_KEYS = "yolopool:api_keys"  # hash: id -> key, with hashes of its secrets
 TENANTS = "yolopool:tenants"  # hash: name -> tenant
 ALIASES = "yolopool:aliases"  # hash: model:name -> alias
+WATCHES = "yolopool:watches"  # hash: name -> watch, with what it saw
 PARTS = "yolopool:parts"  # hash: revision, :control plane -> end, tenant -> demand, share as JSON
 USAGE = "yolopool:usage:"  # + day: hash: tenant\\nmeasure -> amount; expires
 USAGE_SEQUENCE = "yolopool:usage_sequence:"  # + control plane: its last addition; expires
@@ -23,8 +24,8 @@ LOG = "yolopool:log"  # stream: <revision>-1, mark, [hash, field] that were writ
 CHANGES = "yolopool:changes"  # channel: revision
 
 # Hashes whose fields the log names: desired state.
-LOGGED = (VERSIONS, WANTS, CORDONS, SCHEDULES, NUMBERS, API_KEYS, TENANTS, ALIASES)
+LOGGED = (VERSIONS, WANTS, CORDONS, SCHEDULES, NUMBERS, API_KEYS, TENANTS, ALIASES, WATCHES)
 # Of these an earlier release knows nothing: the log names their fields where it does not read.
-NEWER = (TENANTS, ALIASES)
+NEWER = (TENANTS, ALIASES, WATCHES)
 # Hashes whose lengths are recorded with each revision.
 COUNTED = (*LOGGED, IMPORTS)

@@ -28,6 +28,7 @@ from control_plane.store.redis.redis_keys import (
     TENANTS,
     VERSIONS,
     WANTS,
+    WATCHES,
     WORKER,
     WORKERS,
 )
@@ -36,6 +37,7 @@ from control_plane.store.redis.redis_restore import RedisRestore
 from control_plane.store.redis.redis_stand import Stand
 from control_plane.store.redis.redis_store import RedisStore, milliseconds
 from control_plane.store.registry import StoreDamaged, StoreEmptied
+from control_plane.store.sources.watch_codec import decode_watch
 from control_plane.store.transaction import Transaction
 from control_plane.store.write_verbs import WriteVerbs
 from control_plane.types.desired import Desired, DesiredDelta
@@ -117,12 +119,15 @@ class RedisRegistry(WriteVerbs):
 
     async def desired(self) -> Desired:
         stand, maps = await self._store.read([("HGETALL", name) for name in LOGGED])
-        versions, wants, cordons, schedules, numbers, api_keys, tenants, aliases = maps.values()
+        versions, wants, cordons, schedules, numbers, api_keys, tenants, aliases, watches = (
+            maps.values()
+        )
         known = [codec.decode_version(text) for text in versions.values()]
         wanted = [codec.decode_want(text) for text in wants.values()]
         issued = [codec.decode_api_key(text) for text in api_keys.values()]
         sharing = [codec.decode_tenant(text) for text in tenants.values()]
         named = [codec.decode_alias(text) for text in aliases.values()]
+        watching = [decode_watch(text) for text in watches.values()]
         planned = [codec.decode_schedule(text) for text in schedules.values()]
         return Desired(
             int(stand.revision),
@@ -135,6 +140,7 @@ class RedisRegistry(WriteVerbs):
             {key.id: key for key in issued},
             {tenant.name: tenant for tenant in sharing},
             {alias.key: alias for alias in named},
+            {watch.name: watch for watch in watching},
             stand.mark,
         )
 
@@ -156,6 +162,7 @@ class RedisRegistry(WriteVerbs):
             codec.decode_fields(fields[API_KEYS], str, codec.decode_api_key),
             codec.decode_fields(fields[TENANTS], str, codec.decode_tenant),
             codec.decode_fields(fields[ALIASES], codec.decode_alias_key, codec.decode_alias),
+            codec.decode_fields(fields[WATCHES], str, decode_watch),
         )
 
     async def changes(self) -> AsyncIterator[int]:

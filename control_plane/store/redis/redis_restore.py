@@ -26,12 +26,14 @@ from control_plane.store.redis.redis_keys import (
     TENANTS,
     VERSIONS,
     WANTS,
+    WATCHES,
 )
 from control_plane.store.redis.redis_stand import LENGTHS, lengths_of, lost_of
 from control_plane.store.redis.redis_store import RedisStore, a_mark
 from control_plane.store.redis.redis_transaction import Command, commands_of
 from control_plane.store.registry import StoreDamaged
 from control_plane.store.salvage import Remains, Salvage, lost_parts, salvaged
+from control_plane.store.sources.watch_codec import decode_watch
 from control_plane.store.transaction import Writes
 from control_plane.types.desired import Desired
 from control_plane.types.lease import FencingToken
@@ -76,6 +78,7 @@ HASHES: Mapping[str, tuple[str, Callable[[str], Any], Callable[[str], Any]]] = {
     "api_keys": (API_KEYS, str, codec.decode_api_key),
     "tenants": (TENANTS, str, codec.decode_tenant),
     "aliases": (ALIASES, codec.decode_alias_key, codec.decode_alias),
+    "watches": (WATCHES, str, decode_watch),
     "jobs": (IMPORTS, codec.decode_key, codec.decode_job),
 }
 
@@ -160,6 +163,7 @@ def _commands(salvage: Salvage, mark: str, epoch: int | None) -> list[Command]:
         dict(desired.api_keys),
         dict(desired.tenants),
         dict(desired.aliases),
+        dict(desired.watches),
         dict(salvage.jobs),
     )
     rewritten = {HASHES[part][0] for part in written}

@@ -15,15 +15,18 @@ from control_plane.store.redis.redis_keys import (
     TENANTS,
     VERSIONS,
     WANTS,
+    WATCHES,
 )
 from control_plane.store.redis.redis_stand import UNREAD, Stand
 from control_plane.store.registry import REQUEST_ID_KEPT_S
+from control_plane.store.sources.watch_codec import decode_watch, encode_watch
 from control_plane.store.transaction import ImportJob, Transaction, Writes
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Want
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
+from control_plane.types.sources.watch import Watch
 from control_plane.types.version import ModelVersion, VersionKey
 
 Record = TypeVar("Record")
@@ -94,6 +97,9 @@ class RedisTransaction(Transaction):
         found = (codec.decode_alias(text) for text in self._reply(("HGETALL", ALIASES)).values())
         return {alias.key: alias for alias in found}
 
+    def watch(self, name: str) -> Watch | None:
+        return self._decoded(_field(WATCHES, name), decode_watch)
+
     def number(self, name: str) -> int:
         return self._decoded(_field(NUMBERS, name), int) or 0
 
@@ -160,6 +166,7 @@ def commands_of(writes: Writes, replies: Mapping[Read, Any] | None = None) -> li
         *records(API_KEYS, ApiKey, writes.api_keys, codec.encode_api_key),
         *records(TENANTS, Tenant, writes.tenants, codec.encode_tenant),
         *records(ALIASES, Alias, writes.aliases, codec.encode_alias),
+        *records(WATCHES, Watch, writes.watches, encode_watch),
         *_fields(IMPORTS, writes.jobs, codec.encode_job),
         *(
             ["SET", REQUEST + request_id, str(key), "EX", kept]

@@ -17,6 +17,7 @@ from control_plane.types.rollout.alias import (
     Target,
 )
 from control_plane.types.schedule import Changeover, Schedule
+from control_plane.types.sources.watch import Watch
 from control_plane.types.version import Imported, Pack, VersionKey, VersionSettings
 from yolopool.vocabulary import Priority, ShapePolicy
 
@@ -56,6 +57,8 @@ STABLE = Alias(
         AliasChange(5.0, "A_NEWER_WORD", "ann", "", (Target(1, 1000),), (Target(1, 1000),)),
     ),
 )
+
+WATCHED = Watch("line7", "s3://bucket/line7/", "wanted", by="ann", seen={"a.pt": "1"}, begun=True)
 
 
 @dataclass(frozen=True)

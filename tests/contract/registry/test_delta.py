@@ -108,6 +108,7 @@ class Names:
     api_keys: frozenset[str] = frozenset()
     tenants: frozenset[str] = frozenset()
     aliases: frozenset[AliasKey] = frozenset()
+    watches: frozenset[str] = frozenset()
 
 
 NOTHING = Names()

@@ -13,7 +13,7 @@ from yolopool.cli.main import app
 
 ROOT_COMMAND = typer.main.get_command(app)
 SPAN = re.compile(r"`(yolopool [^`\n]*)`")
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 # They pass their options on to a program with flags of its own.
 PROGRAMS = ("control-plane", "worker", "importer")
 

@@ -212,6 +212,7 @@ def told(found: DeletedTenant) -> str:
             else []
         ),
         *([f"usage of {found.usage_days} days"] if found.usage_days else []),
+        *([f"watches {' '.join(found.watches)}"] if found.watches else []),
         *(["the tenant"] if found.existed else []),
     ]
     return ", ".join(parts) or "nothing is left"

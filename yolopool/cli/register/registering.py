@@ -18,6 +18,8 @@ from yolopool.cli.console import (
     say,
 )
 from yolopool.client.client import Client
+from yolopool.client.requests import RegisterOptions
+from yolopool.client.sources import fetched
 from yolopool.client.training import run_folder
 from yolopool.codes import CODES
 from yolopool.errors import ArtifactNotFound, InvalidOption
@@ -31,7 +33,8 @@ def models_register(
         list[str],
         typer.Argument(
             metavar="[NAME] FILE",
-            help="Model file (.pt, .onnx) or the folder of a training (runs/detect/train).",
+            help="Model file (.pt, .onnx), the folder of a training (runs/detect/train), or a URI "
+            "that the pool fetches (https://..., s3://bucket/best.pt).",
         ),
     ],
     name: Annotated[
@@ -84,36 +87,54 @@ def models_register(
         list[str] | None,
         typer.Option("--label", help="Label to find it by, NAME=VALUE; repeatable."),
     ] = None,
+    sha256: Annotated[
+        str, typer.Option("--sha256", help="Of a URI: what the file must hash to.")
+    ] = "",
+    profile: Annotated[
+        str, typer.Option("--profile", help="Of s3://: credentials of the control plane.")
+    ] = "",
     wait: Annotated[bool, typer.Option(help="Wait until the import has ended.")] = True,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Upload a model file as the next version of a model."""
-    size, path = _size(image_size), Path(given[-1])
+    """Upload a model file, or have the pool fetch one, as the next version of a model."""
     names, renamed = parse_class_names(class_names)
     labels, dropped = parse_changes(label or ())
     if dropped:
         raise InvalidOption("--label takes NAME=VALUE, such as --label line=7")
+    options = RegisterOptions(
+        image_size=_size(image_size),
+        image_sizes=image_sizes or (),
+        confidence=confidence,
+        iou=iou,
+        max_detections=max_detections,
+        shape_policy=shape_policy,  # type: ignore[typeddict-item] # checked by the client
+        head_mode=head_mode,  # type: ignore[typeddict-item] # checked by the client
+        output_layout=output_layout,  # type: ignore[typeddict-item] # checked by the client
+        architecture=architecture,
+        class_names=names or renamed,
+        signature=signature,
+        labels=labels,
+    )
+    is_fetched = fetched.is_uri(given[-1])
+    if not is_fetched and (sha256 or profile):
+        raise InvalidOption("--sha256 and --profile are of a URI: a file here is uploaded as it is")
     model = _name(given, name)
     with Client(address) as client, progress_bar(quiet=as_json) as progress:
-        version = client.register(
-            model,
-            path,
-            image_size=size,
-            image_sizes=image_sizes or (),
-            confidence=confidence,
-            iou=iou,
-            max_detections=max_detections,
-            shape_policy=shape_policy,  # type: ignore[arg-type] # checked by the client
-            head_mode=head_mode,  # type: ignore[arg-type] # checked by the client
-            output_layout=output_layout,  # type: ignore[arg-type] # checked by the client
-            architecture=architecture,
-            class_names=names or renamed,
-            signature=signature,
-            labels=labels,
-            wait=wait,
-            progress=progress,
-        )
+        if is_fetched:
+            version = client.register_uri(
+                model,
+                given[-1],
+                sha256=sha256,
+                profile=profile,
+                wait=wait,
+                progress=progress,
+                **options,
+            )
+        else:
+            version = client.register(
+                model, Path(given[-1]), wait=wait, progress=progress, **options
+            )
     if as_json:
         print_json(plain(version))
     elif version.state != "FAILED":
@@ -141,6 +162,8 @@ def _name(given: Sequence[str], option: str) -> str:
         raise InvalidOption("give one model file, and its name once: [NAME] FILE, or --name NAME")
     if len(given) == 2 or option:
         return option or given[0]
+    if fetched.is_uri(given[0]):
+        raise InvalidOption("give a URI its model's name: yolopool models register NAME URI")
     run = run_folder.find(given[0])
     if not run.file.is_file():
         raise ArtifactNotFound(f"{run.file}: no such file: check the path")

@@ -59,6 +59,7 @@ class DeletedTenant:
     usage_days: int
     existed: bool
     aliases: tuple[str, ...] = ()
+    watches: tuple[str, ...] = ()
 
 
 def set_tenant(tenant: Tenant) -> Call[Tenant]:
@@ -158,4 +159,5 @@ def _deleted(reply: tenants_pb2.DeleteTenantResponse) -> DeletedTenant:
         reply.usage_days,
         reply.existed,
         tuple(reply.aliases),
+        tuple(reply.watches),
     )

@@ -21,11 +21,12 @@ from yolopool.v1 import (
     peer_pb2,
     schedule_pb2,
     tenants_pb2,
+    watches_pb2,
 )
 
 PROTOS = (
     bench_pb2, certificates_pb2, detection_pb2, events_pb2, explain_pb2, fleet_pb2, importing_pb2,
-    keys_pb2, membership_pb2, model_pb2, peer_pb2, schedule_pb2, tenants_pb2,
+    keys_pb2, membership_pb2, model_pb2, peer_pb2, schedule_pb2, tenants_pb2, watches_pb2,
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from control_plane.types.access.api_key import ApiKey, Role, SecretHash
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, Want, WantSource
 from control_plane.types.rollout.alias import Alias, Target
+from control_plane.types.sources.watch import Watch
 from control_plane.types.version import ModelVersion, VersionKey, VersionState
 from tests.unit.control_plane.fleets import key, version, want
 
@@ -29,12 +30,13 @@ COPY = Desired(
     {"k": KEY},
     {"north": Tenant("north", ("a",))},
     {STABLE.key: STABLE},
+    {"w": Watch("w", "s3://bucket/m/", "a")},
     "five",
 )
 WHOLE = Remains(
     COPY.cluster, COPY.revision, COPY.mark, COPY.versions, COPY.wants, COPY.cordons,
     COPY.schedules, COPY.numbers, COPY.api_keys, COPY.tenants, COPY.aliases,
-    {B.key: ImportJob(3)},
+    COPY.watches, {B.key: ImportJob(3)},
 )  # fmt: skip
 
 
