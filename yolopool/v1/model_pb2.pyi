@@ -459,6 +459,8 @@ class ModelVersion(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     SIGNER_FIELD_NUMBER: _builtins.int
     SIGNED_COMMENT_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     REGISTERED_FIELD_NUMBER: _builtins.int
     state: Global___VersionState.ValueType
@@ -491,6 +493,9 @@ class ModelVersion(_message.Message):
     trusted comment. Empty: nobody's.
     """
     signed_comment: _builtins.str
+    uri: _builtins.str
+    """Where the pool fetched the file, if nobody uploaded it, and by which credentials."""
+    profile: _builtins.str
     @_builtins.property
     def version(self) -> _types_pb2.VersionKey: ...
     @_builtins.property
@@ -581,12 +586,14 @@ class ModelVersion(_message.Message):
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         signer: _builtins.str = ...,
         signed_comment: _builtins.str = ...,
+        uri: _builtins.str = ...,
+        profile: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         registered: Global___Registered | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["build_of", b"build_of", "placement", b"placement", "registered", b"registered", "residency", b"residency", "settings", b"settings", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "batching", b"batching", "build_of", b"build_of", "builds", b"builds", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gflops", b"gflops", "labels", b"labels", "message", b"message", "metadata", b"metadata", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "placement", b"placement", "progress", b"progress", "reason", b"reason", "registered", b"registered", "replicas", b"replicas", "residency", b"residency", "served", b"served", "settings", b"settings", "signed_comment", b"signed_comment", "signer", b"signer", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "training", b"training", "tried", b"tried", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "batching", b"batching", "build_of", b"build_of", "builds", b"builds", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gflops", b"gflops", "labels", b"labels", "message", b"message", "metadata", b"metadata", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "placement", b"placement", "profile", b"profile", "progress", b"progress", "reason", b"reason", "registered", b"registered", "replicas", b"replicas", "residency", b"residency", "served", b"served", "settings", b"settings", "signed_comment", b"signed_comment", "signer", b"signer", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "training", b"training", "tried", b"tried", "uri", b"uri", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -628,8 +635,6 @@ class Registered(_message.Message):
     SIGNATURE_FIELD_NUMBER: _builtins.int
     BY_FIELD_NUMBER: _builtins.int
     CALIBRATION_FIELD_NUMBER: _builtins.int
-    URI_FIELD_NUMBER: _builtins.int
-    PROFILE_FIELD_NUMBER: _builtins.int
     architecture_sha256: _builtins.str
     """SHA-256 of architecture_yaml in UTF-8; empty: there was none."""
     architecture_yaml: _builtins.str
@@ -641,9 +646,6 @@ class Registered(_message.Message):
     """
     calibration: _builtins.str
     """Of an int8 build: SHA-256 of its images."""
-    uri: _builtins.str
-    """Where the pool fetched the file, if nobody uploaded it, and by which credentials."""
-    profile: _builtins.str
     @_builtins.property
     def settings(self) -> _types_pb2.VersionSettings:
         """Fields that were unset are unset. Of a version of an earlier release: no message."""
@@ -663,12 +665,10 @@ class Registered(_message.Message):
         signature: _builtins.str = ...,
         by: _builtins.str = ...,
         calibration: _builtins.str = ...,
-        uri: _builtins.str = ...,
-        profile: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_sha256", b"architecture_sha256", "architecture_yaml", b"architecture_yaml", "by", b"by", "calibration", b"calibration", "class_names", b"class_names", "profile", b"profile", "renamed_classes", b"renamed_classes", "settings", b"settings", "signature", b"signature", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_sha256", b"architecture_sha256", "architecture_yaml", b"architecture_yaml", "by", b"by", "calibration", b"calibration", "class_names", b"class_names", "renamed_classes", b"renamed_classes", "settings", b"settings", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,7 +29,8 @@ def lines(planned: FleetPlan) -> Iterator[str]:
 
 def _version(one: VersionPlan) -> Iterator[str]:
     if one.present is None:
-        yield f"+ {one.ref}  {one.entry.version.artifact} (sha256 {one.entry.digest[:12]})"
+        known = f" (sha256 {one.entry.digest[:12]})" if one.entry.digest else ""
+        yield f"+ {one.ref}  {one.entry.version.artifact}{known}"
     elif one.failed:
         yield f"! {one.ref} FAILED: {one.failed}"
     elif one.steps:

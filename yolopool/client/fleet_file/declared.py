@@ -173,7 +173,10 @@ class Version:
     """One version of a model."""
 
     name: str = key("Name of the model: name or team/name.")
-    artifact: str = key("Its file: a path from this file's folder, or sha256:DIGEST in the store.")
+    artifact: str = key(
+        "Its file: a path from this file's folder, sha256:DIGEST in the store, or a URI to fetch."
+    )
+    profile: str = key("Of s3://: the name of credentials on the control planes.", "")
     version: int = key(
         "Its number; 0: that of this file and these settings, or the next.",
         0,

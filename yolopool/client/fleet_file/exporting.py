@@ -84,7 +84,9 @@ def declared_of(message: model_pb2.ModelVersion) -> Version:
     there, given = present.version_of(message), message.registered
     return Version(
         name=there.name,
-        artifact=f"{STORED}{there.artifact}",
+        artifact=there.uri or f"{STORED}{there.artifact}",
+        profile=message.profile,
+        sha256=there.artifact if there.uri else "",
         version=there.number,
         source_name=message.source_name,
         settings=there.settings or there.resolved,

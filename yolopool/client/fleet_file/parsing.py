@@ -144,6 +144,8 @@ def _wrong_sources(version: Version) -> _Wrong:
         yield "artifact", "give a path, or sha256: and 64 lower-case hexadecimal digits"
     if version.sha256 and not _DIGEST.fullmatch(version.sha256):
         yield "sha256", "give 64 lower-case hexadecimal digits"
+    if version.profile and not version.artifact.startswith("s3://"):
+        yield "profile", "only s3:// has credentials of the control planes: leave this out"
     if version.sha256 and stored != version.artifact:
         yield "sha256", "artifact says it already: leave this out"
     for path, text in (("architecture", "architecture_yaml"), ("signature", "signature_text")):

@@ -29,8 +29,9 @@ from yolopool.client.fleet_file.text.reading import Faults
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A version of the file with what its files are: `digest` of the artifact, the text of its
-    `architecture`, and the digest of each build's calibration images, by slot.
+    """A version of the file with what its files are: `digest` of the artifact (empty: of a URI, not
+    known), the text of its `architecture`, and the digest of each build's calibration images, by
+    slot.
     """
 
     version: Version
@@ -188,7 +189,7 @@ def _check_twins(entries: Sequence[Entry], faults: Faults) -> None:
 def _identity(entry: Entry) -> tuple[object, ...]:
     declared = entry.version
     return (
-        entry.digest,
+        entry.digest or declared.artifact,
         _settled(declared.settings),
         declared.class_names,
         tuple(sorted(declared.renamed_classes.items())),
@@ -213,7 +214,11 @@ def _is_same(entry: Entry, there: PresentVersion) -> bool:
 def _unlike(entry: Entry, there: PresentVersion) -> Iterator[str]:
     """By what a version differs from an entry's."""
     declared = entry.version
-    if entry.digest != there.artifact:
+    if not (entry.digest and there.artifact):
+        # Of a URI whose digest nobody said the text has to do.
+        if declared.artifact != there.uri:
+            yield f"it is of {there.uri or there.artifact[:12]}, not of {declared.artifact}"
+    elif entry.digest != there.artifact:
         yield f"its file is {there.artifact[:12]}, not {entry.digest[:12]}"
     settings, blank = _settled(declared.settings), Settings()
     kept = _settled(there.settings or there.resolved)

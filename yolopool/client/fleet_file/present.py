@@ -53,7 +53,7 @@ class PresentVersion:
     name: str
     number: int
     state: str
-    artifact: str
+    artifact: str  # empty: the pool fetches it from `uri`
     resolved: Settings
     settings: Settings | None = None
     class_names: tuple[str, ...] = ()
@@ -69,6 +69,7 @@ class PresentVersion:
     served: Mapping[str, Served] = field(default_factory=dict)
     hot: int = 0
     why: str = ""
+    uri: str = ""
 
     @property
     def ref(self) -> str:
@@ -128,6 +129,7 @@ def version_of(message: model_pb2.ModelVersion) -> PresentVersion:
         served={kind: _served(one) for kind, one in sorted(message.served.items())},
         hot=sum(place.replica.state == hot for place in message.replicas),
         why=failed or message.waiting_reason,
+        uri=message.uri,
     )
 
 

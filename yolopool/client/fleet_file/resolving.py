@@ -11,6 +11,7 @@ from yolopool.client.fleet_file.digest_cache import DigestCache
 from yolopool.client.fleet_file.parsing import stored_digest
 from yolopool.client.fleet_file.planning import Entry
 from yolopool.client.fleet_file.text.reading import Faults
+from yolopool.client.sources import fetched
 from yolopool.client.training import run_folder
 from yolopool.errors import YolopoolError
 
@@ -68,6 +69,8 @@ class Resolver:
         stored = stored_digest(version.artifact)
         if stored:
             return stored
+        if fetched.is_uri(version.artifact):
+            return version.sha256
         path = self.path(version.artifact)
         # Where another machine registered it, the pool has the file and this one need not.
         if version.sha256 and not path.exists():

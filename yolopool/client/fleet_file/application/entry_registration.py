@@ -15,6 +15,7 @@ from yolopool.client.fleet_file.planning import Entry
 from yolopool.client.fleet_file.present import PresentVersion
 from yolopool.client.fleet_file.resolving import Resolver
 from yolopool.client.requests import RegisterOptions
+from yolopool.client.sources import fetched
 from yolopool.client.training import run_folder
 from yolopool.client.uploads import Artifact, FileWork, Flow
 from yolopool.v1 import model_pb2
@@ -22,21 +23,19 @@ from yolopool.v1 import model_pb2
 
 def registered(entry: Entry, resolver: Resolver) -> Flow[PresentVersion]:
     """The version as it is then: waiting for its import, or READY where the pool had its pack."""
-    version, file = entry.version, ""
-    request = _request(entry)
-    if not stored_digest(version.artifact):
+    version, request = entry.version, _request(entry)
+    if fetched.is_uri(version.artifact):
+        request.uri, request.profile = version.artifact, version.profile
+    elif not stored_digest(version.artifact):
         path = resolver.path(version.artifact)
         run: run_folder.TrainingRun = yield FileWork(partial(run_folder.find, path))
         there: bool = yield FileWork(run.file.is_file)
         if there or not version.sha256:
-            size: int = yield FileWork(lambda: run.file.stat().st_size)
-            yield from uploads.store(Artifact(run.file, entry.digest, size))
-            file, given = run.file.name, {**run.metadata, **version.metadata}
-            request.metadata.update(given)
-            signature = resolver.path(version.signature) if version.signature else None
-            request.signature = yield FileWork(partial(uploads.signature_of, run.file, signature))
+            yield from _sent(entry, run, request)
+    if version.signature:
+        signature = resolver.path(version.signature)
+        request.signature = yield FileWork(partial(uploads.signature_text, signature))
     request.signature = version.signature_text or request.signature
-    request.source_name = version.source_name or file or Path(version.artifact).name
     answer: PresentVersion = yield Call(
         "model",
         "RegisterModel",
@@ -45,6 +44,19 @@ def registered(entry: Entry, resolver: Resolver) -> Flow[PresentVersion]:
         lambda reply: present.version_of(reply.version),
     )
     return answer
+
+
+def _sent(
+    entry: Entry, run: run_folder.TrainingRun, request: model_pb2.RegisterModelRequest
+) -> Flow[None]:
+    """Uploads the file, and adds what its training and its signer left beside it."""
+    size: int = yield FileWork(lambda: run.file.stat().st_size)
+    yield from uploads.store(Artifact(run.file, entry.digest, size))
+    request.source_name = entry.version.source_name or run.file.name
+    for name, text in run.metadata.items():
+        if name not in entry.version.metadata:
+            request.metadata[name] = text
+    request.signature = yield FileWork(partial(uploads.signature_of, run.file, None))
 
 
 def _request(entry: Entry) -> model_pb2.RegisterModelRequest:
@@ -58,7 +70,10 @@ def _request(entry: Entry) -> model_pb2.RegisterModelRequest:
         "number": version.version,
     }
     given: RegisterOptions = options
-    request = requests.register(version.name, entry.digest, "", entry.architecture, given)
+    named = version.source_name or Path(version.artifact).name
+    if stored_digest(version.artifact):
+        named = version.source_name
+    request = requests.register(version.name, entry.digest, named, entry.architecture, given)
     # Of the same words as the call that sets it later.
     residency = requests.residency("", kept.mode, kept.idle_release_s, kept.cpu_fallback)  # type: ignore[arg-type] # checked by the file's reader
     request.residency.CopyFrom(residency.residency)

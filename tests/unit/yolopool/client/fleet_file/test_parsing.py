@@ -126,7 +126,7 @@ MODEL = "fleet: 1\nmodels:\n  - name: a\n    artifact: a.pt\n"
         ("fleet: 1\nmodels:", '2: models: has no value: give one, or leave the key out'),
         ("fleet: 1\nmodels: {}", "2: models: give a list: [a, b], or a line '- a' for each"),
         ("fleet: 1\nmodels:\n  - name: a",
-         "3: models[0]: artifact is missing: Its file: a path from this file's folder, or"),
+         "3: models[0]: artifact is missing: Its file: a path from this file's folder, sha256:"),
         (MODEL + "    labels: [a]",
          "5: models[0].labels: give names and values: {a: b}, or a line 'a: b' each"),
         (MODEL + "    labels: {line: 7,\n      line: 8}",

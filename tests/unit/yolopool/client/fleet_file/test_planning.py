@@ -84,6 +84,29 @@ def test_a_version_is_told_by_its_bytes_and_what_it_was_registered_with() -> Non
     assert refs(planned([wanted], *others)[0]) == ["new"]
 
 
+URI = "s3://models/bolts.pt"
+
+
+@pytest.mark.parametrize(
+    ("digest", "present", "same"),
+    [
+        ("", {"uri": URI}, True),
+        ("", {"uri": URI, "digest": ""}, True),  # it is being fetched
+        ("", {"uri": f"{URI}.old"}, False),
+        ("", {}, False),
+        (NEW, {"uri": URI}, True),
+        (NEW, {"uri": URI, "digest": ""}, True),
+        (NEW, {"uri": URI, "digest": OLD}, False),
+        (NEW, {}, True),  # the same bytes were uploaded
+    ],
+)
+def test_a_uri_is_told_by_its_digest_or_its_text(
+    digest: str, present: Mapping[str, Any], same: bool
+) -> None:
+    asked = Entry(Version(name="bolts", artifact=URI, sha256=digest), digest)
+    assert refs(planned([asked], there(**present))[0]) == ["bolts@1" if same else "new"]
+
+
 def test_numbers_are_those_of_the_messages() -> None:
     """0.3 has no exact form in 32 bits, and the sizes have an order."""
     kept = there(settings=Settings(confidence=0.1, image_size=640, image_sizes=(320, 416)))
