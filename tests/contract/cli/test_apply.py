@@ -5,13 +5,18 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from control_plane.store.redis.redis_client import connect
+from control_plane.store.redis.redis_registry import RedisRegistry
+from control_plane.store.registry import Registry
+from tests.contract import redis_servers
 from tests.contract.control_plane_rig import Rig
 from yolopool.client.client import Client
 from yolopool.client.fleet_file.application.outcome import Applied, FleetPlan
@@ -62,12 +67,22 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "fleet.yaml"
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """The path of a socket may have 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="yp-") as folder:
+        yield Path(folder)
+
+
 @asynccontextmanager
 async def a_pool(
-    folder: Path, fails: Callable[[Any], bool] = lambda job: False
+    folder: Path,
+    fails: Callable[[Any], bool] = lambda job: False,
+    registry: Registry | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Rig]:
     """A control plane whose uploads are imported as they come, but for those that are to fail."""
-    async with Rig(folder) as rig:
+    async with Rig(folder, registry, **changes) as rig:
 
         async def run() -> None:
             claim = importing_pb2.ClaimImportRequest(importer="i1", wait_s=5)
@@ -127,42 +142,61 @@ def in_a_process(rig: Rig, *words: str | Path) -> subprocess.CompletedProcess[st
 
 
 async def test_a_file_is_applied_once_and_restored_from_its_export(
-    tmp_path: Path, file: Path
+    tmp_path: Path, file: Path, short: Path
 ) -> None:
-    async with a_pool(tmp_path / "pool") as rig:
-        planned, done = await applied(rig, file)
-        assert (done.failures, done.later) == ([], [])
-        assert [one.ref for one in planned.plan.versions] == [
-            "plant/bolts", "plant/nuts", "plant/weights",
-        ]  # fmt: skip
-        with Client(rig.addresses.grpc) as client:
-            (bolts,) = (await asyncio.to_thread(client.model, "plant/bolts")).versions
-            stable = await asyncio.to_thread(client.alias, "plant/bolts:stable")
-        assert (bolts.state, bolts.labels, bolts.placement.max_replicas) == (
-            "READY",
-            {"line": "7"},
-            2,
-        )
-        assert (bolts.batching["cpu"].max_batch, bolts.source_name) == (4, "bolts.pt")
-        assert (bolts.served["cpu"].variant, stable.targets) == ("onnx/fp32", {1: 1000})
+    more = "".join(
+        f"  - {{name: plant/m{n}, artifact: bolts.pt, settings: {{confidence: 0.{n}}}}}\n"
+        for n in range(1, 4)
+    )
+    rewritten(file, FLEET.replace("aliases:\n", f"{more}aliases:\n"))
+    url = f"unix://{short}/redis.sock"
+    with redis_servers.server(redis_servers.any_kind(), short):
+        async with a_pool(tmp_path / "pool", registry=RedisRegistry(url)) as rig:
+            planned, done = await applied(rig, file)
+            assert (done.failures, done.later) == ([], [])
+            assert [one.ref for one in planned.plan.versions] == [
+                "plant/bolts", "plant/nuts", "plant/weights", "plant/m1", "plant/m2", "plant/m3",
+            ]  # fmt: skip
+            with Client(rig.addresses.grpc) as client:
+                (bolts,) = (await asyncio.to_thread(client.model, "plant/bolts")).versions
+                stable = await asyncio.to_thread(client.alias, "plant/bolts:stable")
+            assert (bolts.state, bolts.labels) == ("READY", {"line": "7"})
+            assert (bolts.batching["cpu"].max_batch, bolts.source_name) == (4, "bolts.pt")
+            assert (bolts.served["cpu"].variant, stable.targets) == ("onnx/fp32", {1: 1000})
 
-        again, nothing = await applied(rig, file, prune=True)
-        assert (again.plan.is_empty, nothing.done, again.plan.unchanged) == (True, [], 3)
+            again, nothing = await applied(rig, file, prune=True)
+            assert (again.plan.is_empty, nothing.done, again.plan.unchanged) == (True, [], 6)
 
-        before = await exported(rig)
-        written = rewritten(tmp_path / "exported.yaml", before)
-        unchanged, _ = await applied(rig, written, prune=True)
-        assert unchanged.plan.is_empty
+            before = await exported(rig)
+            written = rewritten(tmp_path / "exported.yaml", before)
+            unchanged, _ = await applied(rig, written, prune=True)
+            assert unchanged.plan.is_empty
 
-    # An empty registry, and the store of the pool that is gone.
-    shutil.copytree(tmp_path / "pool" / "store", tmp_path / "fresh" / "store")
-    async with a_pool(tmp_path / "fresh") as fresh:
-        assert await versions(fresh) == []
-        _, done = await applied(fresh, written)
+        # An emptied Redis, and a fresh pool that has the store of the one that is gone.
+        empty: Any = connect(url, None, 1.0)
+        await empty.flushall()
+        await empty.aclose()
+        shutil.copytree(tmp_path / "pool" / "store", tmp_path / "fresh" / "store")
+        async with a_pool(tmp_path / "fresh", registry=RedisRegistry(url)) as fresh:
+            assert await versions(fresh) == []
+            _, done = await applied(fresh, written)
+            assert done.failures == []
+            assert await exported(fresh) == before
+            restored, _ = await applied(fresh, written, prune=True)
+            assert restored.plan.is_empty
+
+
+async def test_a_file_that_the_pool_fetches_is_told_by_its_uri(tmp_path: Path, file: Path) -> None:
+    uri = (tmp_path / "bolts.pt").as_uri()
+    rewritten(file, f"fleet: 1\nmodels:\n  - {{name: a, artifact: '{uri}'}}\n")
+    async with a_pool(tmp_path / "pool", source_roots=(str(tmp_path),)) as rig:
+        _, done = await applied(rig, file)
         assert done.failures == []
-        assert await exported(fresh) == before
-        restored, _ = await applied(fresh, written, prune=True)
-        assert restored.plan.is_empty
+        assert (await applied(rig, file))[0].plan.is_empty
+        written = rewritten(tmp_path / "exported.yaml", await exported(rig))
+        assert f"artifact: {uri}" in await asyncio.to_thread(written.read_text)
+        planned, _ = await applied(rig, written, prune=True)
+        assert planned.plan.is_empty
 
 
 async def test_a_new_file_is_a_new_version_and_what_is_not_named_is_pruned(
@@ -216,8 +250,8 @@ async def test_what_fails_ends_its_own_version_alone(tmp_path: Path, file: Path)
             known = await asyncio.to_thread(client.models)
         assert [model.versions[0].state for model in known] == ["READY", "FAILED", "READY"]
         # It stays failed, and nothing new is made of it.
-        again = await asyncio.to_thread(in_a_process, rig, "apply", "-f", file)
-        assert again.returncode == 4
+        _, again = await applied(rig, file)
+        assert [one.line for one in again.failures] == [11]
         assert len(await versions(rig)) == 3
 
 
