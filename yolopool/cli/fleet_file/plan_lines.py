@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from yolopool.client.fleet_file.alias_plan import AliasStep, DeleteAlias, SetAlias
 from yolopool.client.fleet_file.application.outcome import FleetPlan
-from yolopool.client.fleet_file.fleet_steps import DeleteSchedule, SetSchedule
+from yolopool.client.fleet_file.declared import Settings
+from yolopool.client.fleet_file.fleet_steps import DeleteSchedule, SetSchedule, differences
 from yolopool.client.fleet_file.planning import Plan, VersionPlan
 
 STYLES = {"+": "green", "~": "yellow", "-": "red", "!": "red"}
@@ -31,6 +32,8 @@ def _version(one: VersionPlan) -> Iterator[str]:
     if one.present is None:
         known = f" (sha256 {one.entry.digest[:12]})" if one.entry.digest else ""
         yield f"+ {one.ref}  {one.entry.version.artifact}{known}"
+        if settings := differences(Settings(), one.entry.version.settings):
+            yield f"    settings: {settings}"
     elif one.failed:
         yield f"! {one.ref} FAILED: {one.failed}"
     elif one.steps:

@@ -275,7 +275,11 @@ class Fleet:
     at: Mapping[str, int] = places()
 
 
-@cache
 def keys(kind: Any) -> Mapping[str, Any]:
     """The fields of a record that are keys, by name."""
+    return _keys(kind)
+
+
+@cache
+def _keys(kind: Any) -> Mapping[str, Any]:
     return {one.name: one for one in fields(kind) if not one.metadata.get("hidden")}
