@@ -72,6 +72,19 @@ def test_parameters_are_options_of_detect(
     triton.run("options", native=pool.address, **door)
 
 
+def test_an_alias_is_the_name_of_a_model(
+    triton: TritonProcess, pool: LocalPool, door: dict[str, str]
+) -> None:
+    with Client(pool.address) as client:
+        while len(versions_of(client, "aliased")) < 2:
+            demo.register(client, "aliased", SHAPES)
+    triton.run("by_alias", native=pool.address, model="aliased", **door)
+
+
+def versions_of(client: Client, model: str) -> list[int]:
+    return [one.number for known in client.models(model) for one in known.versions]
+
+
 def test_errors_have_their_status_and_a_sentence(
     triton: TritonProcess, door: dict[str, str]
 ) -> None:
