@@ -187,6 +187,7 @@ class ModelVersion:
     def dataset(self) -> str:
         """What the training says that its data was; empty: it does not say."""
         return self.training.get("data", "")
+
     uri: str = ""
     profile: str = ""
 

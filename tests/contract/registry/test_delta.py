@@ -43,6 +43,8 @@ Value = TypeVar("Value")
 READS = {
     "accounts", "open", "close", "restore", "desired", "desired_since", "changes", "leader",
     "workers", "footprints", "events", "next_events", "eviction_policy",
+    # Its verbs beside those of the table are in test_source_verbs.
+    "write",
 }  # fmt: skip
 
 WANTED = VersionKey("wanted", 1)  # READY, two replicas wanted, kept as a hot standby

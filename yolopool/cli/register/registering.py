@@ -97,7 +97,7 @@ def models_register(
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Upload a model file, or have the pool fetch one, as the next version of a model."""
+    """Upload a model file, or have the pool fetch one."""
     names, renamed = parse_class_names(class_names)
     labels, dropped = parse_changes(label or ())
     if dropped:

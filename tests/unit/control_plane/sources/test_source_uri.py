@@ -72,8 +72,8 @@ def test_what_is_no_uri_of_a_file_is_refused(text: str) -> None:
 def test_any_text_is_read_or_refused(text: str, scheme: str) -> None:
     try:
         uri = parse(scheme + text)
-    except SourceInvalid as error:
-        assert error.message
+    except SourceInvalid:
+        pass
     else:
         assert uri.scheme
         assert uri.path is not None
