@@ -182,12 +182,6 @@ class ModelVersion:
     signed_comment: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     registered: Registered = Registered()  # noqa: RUF009 - frozen
-
-    @property
-    def dataset(self) -> str:
-        """What the training says that its data was; empty: it does not say."""
-        return self.training.get("data", "")
-
     uri: str = ""
     profile: str = ""
 
