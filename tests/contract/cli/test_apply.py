@@ -205,6 +205,8 @@ async def test_a_new_file_is_a_new_version_and_what_is_not_named_is_pruned(
     async with a_pool(tmp_path / "pool") as rig:
         await applied(rig, file)
         rewritten(tmp_path / "bolts.pt", "better bolts")
+        with Client(rig.addresses.grpc) as client:
+            await asyncio.to_thread(client.load, "plant/nuts", pin=True, wait=False)
         less = FLEET[: FLEET.index("  - name: plant/nuts")] + FLEET[FLEET.index("aliases:") :]
         rewritten(file, less[: less.index("schedules:")] + "schedules: []\n")
         told = await asyncio.to_thread(

@@ -68,8 +68,8 @@ class VersionPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`deleted`: what `prune` takes away, as name@version; `left`: what the file does not name and
-    stays, as it is said to people.
+    """`deleted`: what `prune` takes away, as name@version, and those of it that are `pinned`;
+    `left`: what the file does not name and stays, as it is said to people.
     """
 
     versions: tuple[VersionPlan, ...]
@@ -77,6 +77,7 @@ class Plan:
     aliases: tuple[AliasStep, ...] = ()
     deleted: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    pinned: frozenset[str] = frozenset()
 
     @property
     def is_empty(self) -> bool:
@@ -111,7 +112,8 @@ def plan(
     schedules = tuple(_schedules(fleet, present))
     aliases = tuple(alias_steps(fleet, present.versions, present, new))
     if prune:
-        return Plan(versions, schedules, aliases, extra)
+        pinned = frozenset(one.ref for one in present.versions if one.pinned)
+        return Plan(versions, schedules, aliases, extra, pinned=pinned.intersection(extra))
     unnamed = [f"alias {one.name}" for one in aliases if isinstance(one, DeleteAlias)]
     unnamed += [f"schedule {one.name}" for one in schedules if isinstance(one, DeleteSchedule)]
     return Plan(

@@ -83,6 +83,8 @@ class SectionWork:
 
     def _delete(self, ref: str) -> Flow[None]:
         try:
+            if ref in self._planned.plan.pinned:
+                yield calls.set_residency(ref, "normal")  # ends a pin, whoever set it
             yield from self._call(calls.delete(ref), f"delete {ref}")
         except FailedPrecondition as error:  # in use, as by an alias that may be rolled back to it
             self._applied.later.append(f"delete {ref}: {error.message}")

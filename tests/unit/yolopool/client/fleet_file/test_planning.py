@@ -225,6 +225,8 @@ def test_what_is_not_named_stays_unless_it_is_pruned() -> None:
     assert (kept.deleted, kept.left, kept.is_empty) == ((), unnamed, True)
     pruned, _ = planned([entry()], *versions, prune=True)
     assert (pruned.deleted, pruned.left) == (unnamed, ())
+    loaded, _ = planned([], there(3, pinned=True), there(5), prune=True)
+    assert (loaded.deleted, loaded.pinned) == (("bolts@3", "bolts@5"), frozenset({"bolts@3"}))
     without, _ = planned([], *versions, prune=True, models=None)
     assert without == Plan(())
 
