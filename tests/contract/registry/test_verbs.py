@@ -617,7 +617,7 @@ async def test_a_version_is_never_replaced_by_another(registry: Registry) -> Non
     def forget_numbers(tx: Transaction) -> None:
         tx.put_number(first.model, tx.number(first.model) - 1)
 
-    await registry.write(forget_numbers)  # type: ignore[attr-defined] # of every store
+    await registry.write(forget_numbers)
     assert await register(registry) == VersionKey("shapes", 2)
     assert set((await registry.desired()).versions) == {first, VersionKey("shapes", 2)}
 
@@ -629,7 +629,7 @@ async def test_a_job_of_a_version_that_needs_none_blocks_no_other(registry: Regi
         assert tx.job(ready) is None
         tx.put_job(ready, ImportJob(0))
 
-    await registry.write(stray)  # type: ignore[attr-defined] # of every store
+    await registry.write(stray)
     waiting = await register(registry)
     claim = await registry.claim_import("one", 10.0, 200.0)
     assert claim is not None
