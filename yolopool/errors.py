@@ -56,6 +56,12 @@ class VideoNotReadable(InvalidArgument):
     reason = "VIDEO_NOT_READABLE"
 
 
+class FleetFileInvalid(InvalidArgument):
+    """A fleet file has faults; the message has a line for each."""
+
+    reason = "FLEET_FILE_INVALID"
+
+
 class InvalidTensor(InvalidArgument):
     """Of the KServe door: not the tensors that a model takes."""
 

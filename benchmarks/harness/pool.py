@@ -72,13 +72,17 @@ def add_flags(parser: argparse.ArgumentParser, devices: str = "cpu") -> None:
 
 
 class Pool:
-    """`async with Pool(flags) as pool`: started and serving inside, stopped after.
+    """`async with Pool(flags) as pool`: started and serving inside, stopped after. `store`: an
+    artifact store that it begins with a copy of.
 
     Raises RuntimeError with the end of the pool's log if it does not come up.
     """
 
-    def __init__(self, flags: PoolFlags, log: Path | None = None) -> None:
+    def __init__(
+        self, flags: PoolFlags, log: Path | None = None, store: Path | None = None
+    ) -> None:
         self._flags = flags
+        self._store = store
         self._log = log
         self.address = ""
         self._process: asyncio.subprocess.Process | None = None
@@ -88,6 +92,8 @@ class Pool:
         # Short: the path of a unix socket inside may have at most 107 bytes.
         self._folder = Path(tempfile.mkdtemp(prefix="yolopool-"))
         self._log = self._log or self._folder / "log"
+        if self._store is not None:
+            shutil.copytree(self._store, self.data_dir / "store")
         port = free_port()
         self.address = f"127.0.0.1:{port}"
         command = [sys.executable, "-c", COMMAND]

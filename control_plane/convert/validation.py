@@ -36,6 +36,7 @@ MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 4096
 MAX_IMAGE_SIZES = 16
 MAX_LABELS, MAX_LABEL_CHARS = 16, 120
 MAX_REPLICAS = 1000
+MAX_NUMBER = 999_999_999  # what a reference can name
 MAX_YAML_CHARS = 64 * 1024
 MAX_BATCH, MAX_QUEUE, MAX_DELAY_MS = 256, 100_000, 60_000.0
 MAX_IDLE_S = 7 * 24 * 3600.0
@@ -272,6 +273,13 @@ def check_replicas(replicas: int) -> int:
     if replicas > MAX_REPLICAS:
         raise InvalidOption(f"replicas is {replicas}: give 1 to {MAX_REPLICAS}")
     return replicas or 1
+
+
+def check_number(number: int) -> int:
+    """Of a version; 0: the next."""
+    if number > MAX_NUMBER:
+        raise InvalidOption(f"number is {number}: give 1 to {MAX_NUMBER}, or 0 for the next")
+    return number
 
 
 def check_grace(grace_s: float) -> float:

@@ -4,6 +4,7 @@ Translation only: `validation` checks a message before it is decoded.
 """
 
 from dataclasses import fields
+from hashlib import sha256
 
 from control_plane.convert.rules import validation_out
 from control_plane.convert.validation import (
@@ -22,6 +23,7 @@ from control_plane.types.policy import (
     Residency,
     ResidencyMode,
 )
+from control_plane.types.search.version_filter import VersionFilter
 from control_plane.types.sources.source import Source
 from control_plane.types.version import (
     Drift,
@@ -32,6 +34,7 @@ from control_plane.types.version import (
     VersionKey,
     VersionSettings,
 )
+from yolopool.labels import check_labels, parse_selector
 from yolopool.server.arrival_rates import ArrivalRates
 from yolopool.signing.signers import comment_of
 from yolopool.v1 import importing_pb2, model_pb2, types_pb2
@@ -228,6 +231,8 @@ def version_out(version: ModelVersion) -> model_pb2.ModelVersion:
         served={kind: served_out(build, kind) for kind, build in version.given.served.items()},
         signer=version.given.signer,
         signed_comment=comment_of(version.given.signature) if version.given.signer else "",
+        labels=version.given.labels,
+        registered=registered_out(version),
     )
     if version.validation is not None:
         answer.validation.CopyFrom(validation_out(version.validation))
@@ -249,6 +254,30 @@ def version_out(version: ModelVersion) -> model_pb2.ModelVersion:
         answer.pack_bytes = version.pack.pack_bytes
         answer.training.update(version.pack.training)
     return answer
+
+
+def registered_out(version: ModelVersion) -> model_pb2.Registered:
+    """What it was registered with, less the texts, which may be long, and who did it."""
+    given = version.given
+    yaml = given.architecture_yaml
+    return model_pb2.Registered(
+        settings=settings_out(version.asked) if version.asked is not None else None,
+        class_names=given.class_names,
+        renamed_classes=given.renamed,
+        architecture_sha256=sha256(yaml.encode()).hexdigest() if yaml else "",
+        calibration=given.calibration,
+    )
+
+
+def filter_in(request: model_pb2.ListModelsRequest) -> VersionFilter:
+    """Raises InvalidOption."""
+    return VersionFilter(
+        parse_selector(request.label_selector),
+        request.task,
+        tuple(request.class_names),
+        request.artifact.lower(),
+        request.dataset,
+    )
 
 
 def drift_in(drift: types_pb2.Drift) -> Drift:
@@ -313,6 +342,7 @@ def serving_spec_in(request: model_pb2.RegisterModelRequest, newest: ServingSpec
         renamed=dict(request.renamed_classes),
         metadata=check_metadata(request.metadata),
         signature=request.signature,
+        labels=check_labels(request.labels),
         source=source_in(request),
     )
 

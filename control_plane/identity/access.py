@@ -84,6 +84,7 @@ _NATIVE: Mapping[str, Rule] = {
         "ModelService/LoadModel": Rule(Role.OPERATE, About.MODEL, _model),
         "ModelService/UnloadModel": Rule(Role.OPERATE, About.MODEL, _model),
         "ModelService/SetResidency": Rule(Role.OPERATE, About.MODEL, _model),
+        "ModelService/SetLabels": Rule(Role.OPERATE, About.MODEL, _model),
         "ModelService/SetPlacement": Rule(Role.OPERATE, About.MODEL, _model),
         "ModelService/SetBatching": Rule(Role.OPERATE, About.MODEL, _model),
         "ModelService/BuildModel": Rule(Role.OPERATE, About.MODEL, _model),

@@ -20,7 +20,16 @@ _WORDS = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)?(?:\+[a-z0-9
 # What the author of a model says of it, and what is computed of its file. A hidden model may have
 # the name of a class: the word stays, and tells nothing of that model.
 _OF_AUTHOR = frozenset(
-    {"architecture", "class_names", "signed_comment", "signer", "source_name", "uri"}
+    {
+        "architecture",
+        "architecture_yaml",
+        "class_names",
+        "signature",
+        "signed_comment",
+        "signer",
+        "source_name",
+        "uri",
+    }
 )
 # So may an alias of a model that the caller sees.
 _OF_ALIAS = "yolopool.v1.Alias.name"

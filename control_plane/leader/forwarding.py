@@ -25,6 +25,7 @@ FORWARDED = frozenset(
                 "LoadModel",
                 "UnloadModel",
                 "SetResidency",
+                "SetLabels",
                 "SetPlacement",
                 "SetBatching",
                 "BuildModel",

@@ -1,5 +1,6 @@
-"""Sets how a version is kept on devices, where it may run, and how its requests are batched."""
+"""Sets a version's labels, how it is kept on devices, where it may run, and how it is batched."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from control_plane.store.registry import Registry
@@ -49,6 +50,13 @@ class Policies:
         version = _existing(key, await self._registry.set_placement(key, placement))
         await self._refresh()
         self._view.ask_again(key)
+        return version
+
+    async def set_labels(
+        self, key: VersionKey, put: Mapping[str, str], drop: Collection[str]
+    ) -> ModelVersion:
+        version = _existing(key, await self._registry.set_labels(key, put, drop))
+        await self._refresh()
         return version
 
     async def set_batching(

@@ -88,6 +88,7 @@ class Registration:
         source_name: str,
         request_id: str,
         by: str,
+        number: int = 0,
     ) -> ModelVersion:
         """The new version, or the one that an earlier call with this request_id made.
 
@@ -105,6 +106,7 @@ class Registration:
         check_room(models.get(model, ()), bounds.MAX_VERSIONS_A_MODEL, f"versions of {model}")
         if model not in models:
             check_room(models, bounds.MAX_MODELS, "models")
+        given = replace(given, registered_by=by)
         imported = None
         if artifact:
             given = await self._signed(artifact, given)
@@ -120,6 +122,7 @@ class Registration:
             given,
             imported,
             self._view.highest_number(model),
+            number,
         )
         if version.created_unix_s == now:  # a repeated call makes no version, and no event
             message = f"by {by}, of {version.source_name or artifact[:12]}"

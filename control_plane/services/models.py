@@ -12,6 +12,7 @@ from control_plane.convert.validation import (
     check_device_kind,
     check_drift,
     check_grace,
+    check_number,
     check_placement,
     check_replicas,
     check_request_id,
@@ -22,6 +23,7 @@ from control_plane.convert.validation import (
 from control_plane.convert.versions import (
     batching_in,
     drift_in,
+    filter_in,
     key_out,
     placement_in,
     residency_in,
@@ -40,10 +42,12 @@ from control_plane.models.sweeper import Sweeper
 from control_plane.sources.opening import Sources
 from control_plane.store.files.artifacts import FolderArtifacts, check_digest
 from control_plane.tenants.stored_bytes import StoredBytes
+from control_plane.types.access.api_key import Role
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.view.view import View
 from yolopool.errors import InvalidOffset, InvalidOption
+from yolopool.labels import check_label_name, check_labels
 from yolopool.names import check_name, parse_ref
 from yolopool.server.clock import Clock
 from yolopool.v1 import model_pb2, model_pb2_grpc
@@ -123,6 +127,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             source_name=source_name,
             request_id=check_request_id(request.request_id),
             by=principal_of(context).name,
+            number=check_number(request.number),
         )
         if request.wait:
             version = await self._registration.imported(version, self._deadline_s(context))
@@ -131,10 +136,11 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     async def ListModels(
         self, request: model_pb2.ListModelsRequest, context: CallContext
     ) -> model_pb2.ListModelsResponse:
-        catalogue = self._view.catalogue
+        catalogue, asked = self._view.catalogue, filter_in(request)
         names = [name for name in catalogue.names() if name.startswith(request.name_prefix)]
+        found = {name: tuple(filter(asked.takes, catalogue.models[name])) for name in names}
         return model_pb2.ListModelsResponse(
-            models=[self._model(name, catalogue.models[name]) for name in names]
+            models=[self._model(name, versions) for name, versions in found.items() if versions]
         )
 
     async def GetModel(
@@ -147,6 +153,10 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             model.default_version = self._view.catalogue.find(ref).key.number
         for answer, version in zip(model.versions, versions, strict=True):
             answer.metadata.update(version.given.metadata)
+            answer.registered.architecture_yaml = version.given.architecture_yaml
+            answer.registered.signature = version.given.signature
+            if principal_of(context).role.allows(Role.OPERATE):
+                answer.registered.by = version.given.registered_by
         return model_pb2.GetModelResponse(model=model)
 
     async def DeleteModel(
@@ -204,6 +214,15 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             _log("residency set", version.key, context, mode=residency.mode)
         done = [await self._policies.set_residency(one.key, residency) for one in versions]
         return model_pb2.SetResidencyResponse(version=self._full(done[0]))
+
+    async def SetLabels(
+        self, request: model_pb2.SetLabelsRequest, context: CallContext
+    ) -> model_pb2.SetLabelsResponse:
+        version = self._view.catalogue.find(parse_ref(request.model))
+        put, drop = check_labels(request.labels), [*map(check_label_name, request.remove)]
+        _log("labels set", version.key, context, labels=put, removed=drop)
+        version = await self._policies.set_labels(version.key, put, drop)
+        return model_pb2.SetLabelsResponse(version=self._full(version))
 
     async def SetPlacement(
         self, request: model_pb2.SetPlacementRequest, context: CallContext

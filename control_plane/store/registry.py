@@ -5,7 +5,7 @@ runs on both. Every write is atomic. A method raises RegistryUnavailable when th
 answer in time; repeating the call is then safe.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from control_plane.store.accounts import Accounts
@@ -100,9 +100,7 @@ class DesiredState(Protocol):
         ...
 
     async def eviction_policy(self) -> str:
-        """What the server does with keys when its memory is full: noeviction, or how it chooses
-        those that it drops. Empty: it does not say.
-        """
+        """How a server whose memory is full chooses keys to drop, or noeviction; empty: unsaid."""
         ...
 
     async def desired(self) -> Desired:
@@ -135,11 +133,12 @@ class DesiredState(Protocol):
         given: ServingSpec = ServingSpec(),  # noqa: B008 - frozen
         imported: Imported | None = None,
         above: int = 0,
+        number: int = 0,
     ) -> ModelVersion:
         """Adds an UPLOADED version, or with `imported` a READY one. Its number is one above the
-        highest that the name ever had, and above `above`, the highest that the caller knows of.
-
-        A repeat of a non-empty request_id within a day returns the version that it made.
+        highest that the name ever had, and above `above`, the highest that the caller knows of; or
+        it is `number`. Raises InvalidOption if that is not above them. A repeat of a non-empty
+        request_id within a day returns the version that it made.
         """
         ...
 
@@ -177,12 +176,16 @@ class DesiredState(Protocol):
         """Sets where a version may run. Returns the version; None if there is none."""
         ...
 
+    async def set_labels(
+        self, key: VersionKey, put: Mapping[str, str], drop: Collection[str]
+    ) -> ModelVersion | None:
+        """Sets labels of a version and takes others away. Raises InvalidOption for too many."""
+        ...
+
     async def set_batching(
         self, key: VersionKey, device_kind: str, batching: BatchingConfig | None
     ) -> ModelVersion | None:
-        """Sets how a version is batched on a kind of device (None: as its workers were started).
-        Returns the version; None if there is none.
-        """
+        """Sets how it is batched on a kind of device; None: as its workers were started."""
         ...
 
     async def cordon(self, worker_id: str, incarnation: str) -> None:
@@ -193,9 +196,8 @@ class DesiredState(Protocol):
 
     async def want(self, want: Want, token: FencingToken | None = None) -> Want | None:
         """Sets the want of a version, merged with an earlier one as `Want.following` says. Returns
-        the want that holds now; None if there is no such version. Idempotent.
-
-        With a token (a plan's prefetch) it raises StaleToken if the token is not the lease's.
+        the want that holds now; None if there is no such version. Idempotent. With a token (a
+        plan's prefetch) it raises StaleToken if the token is not the lease's.
         """
         ...
 
@@ -206,10 +208,9 @@ class DesiredState(Protocol):
     async def forget(
         self, key: VersionKey, token: FencingToken | None = None, left: int = 0
     ) -> bool:
-        """Removes a want, or lowers it to `left` replicas. Returns whether there was one.
-
-        With a token (a plan's release) it leaves a pinned want as it is, and raises StaleToken if
-        the token is not the lease's.
+        """Removes a want, or lowers it to `left` replicas. Returns whether there was one. With a
+        token (a plan's release) it leaves a pinned want as it is, and raises StaleToken if the
+        token is not the lease's.
         """
         ...
 
@@ -221,7 +222,6 @@ class DesiredState(Protocol):
     ) -> tuple[Want, ...]:
         """In one write: sets the wants in `put` as given, removes those of `drop`, and makes the
         hot standbys in `end_standby` normal. Ignores versions that do not exist. Idempotent.
-
         Returns the wants that the versions in `put` and `drop` had before.
         """
         ...

@@ -29,7 +29,7 @@ from control_plane.types.version import (
     VersionState,
     builds_of,
 )
-from yolopool.errors import ImportNotYours, ModelReferenced
+from yolopool.errors import ImportNotYours, InvalidOption, ModelReferenced
 from yolopool.names import build_name
 
 PENDING = (VersionState.UPLOADED, VersionState.IMPORTING)  # these have a job, or are fetched
@@ -48,15 +48,22 @@ def register(
     given: ServingSpec,
     imported: Imported | None,
     above: int,
+    number: int,
 ) -> ModelVersion:
     # The next key as the caller knows it, which is mostly the next one.
-    tx.expect(versions=[VersionKey(name, above + 1)], numbers=[name], request_id=request_id)
+    next_one = VersionKey(name, max(number, above + 1))
+    tx.expect(versions=[next_one], numbers=[name], request_id=request_id)
     made = tx.request(request_id) if request_id else None
     old = tx.version(made) if made is not None else None
     # One that another model was registered with tells nothing of that.
     if old is not None and old.key.model == name and now - old.created_unix_s < REQUEST_ID_KEPT_S:
         return old
-    key = _free(tx, name, max(tx.number(name), above) + 1)
+    key = _free(tx, name, max(number, tx.number(name) + 1, above + 1))
+    if number and key.number != number:
+        raise InvalidOption(
+            f"{name} can't have version {number}: the next is {key.number}, and no number is given "
+            "twice"
+        )
     version = ModelVersion(
         key,
         VersionState.UPLOADED,

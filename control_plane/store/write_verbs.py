@@ -1,7 +1,7 @@
 """The write verbs of `Registry` as methods, each one transaction: a store adds how it commits."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -62,10 +62,21 @@ class WriteVerbs(ABC):
         given: ServingSpec = ServingSpec(),  # noqa: B008 - frozen
         imported: Imported | None = None,
         above: int = 0,
+        number: int = 0,
     ) -> ModelVersion:
         return await self.write(
             lambda tx: transactions.register(
-                tx, name, artifact, settings, source_name, request_id, now, given, imported, above
+                tx,
+                name,
+                artifact,
+                settings,
+                source_name,
+                request_id,
+                now,
+                given,
+                imported,
+                above,
+                number,
             )
         )
 
@@ -91,6 +102,11 @@ class WriteVerbs(ABC):
 
     async def set_placement(self, key: VersionKey, placement: Placement) -> ModelVersion | None:
         return await self._set_given(key, lambda given: replace(given, placement=placement))
+
+    async def set_labels(
+        self, key: VersionKey, put: Mapping[str, str], drop: Collection[str]
+    ) -> ModelVersion | None:
+        return await self._set_given(key, lambda given: given.labelled(put, drop))
 
     async def set_batching(
         self, key: VersionKey, device_kind: str, batching: BatchingConfig | None

@@ -1,6 +1,6 @@
 """A version of a model: its key, state, settings, pack and builds. Pure and frozen."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from control_plane.types.policy import (
     Validation,
 )
 from control_plane.types.sources.source import Source
+from yolopool.labels import check_labels
 from yolopool.names import build_name, is_build
 from yolopool.vocabulary import (
     EXACT_PRECISION,
@@ -158,8 +159,8 @@ class ServingSpec:
     """How a version is to be served: policies and builds; and for a file that has weights only, the
     YAML text of its architecture and its class names. `renamed`: other names for some of a file's
     own classes, by class id; `metadata`: texts by file name, for people. `signature`: text of the
-    .minisig of the artifact that was checked, and `signer` whose it is. `source`: where the pool
-    fetches the file, if nobody uploads it.
+    .minisig of the artifact that was checked, `signer` whose it is; `registered_by`: who called.
+    `source`: where the pool fetches the file, if nobody uploads it.
 
     `served`: builds by kind of device. A row that is itself a build (of the version `build_of`) has
     one entry, which keeps its comparisons, and runs on that kind alone; `calibration` is the
@@ -179,6 +180,8 @@ class ServingSpec:
     metadata: Mapping[str, str] = field(default_factory=dict)
     signature: str = ""
     signer: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    registered_by: str = ""
     source: Source | None = None
 
     def runs_on(self, device: "DeviceVariant") -> bool:
@@ -193,6 +196,11 @@ class ServingSpec:
         others = {kind: build for kind, build in self.served.items() if kind != device_kind}
         more = {device_kind: served} if served is not None else {}
         return replace(self, served={**others, **more})
+
+    def labelled(self, put: Mapping[str, str], drop: Collection[str]) -> "ServingSpec":
+        """With labels set and others taken away. Raises InvalidOption for too many."""
+        kept = {name: value for name, value in self.labels.items() if name not in drop}
+        return replace(self, labels=check_labels({**kept, **put}))
 
     def batched(self, device_kind: str, batching: BatchingConfig | None) -> "ServingSpec":
         """With other batching on a kind of device; None: the workers' default."""

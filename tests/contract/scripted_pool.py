@@ -198,6 +198,12 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         version.residency.CopyFrom(request.residency)
         return model_pb2.SetResidencyResponse(version=version)
 
+    def SetLabels(self, request: Any, context: Any) -> Any:
+        self.script.note("SetLabels", request, context)
+        version = a_version()
+        version.labels.update(request.labels)
+        return model_pb2.SetLabelsResponse(version=version)
+
     def SetPlacement(self, request: Any, context: Any) -> Any:
         self.script.note("SetPlacement", request, context)
         version = a_version()

@@ -105,6 +105,7 @@ MODULES = {
     "options": "texts",
     "tensors": "texts",
     "pbtxt": "texts",
+    "fleet-files": "fleet_files",
 }
 
 

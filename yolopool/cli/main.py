@@ -33,6 +33,7 @@ from yolopool.cli.console import (
 )
 from yolopool.cli.curves import bench
 from yolopool.cli.detect import command, saving
+from yolopool.cli.fleet_file import apply_command
 from yolopool.cli.sources import watches as cli_watches
 from yolopool.cli.validation import store_rules
 from yolopool.client.client import Client
@@ -56,6 +57,7 @@ class _Commands(SectionedGroup):
             "store",
             "migrate",
         ],
+        "Keep the fleet in a file": ["apply", "export"],
         "See what the pool does": ["status", "workers", "events", "explain"],
         "Decide who may call": ["keys", "tenants", "certs"],
         "Run one process of a pool": ["control-plane", "worker", "importer"],
@@ -93,6 +95,8 @@ app.add_typer(cli_certs.certs_app, name="certs")
 app.add_typer(explain.explain_app, name="explain")
 app.add_typer(migrate.app, name="migrate")
 app.command("detect")(command.detect)
+app.command("apply")(apply_command.apply)
+app.command("export")(apply_command.export)
 app.command("bench")(bench.bench)
 app.command("events")(explain.events)
 models.app.command("plan")(explain.plan)

@@ -22,12 +22,13 @@ from yolopool.cli.validation.gates import gates_app
 from yolopool.client.client import Client
 from yolopool.client.model_records import Batching, Model, ModelVersion, Placement
 from yolopool.errors import InvalidOption
+from yolopool.labels import parse_changes
 from yolopool.transport import DEFAULT_ADDRESS
 
 
 class _Commands(SectionedGroup):
     sections = {  # noqa: RUF012 - typed in the base class
-        "Registry": ["list", "show", "register", "delete"],
+        "Registry": ["list", "show", "register", "label", "delete"],
         "Aliases": ["promote", "rollback", "alias", "aliases", "unalias"],
         "Loading": ["load", "plan", "unload", "residency", "placement"],
         "Speed": ["batching", "build", "variant"],
@@ -66,15 +67,45 @@ PriorityWord = Annotated[
 @app.command("list")
 def models_list(
     prefix: Annotated[str, typer.Argument(help="Only models whose name begins with this.")] = "",
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label",
+            help="Only with this label: NAME=VALUE, NAME!=VALUE, NAME or !NAME; repeatable.",
+        ),
+    ] = None,
+    task: Annotated[
+        str,
+        typer.Option("--task", help="Only this task: detect, segment, classify, pose or obb."),
+    ] = "",
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Only versions that know this class; repeatable."),
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option("--dataset", help="Only versions trained on this data (coco8.yaml).")
+    ] = "",
+    artifact: Annotated[
+        str,
+        typer.Option("--artifact", help="Only versions of the file of this SHA-256 (its start)."),
+    ] = "",
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
     """List models, their versions and where they are loaded.
 
-    * marks the version that the name alone refers to.
+    * marks the version that the name alone refers to. With options only versions that meet all of
+    them are listed.
     """
     with Client(address) as client:
-        known = client.models(prefix)
+        known = client.models(
+            prefix,
+            labels=",".join(label or ()),
+            task=task,
+            classes=classes or (),
+            dataset=dataset,
+            artifact=artifact,
+        )
     if as_json:
         print_json([plain(model) for model in known])
     else:
@@ -117,6 +148,23 @@ def _newest_with(known: Model, text: str) -> ModelVersion:
 
 def _print_text(text: str) -> None:
     sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+
+
+@app.command("label")
+def models_label(
+    model: ModelRef,
+    changes: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME=VALUE|NAME-...", help="Labels to set, and (NAME-) to drop."),
+    ],
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Set labels of a version, or drop them: line=7 old-"""
+    put, drop = parse_changes(changes)
+    with Client(address) as client:
+        version = client.set_labels(model, put, drop)
+    print_json(plain(version)) if as_json else out.print(tables.version(version))
 
 
 @app.command("load")

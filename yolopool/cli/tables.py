@@ -74,7 +74,7 @@ def models(known: Iterable[Model]) -> Table:
         for version in model.versions:
             default = " *" if version.number == model.default_version else ""
             table.add_row(
-                version.name + default,
+                "\n".join([version.name + default, *_labels(version.labels)]),
                 _progress(version),
                 version.architecture or "-",
                 size(version.weights_bytes) if version.weights_bytes else "-",
@@ -148,6 +148,8 @@ def version(one: ModelVersion) -> Table:
         "compute": f"{one.gflops:.1f} GFLOPs an image" if one.gflops else "",
         "from": escape(one.uri) + (f" (profile {escape(one.profile)})" if one.profile else ""),
         "file": f"{escape(one.source_name)} {_bytes(one.artifact_bytes)}sha256 {one.artifact[:12]}",
+        "labels": escape(", ".join(f"{name}={value}" for name, value in one.labels.items())),
+        "registered by": escape(one.registered.by),
         "signed by": escape(" ".join(filter(None, (one.signer, one.signed_comment)))),
         "pack": f"{_bytes(one.pack_bytes)}sha256 {one.pack[:12]}" if one.pack else "",
         "served by": "\n".join(_served(kind, by) for kind, by in one.served.items()),
@@ -253,7 +255,7 @@ def workers(known: Iterable[Worker]) -> Table:
         ]
         ledger = worker.ledger
         table.add_row(
-            "\n".join([worker.id, *_labels(worker), *_replaces(worker), *_exit(worker)]),
+            "\n".join([worker.id, *_labels(worker.labels), *_replaces(worker), *_exit(worker)]),
             worker.device_name or worker.device,
             state(worker.state) + ("\n[yellow]cordoned[/]" if worker.cordoned else ""),
             _ledger(ledger),
@@ -267,8 +269,8 @@ def _many(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _labels(worker: Worker) -> list[str]:
-    return [f"[dim]{escape(f'{name}={value}')}[/]" for name, value in sorted(worker.labels.items())]
+def _labels(labels: Mapping[str, str]) -> list[str]:
+    return [f"[dim]{escape(f'{name}={value}')}[/]" for name, value in sorted(labels.items())]
 
 
 def _replaces(worker: Worker) -> list[str]:

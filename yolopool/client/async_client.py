@@ -20,7 +20,9 @@ from yolopool.client.access import api_keys, joined_processes, tenant_records
 from yolopool.client.access.credentials import AsyncTokenSource, Credentials
 from yolopool.client.calls import Call, Services, StreamCall
 from yolopool.client.detections import Detections
+from yolopool.client.fleet_file import applying, exporting
 from yolopool.client.images import ImageLike
+from yolopool.client.labels import labelling
 from yolopool.client.media import many, video
 from yolopool.client.media.many import Images, ManyCalls
 from yolopool.client.media.outcomes import FrameAnswer, ImageAnswer
@@ -197,14 +199,18 @@ class AsyncClient:
     register_uri = _flow(fetched.register_uri)
     upload = _flow(uploads.upload)
     build = _flow(uploads.build)
+    plan_fleet = _flow(applying.plan_fleet)
+    apply_fleet = _flow(applying.apply_fleet)
+    export_fleet = _flow(exporting.export_fleet)
 
-    models = _call(calls.models)
+    models = _call(labelling.models)
     model = _call(calls.model)
     load = _call(calls.load)
     unload = _call(calls.unload)
     delete = _call(rule_calls.delete)
     sweep = _call(uploads.sweep)
     set_residency = _call(calls.set_residency)
+    set_labels = _call(labelling.set_labels)
     set_placement = _call(calls.set_placement)
     set_batching = _call(calls.set_batching)
     set_variant = _call(calls.set_variant)

@@ -119,14 +119,6 @@ def detect(image: ImageLike, model: str, **options: Unpack[DetectOptions]) -> Ca
 # --- models -----------------------------------------------------------------------------------
 
 
-def models(
-    prefix: str = "", *, timeout_s: float = READ_TIMEOUT_S
-) -> Call[tuple[model_records.Model, ...]]:
-    """All models whose name begins with `prefix`, sorted by name."""
-    request = model_pb2.ListModelsRequest(name_prefix=prefix)
-    return Call("model", "ListModels", request, timeout_s, model_records.models_of)
-
-
 def model(model: str) -> Call[model_records.Model]:
     """One model with all its versions; for name@version, with that version alone."""
     request, of = model_pb2.GetModelRequest(model=model), model_records.model_of
@@ -355,7 +347,7 @@ def events(
     With `follow` it goes on with new events and has no deadline. It ends when the control plane
     stops, and raises Unavailable when the control plane or the store is lost; resume with `after`.
     """
-    request = requests.events(
+    request = explanations.events_asked(
         after=after, last=last, kinds=kinds, model=model, worker=worker, follow=follow
     )
     timeout_s = None if follow else READ_TIMEOUT_S

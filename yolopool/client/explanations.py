@@ -3,9 +3,13 @@
 Each record has a function that reads it from its message; `dataclasses.asdict` gives its JSON.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from yolopool.errors import InvalidOption
 from yolopool.v1 import events_pb2, explain_pb2, types_pb2
+
+_KIND = "EVENT_KIND_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ def event_of(message: events_pb2.Event) -> Event:
     return Event(
         id=message.id,
         unix_s=message.unix_s,
-        kind=kind.removeprefix("EVENT_KIND_"),
+        kind=kind.removeprefix(_KIND),
         worker=message.worker,
         model=_key(message.version),
         reason=message.reason,
@@ -188,3 +192,23 @@ def steps_of(message: explain_pb2.PlanLoadResponse) -> tuple[PlannedStep, ...]:
 
 def traces_of(message: explain_pb2.ExplainRequestResponse) -> tuple[RequestTrace, ...]:
     return tuple(trace_of(trace) for trace in message.requests)
+
+
+def events_asked(
+    *, after: str, last: int, kinds: Sequence[str], model: str, worker: str, follow: bool
+) -> events_pb2.WatchEventsRequest:
+    """The message that asks for events; kinds are those of events.proto without EVENT_KIND_."""
+    known = [name.removeprefix(_KIND) for name, _ in events_pb2.EventKind.items()][1:]
+    if not 0 <= last < 2**32:
+        raise InvalidOption(f"last is {last}: it must not be negative")
+    unknown = [kind for kind in kinds if kind.upper() not in known]
+    if unknown:
+        raise InvalidOption(f"kind {unknown[0]!r} of event: one of {', '.join(known)}")
+    return events_pb2.WatchEventsRequest(
+        after=after,
+        last=last,
+        kinds=[events_pb2.EventKind.Value(f"{_KIND}{kind.upper()}") for kind in kinds],
+        model=model,
+        worker=worker,
+        follow=follow,
+    )

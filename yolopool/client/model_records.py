@@ -13,6 +13,7 @@ from yolopool.client.gates.gate_records import (
     state_of,
     validation_of,
 )
+from yolopool.client.metadata.registered import Registered, registered_of
 from yolopool.v1 import model_pb2, schedule_pb2, types_pb2
 
 
@@ -189,6 +190,8 @@ class ModelVersion:
     signed_comment: str = ""
     validation: Validation | None = None
     gate_state: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    registered: Registered = Registered()  # noqa: RUF009 - frozen
     uri: str = ""
     profile: str = ""
 
@@ -359,6 +362,8 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         signed_comment=message.signed_comment,
         validation=validation_of(message.validation) if message.HasField("validation") else None,
         gate_state=state_of(message.gate_state),
+        labels=dict(sorted(message.labels.items())),
+        registered=registered_of(message.registered),
         uri=message.uri,
         profile=message.profile,
     )

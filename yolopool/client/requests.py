@@ -13,7 +13,8 @@ from PIL import Image
 from yolopool.client import images
 from yolopool.client.model_records import Batching, Drift, Placement, drift_to
 from yolopool.errors import InvalidOption
-from yolopool.v1 import bench_pb2, detection_pb2, events_pb2, model_pb2, schedule_pb2, types_pb2
+from yolopool.labels import check_labels
+from yolopool.v1 import bench_pb2, detection_pb2, model_pb2, schedule_pb2, types_pb2
 
 PriorityName = Literal["interactive", "normal", "bulk"]
 ShapePolicyName = Literal["rect", "square"]
@@ -49,7 +50,6 @@ _LAYOUTS = {
     "end-to-end": types_pb2.OUTPUT_LAYOUT_END_TO_END,
     "pair": types_pb2.OUTPUT_LAYOUT_PAIR,
 }
-_KIND = "EVENT_KIND_"
 _RESIDENCIES = {
     "normal": types_pb2.RESIDENCY_MODE_NORMAL,
     "hot-standby": types_pb2.RESIDENCY_MODE_HOT_STANDBY,
@@ -112,7 +112,8 @@ class RegisterOptions(TypedDict, total=False):
     wrong ones; {3: "nut"} renames some. `architecture` (a YAML file, or the name of one of the
     model library's) is for a file that holds weights alone, and needs `class_names` too.
     `placement` says where the version may run. `metadata` are texts to keep with the version, by
-    file name. `signature` is a .minisig file; by default the one beside the model's file.
+    file name. `signature` is a .minisig file; by default the one beside the model's file. `labels`
+    are to find it by; `number` is that of the version, above all that the name had (0: the next).
     """
 
     image_size: int | tuple[int, int] | None
@@ -128,6 +129,8 @@ class RegisterOptions(TypedDict, total=False):
     placement: Placement | None
     metadata: Mapping[str, str]
     signature: str | Path | None
+    labels: Mapping[str, str]
+    number: int
 
 
 def detect(
@@ -257,6 +260,8 @@ def register(
         class_names=() if isinstance(names, Mapping) else names,
         renamed_classes={_unsigned("class id", number): one for number, one in renamed.items()},
         metadata=given.get("metadata"),
+        labels=check_labels(given.get("labels", {})),
+        number=_unsigned("number", given.get("number", 0)),
         placement=placement(where) if where is not None else None,
     )
 
@@ -350,24 +355,6 @@ def bench(
     )
     return bench_pb2.BenchModelRequest(
         model=model, worker=worker, device_kind=device_kind, sweep=sweep
-    )
-
-
-def events(
-    *, after: str, last: int, kinds: Sequence[str], model: str, worker: str, follow: bool
-) -> events_pb2.WatchEventsRequest:
-    """The message that asks for events; kinds are those of events.proto without EVENT_KIND_."""
-    known = [name.removeprefix(_KIND) for name, _ in events_pb2.EventKind.items()][1:]
-    unknown = [kind for kind in kinds if kind.upper() not in known]
-    if unknown:
-        raise InvalidOption(f"kind {unknown[0]!r} of event: one of {', '.join(known)}")
-    return events_pb2.WatchEventsRequest(
-        after=after,
-        last=_unsigned("last", last),
-        kinds=[events_pb2.EventKind.Value(f"{_KIND}{kind.upper()}") for kind in kinds],
-        model=model,
-        worker=worker,
-        follow=follow,
     )
 
 

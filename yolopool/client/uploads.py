@@ -164,6 +164,13 @@ def upload(
 ) -> Flow[Artifact]:
     """Stores a file by its content. A broken upload resumes where it ended."""
     artifact: Artifact = yield FileWork(partial(read_artifact, path))
+    return (yield from store(artifact, progress=progress, timeout_s=timeout_s))
+
+
+def store(
+    artifact: Artifact, *, progress: Progress | None = None, timeout_s: float = UPLOAD_TIMEOUT_S
+) -> Flow[Artifact]:
+    """As `upload`, of a file whose digest is known."""
     until = time.monotonic() + timeout_s
     for attempt in range(UPLOAD_ATTEMPTS):
         try:
@@ -203,7 +210,7 @@ def register(
     text = architecture_text(architecture) if architecture is not None else ""
     request = requests.register(name, artifact.sha256, artifact.path.name, text, options)
     signature = options.get("signature")
-    request.signature = yield FileWork(partial(_signature_of, artifact.path, signature))
+    request.signature = yield FileWork(partial(signature_of, artifact.path, signature))
     left_s = until - time.monotonic()
     version: ModelVersion = yield Call(
         "model", "RegisterModel", request, left_s, lambda reply: version_of(reply.version)
@@ -211,7 +218,8 @@ def register(
     return (yield from imported(version, wait, progress, until))
 
 
-def _signature_of(file: Path, given: str | Path | None) -> str:
+def signature_of(file: Path, given: str | Path | None) -> str:
+    """The text of a signature, by default of the one beside the file. Raises InvalidOption."""
     beside = file.with_name(f"{file.name}.minisig")
     if given is None and not beside.is_file():
         return ""
@@ -239,6 +247,16 @@ def architecture_text(path: str | Path) -> str:
         ) from error
 
 
+def upload_images(
+    folder: Path, *, progress: Progress | None = None, timeout_s: float = UPLOAD_TIMEOUT_S
+) -> Flow[Artifact]:
+    """Stores the calibration images of a folder, as one archive."""
+    with tempfile.TemporaryDirectory(prefix="yolopool-") as scratch:
+        archive = Path(scratch) / "calibration.zip"
+        yield FileWork(partial(write_calibration_archive, folder, archive))
+        return (yield from upload(archive, progress=progress, timeout_s=timeout_s))
+
+
 def build(
     model: str,
     *,
@@ -258,11 +276,9 @@ def build(
     """
     until, digest = time.monotonic() + timeout_s, ""
     if calibration is not None:
-        with tempfile.TemporaryDirectory(prefix="yolopool-") as folder:
-            archive = Path(folder) / "calibration.zip"
-            yield FileWork(partial(write_calibration_archive, Path(calibration), archive))
-            artifact = yield from upload(archive, progress=progress, timeout_s=timeout_s)
-            digest = artifact.sha256
+        images = Path(calibration)
+        artifact = yield from upload_images(images, progress=progress, timeout_s=timeout_s)
+        digest = artifact.sha256
     request = model_pb2.BuildModelRequest(
         model=model,
         backend=backend,

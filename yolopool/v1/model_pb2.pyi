@@ -174,6 +174,26 @@ class RegisterModelRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     ARTIFACT_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
@@ -187,6 +207,8 @@ class RegisterModelRequest(_message.Message):
     RENAMED_CLASSES_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     URI_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -207,6 +229,10 @@ class RegisterModelRequest(_message.Message):
     """Text of the .minisig file that minisign made of the artifact. Kept if it is of a signer that the
     control plane trusts; refused if it is not, or not of these bytes. A control plane that trusts
     nobody passes it over.
+    """
+    number: _builtins.int
+    """The version's number, to have it as it was elsewhere: above every number that the name ever had.
+    0: the next.
     """
     uri: _builtins.str
     """Where the pool fetches the file itself, in place of an upload: https://, http://, s3://,
@@ -240,6 +266,10 @@ class RegisterModelRequest(_message.Message):
         training: at most 8 of them, of 32 KiB together.
         """
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Of the version, to find it by: at most 32; see labels of ModelVersion."""
+
     def __init__(
         self,
         *,
@@ -256,12 +286,14 @@ class RegisterModelRequest(_message.Message):
         renamed_classes: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         signature: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        number: _builtins.int = ...,
         uri: _builtins.str = ...,
         profile: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement", "residency", b"residency", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_yaml", b"architecture_yaml", "artifact", b"artifact", "class_names", b"class_names", "metadata", b"metadata", "name", b"name", "placement", b"placement", "profile", b"profile", "renamed_classes", b"renamed_classes", "request_id", b"request_id", "residency", b"residency", "settings", b"settings", "signature", b"signature", "source_name", b"source_name", "uri", b"uri", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_yaml", b"architecture_yaml", "artifact", b"artifact", "class_names", b"class_names", "labels", b"labels", "metadata", b"metadata", "name", b"name", "number", b"number", "placement", b"placement", "profile", b"profile", "renamed_classes", b"renamed_classes", "request_id", b"request_id", "residency", b"residency", "settings", b"settings", "signature", b"signature", "source_name", b"source_name", "uri", b"uri", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -373,6 +405,26 @@ class ModelVersion(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     VERSION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
@@ -412,6 +464,8 @@ class ModelVersion(_message.Message):
     GATE_STATE_FIELD_NUMBER: _builtins.int
     URI_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    REGISTERED_FIELD_NUMBER: _builtins.int
     state: Global___VersionState.ValueType
     progress: _builtins.float
     """0..1 while IMPORTING, or of the bytes while the file is fetched, with the step under way."""
@@ -494,6 +548,14 @@ class ModelVersion(_message.Message):
     def validation(self) -> _rules_pb2.Validation:
         """How it did on the images of its model's gate, last. Unset: it was not evaluated."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What people find it by. A name has 1 to 63, a value 0 to 63 of A-Z a-z 0-9 . _ - (a name / too),
+        beginning and ending with a letter or digit.
+        """
+
+    @_builtins.property
+    def registered(self) -> Global___Registered: ...
     def __init__(
         self,
         *,
@@ -536,14 +598,91 @@ class ModelVersion(_message.Message):
         gate_state: _rules_pb2.GateState.ValueType = ...,
         uri: _builtins.str = ...,
         profile: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        registered: Global___Registered | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["build_of", b"build_of", "placement", b"placement", "residency", b"residency", "settings", b"settings", "validation", b"validation", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["build_of", b"build_of", "placement", b"placement", "registered", b"registered", "residency", b"residency", "settings", b"settings", "validation", b"validation", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "batching", b"batching", "build_of", b"build_of", "builds", b"builds", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gate_state", b"gate_state", "gflops", b"gflops", "message", b"message", "metadata", b"metadata", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "placement", b"placement", "profile", b"profile", "progress", b"progress", "reason", b"reason", "replicas", b"replicas", "residency", b"residency", "served", b"served", "settings", b"settings", "signed_comment", b"signed_comment", "signer", b"signer", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "training", b"training", "tried", b"tried", "uri", b"uri", "validation", b"validation", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "batching", b"batching", "build_of", b"build_of", "builds", b"builds", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gate_state", b"gate_state", "gflops", b"gflops", "labels", b"labels", "message", b"message", "metadata", b"metadata", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "placement", b"placement", "profile", b"profile", "progress", b"progress", "reason", b"reason", "registered", b"registered", "replicas", b"replicas", "residency", b"residency", "served", b"served", "settings", b"settings", "signed_comment", b"signed_comment", "signer", b"signer", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "training", b"training", "tried", b"tried", "uri", b"uri", "validation", b"validation", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelVersion: _TypeAlias = ModelVersion  # noqa: Y015
+
+@_typing.final
+class Registered(_message.Message):
+    """What a version was registered with, of which its import made the rest: the same file registered
+    with the same again makes the same pack.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class RenamedClassesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    CLASS_NAMES_FIELD_NUMBER: _builtins.int
+    RENAMED_CLASSES_FIELD_NUMBER: _builtins.int
+    ARCHITECTURE_SHA256_FIELD_NUMBER: _builtins.int
+    ARCHITECTURE_YAML_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
+    architecture_sha256: _builtins.str
+    """SHA-256 of architecture_yaml in UTF-8; empty: there was none."""
+    architecture_yaml: _builtins.str
+    """These two in answers of GetModel alone."""
+    signature: _builtins.str
+    by: _builtins.str
+    """Who registered it: the id of a key, who a token or certificate is of. In answers to callers who
+    may operate.
+    """
+    calibration: _builtins.str
+    """Of an int8 build: SHA-256 of its images."""
+    @_builtins.property
+    def settings(self) -> _types_pb2.VersionSettings:
+        """Fields that were unset are unset. Of a version of an earlier release: no message."""
+
+    @_builtins.property
+    def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def renamed_classes(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        settings: _types_pb2.VersionSettings | None = ...,
+        class_names: _abc.Iterable[_builtins.str] | None = ...,
+        renamed_classes: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
+        architecture_sha256: _builtins.str = ...,
+        architecture_yaml: _builtins.str = ...,
+        signature: _builtins.str = ...,
+        by: _builtins.str = ...,
+        calibration: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_sha256", b"architecture_sha256", "architecture_yaml", b"architecture_yaml", "by", b"by", "calibration", b"calibration", "class_names", b"class_names", "renamed_classes", b"renamed_classes", "settings", b"settings", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Registered: _TypeAlias = Registered  # noqa: Y015
 
 @_typing.final
 class ServedVariant(_message.Message):
@@ -657,16 +796,40 @@ class ListModelsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_PREFIX_FIELD_NUMBER: _builtins.int
+    LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    CLASS_NAMES_FIELD_NUMBER: _builtins.int
+    ARTIFACT_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
     name_prefix: _builtins.str
     """Only names with this prefix; empty: all."""
+    label_selector: _builtins.str
+    """Only versions whose labels meet all of it: NAME=VALUE, NAME!=VALUE, NAME (has it), !NAME (has it
+    not), with commas between them.
+    """
+    task: _builtins.str
+    """detect | segment | classify | pose | obb"""
+    artifact: _builtins.str
+    """The beginning of the SHA-256 of the file, or of its pack."""
+    dataset: _builtins.str
+    """What the training says its data was, such as coco8.yaml; of a path its last part will do."""
+    @_builtins.property
+    def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only versions that have all these classes."""
+
     def __init__(
         self,
         *,
         name_prefix: _builtins.str = ...,
+        label_selector: _builtins.str = ...,
+        task: _builtins.str = ...,
+        class_names: _abc.Iterable[_builtins.str] | None = ...,
+        artifact: _builtins.str = ...,
+        dataset: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name_prefix", b"name_prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "class_names", b"class_names", "dataset", b"dataset", "label_selector", b"label_selector", "name_prefix", b"name_prefix", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -941,6 +1104,76 @@ class SetResidencyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetResidencyResponse: _TypeAlias = SetResidencyResponse  # noqa: Y015
+
+@_typing.final
+class SetLabelsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """name | name@version; a bare name means its default version."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of labels to take away; one that is not there is no error."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        remove: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "model", b"model", "remove", b"remove"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLabelsRequest: _TypeAlias = SetLabelsRequest  # noqa: Y015
+
+@_typing.final
+class SetLabelsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> Global___ModelVersion: ...
+    def __init__(
+        self,
+        *,
+        version: Global___ModelVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLabelsResponse: _TypeAlias = SetLabelsResponse  # noqa: Y015
 
 @_typing.final
 class SetPlacementRequest(_message.Message):

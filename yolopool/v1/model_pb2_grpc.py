@@ -74,6 +74,11 @@ class ModelServiceStub:
                 request_serializer=yolopool_dot_v1_dot_model__pb2.SetResidencyRequest.SerializeToString,
                 response_deserializer=yolopool_dot_v1_dot_model__pb2.SetResidencyResponse.FromString,
                 _registered_method=True)
+        self.SetLabels = channel.unary_unary(
+                '/yolopool.v1.ModelService/SetLabels',
+                request_serializer=yolopool_dot_v1_dot_model__pb2.SetLabelsRequest.SerializeToString,
+                response_deserializer=yolopool_dot_v1_dot_model__pb2.SetLabelsResponse.FromString,
+                _registered_method=True)
         self.SetPlacement = channel.unary_unary(
                 '/yolopool.v1.ModelService/SetPlacement',
                 request_serializer=yolopool_dot_v1_dot_model__pb2.SetPlacementRequest.SerializeToString,
@@ -145,7 +150,9 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """All models with their versions, what is wanted of each and where it is. Does not block.
+        """Models with their versions, what is wanted of each and where it is: all, or those that the
+        request's filters take. A version has to meet each filter that is given; a model of which no
+        version does is left out. Does not block. Errors: INVALID_ARGUMENT (INVALID_OPTION).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -198,6 +205,15 @@ class ModelServiceServicer:
         """Sets how a version is kept; a bare name means its default version. Does not block for loads.
         HOT_STANDBY also wants it loaded and pinned (on one worker, if fewer are wanted); any other
         mode unpins it. Repeat: same answer.
+        Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLabels(self, request, context):
+        """Sets labels of a version and takes others away; a bare name means its default version. Those
+        that are not named stay. Repeat: same answer.
         Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -316,6 +332,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.SetResidency,
                     request_deserializer=yolopool_dot_v1_dot_model__pb2.SetResidencyRequest.FromString,
                     response_serializer=yolopool_dot_v1_dot_model__pb2.SetResidencyResponse.SerializeToString,
+            ),
+            'SetLabels': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLabels,
+                    request_deserializer=yolopool_dot_v1_dot_model__pb2.SetLabelsRequest.FromString,
+                    response_serializer=yolopool_dot_v1_dot_model__pb2.SetLabelsResponse.SerializeToString,
             ),
             'SetPlacement': grpc.unary_unary_rpc_method_handler(
                     servicer.SetPlacement,
@@ -564,6 +585,33 @@ class ModelService:
             '/yolopool.v1.ModelService/SetResidency',
             yolopool_dot_v1_dot_model__pb2.SetResidencyRequest.SerializeToString,
             yolopool_dot_v1_dot_model__pb2.SetResidencyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yolopool.v1.ModelService/SetLabels',
+            yolopool_dot_v1_dot_model__pb2.SetLabelsRequest.SerializeToString,
+            yolopool_dot_v1_dot_model__pb2.SetLabelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

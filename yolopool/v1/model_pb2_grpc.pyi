@@ -59,7 +59,10 @@ class ModelServiceStub:
     import is no error here: the answer's version says FAILED and why.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]
-    """All models with their versions, what is wanted of each and where it is. Does not block."""
+    """Models with their versions, what is wanted of each and where it is: all, or those that the
+    request's filters take. A version has to meet each filter that is given; a model of which no
+    version does is left out. Does not block. Errors: INVALID_ARGUMENT (INVALID_OPTION).
+    """
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.GetModelResponse]
     """A model with its versions, what is wanted of each and where it is. Does not block.
     Errors: INVALID_ARGUMENT (INVALID_MODEL_REFERENCE), NOT_FOUND (MODEL_NOT_FOUND,
@@ -91,6 +94,11 @@ class ModelServiceStub:
     """Sets how a version is kept; a bare name means its default version. Does not block for loads.
     HOT_STANDBY also wants it loaded and pinned (on one worker, if fewer are wanted); any other
     mode unpins it. Repeat: same answer.
+    Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    """
+    SetLabels: _grpc.UnaryUnaryMultiCallable[_model_pb2.SetLabelsRequest, _model_pb2.SetLabelsResponse]
+    """Sets labels of a version and takes others away; a bare name means its default version. Those
+    that are not named stay. Repeat: same answer.
     Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
     SetPlacement: _grpc.UnaryUnaryMultiCallable[_model_pb2.SetPlacementRequest, _model_pb2.SetPlacementResponse]
@@ -171,7 +179,10 @@ class ModelServiceAsyncStub(ModelServiceStub):
     import is no error here: the answer's version says FAILED and why.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """All models with their versions, what is wanted of each and where it is. Does not block."""
+    """Models with their versions, what is wanted of each and where it is: all, or those that the
+    request's filters take. A version has to meet each filter that is given; a model of which no
+    version does is left out. Does not block. Errors: INVALID_ARGUMENT (INVALID_OPTION).
+    """
     GetModel: _aio.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.GetModelResponse]  # type: ignore[assignment]
     """A model with its versions, what is wanted of each and where it is. Does not block.
     Errors: INVALID_ARGUMENT (INVALID_MODEL_REFERENCE), NOT_FOUND (MODEL_NOT_FOUND,
@@ -203,6 +214,11 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Sets how a version is kept; a bare name means its default version. Does not block for loads.
     HOT_STANDBY also wants it loaded and pinned (on one worker, if fewer are wanted); any other
     mode unpins it. Repeat: same answer.
+    Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    """
+    SetLabels: _aio.UnaryUnaryMultiCallable[_model_pb2.SetLabelsRequest, _model_pb2.SetLabelsResponse]  # type: ignore[assignment]
+    """Sets labels of a version and takes others away; a bare name means its default version. Those
+    that are not named stay. Repeat: same answer.
     Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
     SetPlacement: _aio.UnaryUnaryMultiCallable[_model_pb2.SetPlacementRequest, _model_pb2.SetPlacementResponse]  # type: ignore[assignment]
@@ -298,7 +314,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.ListModelsResponse, _abc.Awaitable[_model_pb2.ListModelsResponse]]:
-        """All models with their versions, what is wanted of each and where it is. Does not block."""
+        """Models with their versions, what is wanted of each and where it is: all, or those that the
+        request's filters take. A version has to meet each filter that is given; a model of which no
+        version does is left out. Does not block. Errors: INVALID_ARGUMENT (INVALID_OPTION).
+        """
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -360,6 +379,17 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sets how a version is kept; a bare name means its default version. Does not block for loads.
         HOT_STANDBY also wants it loaded and pinned (on one worker, if fewer are wanted); any other
         mode unpins it. Repeat: same answer.
+        Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        """
+
+    @_abc_1.abstractmethod
+    def SetLabels(
+        self,
+        request: _model_pb2.SetLabelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.SetLabelsResponse, _abc.Awaitable[_model_pb2.SetLabelsResponse]]:
+        """Sets labels of a version and takes others away; a bare name means its default version. Those
+        that are not named stay. Repeat: same answer.
         Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
         """
 

@@ -9,7 +9,10 @@ ALIAS = "/v1/aliases/{alias:path}"
 
 # A path that ends in a word comes before the model's own, which takes any.
 ROUTES = (
-    Route(verb="GET", path="/v1/models", rpc="ModelService/ListModels", query=("name_prefix",)),
+    Route(
+        verb="GET", path="/v1/models", rpc="ModelService/ListModels",
+        query=("name_prefix", "label_selector", "task", "class_names", "artifact", "dataset"),
+    ),
     Route(
         verb="POST", path="/v1/models", rpc="ModelService/RegisterModel",
         body="", answer="version", status=201, errors=(404, 409),
@@ -25,6 +28,10 @@ ROUTES = (
     Route(
         verb="PUT", path=f"{MODEL}/residency", rpc="ModelService/SetResidency",
         body="residency", answer="version", errors=(404, 409),
+    ),
+    Route(
+        verb="PUT", path=f"{MODEL}/labels", rpc="ModelService/SetLabels",
+        body="", answer="version", errors=(404, 409),
     ),
     Route(
         verb="PUT", path=f"{MODEL}/placement", rpc="ModelService/SetPlacement",

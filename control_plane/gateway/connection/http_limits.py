@@ -62,7 +62,7 @@ def body_limits(
     """Of the doors of a control plane. A JSON body may carry its image as base64."""
     image = max_image_bytes * _BASE64_NUMERATOR // _BASE64_DENOMINATOR + ROOM_BYTES
     images = (r"/v1/detect$", r"/v1/vision/")
-    setting = r"/v1/models/.+/(residency|placement|(batching|variant)/[^/]+)$"
+    setting = r"/v1/models/.+/(residency|labels|placement|(batching|variant)/[^/]+)$"
     return BodyLimits(
         (
             *(BodyRule("POST", re.compile(pattern), image) for pattern in images),

@@ -135,6 +135,7 @@ RIGHT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "GET /v1/models/{model}/explain": (OF_MODEL, {}),
     "POST /v1/models/{model}/load": (OF_MODEL, {"params": {"wait": "true"}, "json": {}}),
     "PUT /v1/models/{model}/residency": (OF_MODEL, {"json": {}}),
+    "PUT /v1/models/{model}/labels": (OF_MODEL, {"json": {"labels": {"line": "7"}}}),
     "PUT /v1/models/{model}/placement": (OF_MODEL, {"json": {"labels": {}}}),
     "PUT /v1/models/{model}/batching/{device_kind}": (
         {**OF_MODEL, "device_kind": "cpu"}, {"json": {"max_batch": 2}},

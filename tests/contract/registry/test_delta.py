@@ -65,6 +65,7 @@ ABSENT = VersionKey("absent", 1)
 STANDBY = Residency(ResidencyMode.HOT_STANDBY)
 PLACEMENT = Placement("night", {"zone": "a"}, 2)
 BATCHING = BatchingConfig(4)
+LABELS = {"line": "7"}
 SERVED = ServedBuild("openvino", "int8")
 HOUR_S = 3600.0
 
@@ -84,6 +85,7 @@ async def fill(registry: Registry) -> FencingToken:
     await registry.set_residency(WANTED, STANDBY)
     await registry.set_placement(WANTED, PLACEMENT)
     await registry.set_batching(WANTED, "cpu", BATCHING)
+    await registry.set_labels(WANTED, LABELS, ())
     await registry.set_served(WANTED, "cpu", SERVED)
     await registry.want(a_want(WANTED, 2))
     await registry.want(a_want(PINNED, pinned=True))
@@ -173,6 +175,7 @@ OTHER_DAY = replace(DAILY, cron="0 7 * * *")
 STEPS = (
     step("create", "again"),
     step("register", "new", *SEEN, "", 1.0, names=NEW),
+    step("register", "a number", *SEEN, "", 1.0, number=2, names=NEW),
     step("register", "a repeat", *SEEN, "request wanted", 101.0),
     step("add_build", "new", a_build(VersionKey("wanted+onnx-fp32-cpu", 1), WANTED),
          names=version(VersionKey("wanted+onnx-fp32-cpu", 1))),
@@ -196,6 +199,10 @@ STEPS = (
     step("set_placement", "other", PINNED, PLACEMENT, names=version(PINNED)),
     step("set_placement", "the same", WANTED, PLACEMENT),
     step("set_placement", "absent", ABSENT, PLACEMENT),
+    step("set_labels", "new", PINNED, {"line": "7"}, (), names=version(PINNED)),
+    step("set_labels", "the same", WANTED, LABELS, ("absent",)),
+    step("set_labels", "dropped", WANTED, {}, ("line",), names=version(WANTED)),
+    step("set_labels", "absent", ABSENT, LABELS, ()),
     step("set_batching", "other", PINNED, "cpu", BATCHING, names=version(PINNED)),
     step("set_batching", "the same", WANTED, "cpu", BATCHING),
     step("set_batching", "ended", WANTED, "cpu", None, names=version(WANTED)),

@@ -54,10 +54,12 @@ from tests.contract.registry.samples import (
 from yolopool.errors import (
     AliasChanged,
     ImportNotYours,
+    InvalidOption,
     ModelReferenced,
     StaleToken,
     VersionNotFound,
 )
+from yolopool.labels import MAX_LABELS
 from yolopool.names import build_name
 from yolopool.vocabulary import HeadMode, Priority, ReplicaState
 
@@ -144,6 +146,38 @@ async def test_a_version_may_run_where_it_was_said_last(case: Case) -> None:
     await case.registry.set_placement(key, there)
     assert (await case.other.desired()).revision == desired.revision
     assert await case.registry.set_placement(VersionKey("absent", 1), there) is None
+
+
+async def test_a_version_has_the_labels_that_it_was_given_last(case: Case) -> None:
+    key = await register(case.registry)
+    await case.registry.set_labels(key, {"line": "7", "old": "x"}, ())
+    changed = await case.other.set_labels(key, {"line": "8"}, ("old", "absent"))
+    assert changed is not None
+    desired = await case.other.desired()
+    assert desired.versions[key].given.labels == {"line": "8"}
+    await case.registry.set_labels(key, {"line": "8"}, ("old",))
+    assert (await case.other.desired()).revision == desired.revision
+    many = {f"l{number}": "" for number in range(MAX_LABELS)}
+    with pytest.raises(InvalidOption, match=f"at most {MAX_LABELS}"):
+        await case.registry.set_labels(key, many, ())
+    assert (await case.other.desired()).versions[key].given.labels == {"line": "8"}
+    assert await case.registry.set_labels(VersionKey("absent", 1), {}, ()) is None
+
+
+async def test_a_number_that_was_given_is_not_given_again(case: Case) -> None:
+    async def number(asked: int, above: int = 0) -> int:
+        made = await case.registry.register(
+            "a", "a" * 64, SETTINGS, "", "", 1.0, above=above, number=asked
+        )
+        return made.key.number
+
+    assert [await number(5), await number(0), await number(9)] == [5, 6, 9]
+    for asked, above in ((9, 0), (3, 0), (12, 12)):
+        with pytest.raises(InvalidOption, match=f"a can't have version {asked}: the next is"):
+            await number(asked, above)
+    await case.registry.delete([VersionKey("a", 9)])
+    with pytest.raises(InvalidOption, match="the next is 10"):
+        await number(9)
 
 
 async def test_a_version_is_batched_by_kind_of_device_as_it_was_said_last(case: Case) -> None:

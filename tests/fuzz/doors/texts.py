@@ -19,7 +19,7 @@ from tests.fuzz import mutation
 from tests.fuzz.target import Door, Pure, Target
 from worker.preprocess.foreign_bytes import describe
 from worker.settings import parse_labels
-from yolopool import masking, names
+from yolopool import labels, masking, names
 from yolopool.errors import YolopoolError
 from yolopool.migration import triton_plan
 from yolopool.migration.triton_repository import read_repository
@@ -43,6 +43,8 @@ _READERS = (
     heard,
     parse_labels,
     lambda text: describe(text.encode()),
+    labels.parse_selector,
+    lambda text: labels.parse_changes(text.split()),
 )
 
 
@@ -56,6 +58,7 @@ def _read(data: bytes) -> str:
 _WRITTEN = (
     "shapes", "team/shapes", "shapes@3", "shapes:stable", "a/b@12", "shapes+openvino-bf16-cpu@3",
     "bolt,nut", "0=bolt,3=nut", "team-a/*", "*", "[a-z]*", "[!a]?", "zone=a,gpu=l4",
+    "line=7,site!=b,!c,gpu", "line=7 old-",
     f"yp_{'0' * 10}_{'a' * 48}", f"00-{'1' * 32}-{'2' * 16}-01",
     '{"name": "k", "role": "admin", "grants": ["*"], "tenant": ""}', "data:image/png;base64,AAAA",
     "a.b-c_d/e.f", "9" * 63, "a" * 64,
@@ -245,7 +248,7 @@ TARGETS = {
     for one in (
         Target(
             name="references",
-            about="names, references, patterns, keys, labels, trace headers",
+            about="names, references, patterns, keys, labels, selectors, trace headers",
             open=_pure(_read, YolopoolError, ValueError, KeyError, TypeError),
             seeds=_written,
             share=130,

@@ -23,6 +23,7 @@ from yolopool.client.sources import fetched
 from yolopool.client.training import run_folder
 from yolopool.codes import CODES
 from yolopool.errors import ArtifactNotFound, InvalidOption
+from yolopool.labels import parse_changes
 from yolopool.names import parse_class_names
 from yolopool.transport import DEFAULT_ADDRESS
 
@@ -82,6 +83,10 @@ def models_register(
         Path | None,
         typer.Option(help="Signature of the file by minisign; default: FILE.minisig if it exists."),
     ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", help="Label to find it by, NAME=VALUE; repeatable."),
+    ] = None,
     sha256: Annotated[
         str, typer.Option("--sha256", help="Of a URI: what the file must hash to.")
     ] = "",
@@ -94,6 +99,9 @@ def models_register(
 ) -> None:
     """Upload a model file, or have the pool fetch one."""
     names, renamed = parse_class_names(class_names)
+    labels, dropped = parse_changes(label or ())
+    if dropped:
+        raise InvalidOption("--label takes NAME=VALUE, such as --label line=7")
     options = RegisterOptions(
         image_size=_size(image_size),
         image_sizes=image_sizes or (),
@@ -106,6 +114,7 @@ def models_register(
         architecture=architecture,
         class_names=names or renamed,
         signature=signature,
+        labels=labels,
     )
     is_fetched = fetched.is_uri(given[-1])
     if not is_fetched and (sha256 or profile):

@@ -10,6 +10,7 @@ from yolopool.client import calls, uploads
 from yolopool.client.async_client import AsyncClient
 from yolopool.client.calls import Call, Services, StreamCall
 from yolopool.client.client import Client
+from yolopool.client.labels import labelling
 from yolopool.client.rules import rule_calls
 
 
@@ -42,7 +43,8 @@ def test_a_method_is_signed_as_its_call_with_self() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        calls.detect(b"image", "shapes"), calls.models(), calls.model("a"), calls.load("a"),
+        calls.detect(b"image", "shapes"), labelling.models(), calls.model("a"), calls.load("a"),
+        labelling.set_labels("a", {"line": "7"}),
         calls.unload("a"), rule_calls.delete("a"), calls.set_residency("a", "normal"),
         calls.set_batching("a", "cpu", None), calls.set_variant("a", "cpu", ""),
         calls.changeover(["a"]), calls.set_schedule("a", "* * * * *", ["a"]), calls.schedules(),

@@ -1,0 +1,299 @@
+"""A fleet file's text to its records: what it says, and every fault with its line and key."""
+
+import json
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yolopool.client.fleet_file.declared import (
+    Alias,
+    Batching,
+    Build,
+    Fleet,
+    Load,
+    Placement,
+    Preparation,
+    Residency,
+    Schedule,
+    Settings,
+    Version,
+    keys,
+)
+from yolopool.client.fleet_file.parsing import parse_fleet
+from yolopool.client.fleet_file.text import yaml_lines
+from yolopool.client.fleet_file.text.emitting import text_of
+from yolopool.client.fleet_file.text.json_schema import schema
+from yolopool.client.fleet_file.text.reading import Faults, read_record
+from yolopool.errors import FleetFileInvalid
+
+ROOT = Path(__file__).parents[5]
+FULL = """\
+fleet: 1
+prefix: line7/
+models:
+  - name: line7/bolts
+    artifact: weights/bolts.pt
+    version: 4
+    settings: {image_size: 640, image_sizes: [320, 416], confidence: 0.3}
+    class_names: [no, 7]
+    labels: {line: 7, site: no, empty: ""}
+    residency: {mode: on-demand, idle_release_s: 5}
+    placement: {pool: day, labels: {gpu: l4}, max_replicas: 3, priority: bulk}
+    batching:
+      cuda: {max_batch: 16, preferred_sizes: [4, 16], max_delay_ms: 1.5}
+    load: {replicas: 2, pin: true}
+    builds:
+      - {backend: openvino, precision: int8, device: cpu, calibration: images, serve: true}
+  - name: line7/nuts
+    artifact: sha256:%s
+    renamed_classes: {0: nut}
+aliases:
+  - {name: "line7/bolts:stable", targets: {4: 950, newest: 50}, keep_s: 60}
+schedules:
+  - name: night
+    cron: "0 19 * * *"
+    load: [{model: line7/nuts, placement: {pool: night}}]
+    release: ["line7/bolts:stable"]
+""" % ("a" * 64)  # fmt: skip
+
+
+def faults(text: str) -> list[str]:
+    with pytest.raises(FleetFileInvalid) as caught:
+        parse_fleet(text.encode(), "f.yaml")
+    return [line.strip() for line in caught.value.message.splitlines()]
+
+
+def test_what_a_file_says() -> None:
+    fleet = parse_fleet(FULL.encode(), "f.yaml")
+    assert fleet.models is not None
+    bolts, nuts = fleet.models
+    assert bolts == Version(
+        name="line7/bolts",
+        artifact="weights/bolts.pt",
+        version=4,
+        settings=Settings(image_size=640, image_sizes=(320, 416), confidence=0.3),
+        class_names=("no", "7"),  # as written: YAML's own words are no business of a name
+        labels={"line": "7", "site": "no", "empty": ""},
+        residency=Residency(mode="on-demand", idle_release_s=5.0),
+        placement=Placement(pool="day", labels={"gpu": "l4"}, max_replicas=3, priority="bulk"),
+        batching={"cuda": Batching(max_batch=16, preferred_sizes=(4, 16), max_delay_ms=1.5)},
+        load=Load(replicas=2, pin=True),
+        builds=(
+            Build(
+                backend="openvino", precision="int8", device="cpu", calibration="images", serve=True
+            ),
+        ),
+    )
+    assert (nuts.line, nuts.at["artifact"], bolts.batching["cuda"].at["max_batch"]) == (17, 18, 13)
+    assert nuts.renamed_classes == {0: "nut"}
+    assert fleet.aliases == (
+        Alias(name="line7/bolts:stable", targets={"4": 950, "newest": 50}, keep_s=60.0),
+    )
+    assert fleet.schedules == (
+        Schedule(
+            name="night",
+            cron="0 19 * * *",
+            load=(Preparation(model="line7/nuts", placement=Placement(pool="night")),),
+            release=("line7/bolts:stable",),
+        ),
+    )
+
+
+def test_a_section_that_is_left_out_is_none() -> None:
+    assert parse_fleet(b"fleet: 1\naliases: []\n", "f") == Fleet(fleet=1, aliases=())
+
+
+MODEL = "fleet: 1\nmodels:\n  - name: a\n    artifact: a.pt\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "f.yaml: the file is empty: it begins with 'fleet: 1'"),
+        ("[1]", '1: give keys, such as fleet: ...'),
+        ("models: []", '1: fleet is missing: Format of this file.'),
+        ("fleet: 2", '1: fleet: 2: give at most 1'),
+        ("fleet: '1'", "1: fleet: '1': give a whole number, without quotes"),
+        ("fleet: 1\nmodel: []", '2: model: is no key: did you mean models?'),
+        ("fleet: 1\nfleet: 1", '2: fleet: is there twice, first in line 1'),
+        ("fleet: 1\nmodels:", '2: models: has no value: give one, or leave the key out'),
+        ("fleet: 1\nmodels: {}", "2: models: give a list: [a, b], or a line '- a' for each"),
+        ("fleet: 1\nmodels:\n  - name: a",
+         "3: models[0]: artifact is missing: Its file: a path from this file's folder, sha256:"),
+        (MODEL + "    labels: [a]",
+         "5: models[0].labels: give names and values: {a: b}, or a line 'a: b' each"),
+        (MODEL + "    labels: {line: 7,\n      line: 8}",
+         '6: models[0].labels.line: is there twice'),
+        (MODEL + "    labels: {a b: 7}",
+         "5: models[0].labels: 'a b=7' is no label: a label is NAME=VALUE, a name of 1 to"),
+        (MODEL + "    batching:\n      gpu: {}",
+         '6: models[0].batching.gpu: is not known: one of cpu, cuda, sim'),
+        (MODEL + "    batching: {cuda: {max_batsh: 8}}",
+         '5: models[0].batching.cuda.max_batsh: is no key: did you mean max_batch?'),
+        (MODEL + "    load: {pin: yes}", "5: models[0].load.pin: 'yes': give true or false"),
+        (MODEL + "    load: {replicas: 0}", '5: models[0].load.replicas: 0: give at least 1'),
+        (MODEL + "    settings: {confidence: 1.5}",
+         '5: models[0].settings.confidence: 1.5: give at most 1'),
+        (MODEL + "    settings: {confidence: .nan}",
+         "5: models[0].settings.confidence: '.nan': give a number, without quotes"),
+        (MODEL + "    settings: {shape_policy: sqare}",
+         "5: models[0].settings.shape_policy: 'sqare': did you mean square?"),
+        (MODEL + "    settings: {image_height: 64}",
+         '5: models[0].settings: image_height and image_width: give both, or none'),
+        (MODEL + "    settings: 640",
+         '5: models[0].settings: give keys, such as image_size: ...'),
+        (MODEL + "    sha256: abc", '5: models[0].sha256: give 64 lower-case hexadecimal digits'),
+        (MODEL + "    architecture: yolo11n.yaml",
+         '3: models[0].class_names: an architecture needs the names of all classes'),
+        (MODEL + "    builds: [{backend: onnx, precision: bf16, device: cpu}]",
+         '5: models[0].builds[0].backend: onnx/bf16 is not made for cpu: torch/fp32,'),
+        (MODEL + "    builds: [{backend: onnx, precision: int8, device: cpu}]",
+         '5: models[0].builds[0].calibration: it is of int8, which needs it, and of'),
+        (MODEL.replace("name: a", "name: A"),
+         "3: models[0].name: 'A' is not a model name: a name is 'name' or 'team/name',"),
+        (MODEL.replace("a.pt", "sha256:abc"),
+         '4: models[0].artifact: give a path, or sha256: and 64 lower-case hexadecimal'),
+        ("prefix: b/\n" + MODEL, "4: models[0].name: a does not begin with the file's prefix b/"),
+        ("fleet: 1\naliases: [{name: a, targets: {1: 1000}}]",
+         "2: aliases[0].name: 'a' is no alias: give model:name"),
+        ("fleet: 1\naliases: [{name: 'a:b', targets: {1: 999}}]",
+         '2: aliases[0].targets: the shares are 999 together, not 1000'),
+        ("fleet: 1\naliases: [{name: 'a:b', targets: {v1: 1000}}]",
+         "2: aliases[0].targets: 'v1': give the number of a version, or newest"),
+        ("fleet: 1\nschedules: [{name: n, cron: '* * * * *'}]",
+         '2: schedules[0].load: give models to load, to release, or both'),
+        ("fleet: 1\nx: \xff".encode("latin-1").decode("latin-1"),
+         '2: x: is no key: one of aliases, fleet, models, prefix, schedules'),
+    ],
+)  # fmt: skip
+def test_a_fault_has_its_line_and_key(text: str, said: str) -> None:
+    (line,) = faults(text)
+    assert line.startswith(f"f.yaml:{said}" if said[0].isdigit() else said)
+
+
+def test_every_fault_is_told_in_order() -> None:
+    entries = "".join(f"  - {{name: a, artifact: a.pt, bad{n}: 1}}\n" for n in range(30))
+    told = faults(f"fleet: 1\nmodels:\n{entries}")
+    assert len(told) == 21
+    assert told[0].startswith("f.yaml:3: models[0].bad0: is no key")
+    assert told[-1] == "and 10 more"
+
+
+def test_versions_names_and_serving_builds_are_there_once() -> None:
+    assert faults(MODEL + "    version: 3\n  - {name: a, artifact: b.pt, version: 3}\n") == [
+        "f.yaml:6: models[1]: a@3 is there already, in line 3"
+    ]
+    twice = "[{backend: onnx, precision: fp32, device: cpu, serve: true}, "
+    twice += "{backend: openvino, precision: fp32, device: cpu, serve: true}]"
+    assert faults(MODEL + f"    builds: {twice}") == [
+        "f.yaml:5: models[0].builds: two serve on one kind of device: let one serve"
+    ]
+
+
+# --- the schema, of the same source ---------------------------------------------------------------
+
+
+VALID = jsonschema.Draft202012Validator(schema())
+
+
+def as_json(text: str) -> Any:
+    """As an editor reads the file: YAML's types, and JSON's names."""
+    return json.loads(json.dumps(yaml.safe_load(text)))
+
+
+def test_the_published_schema_is_that_of_the_records() -> None:
+    published = json.loads((ROOT / "docs" / "fleet.schema.json").read_text())
+    assert published == schema()
+    jsonschema.Draft202012Validator.check_schema(published)
+
+
+@pytest.mark.parametrize(
+    "text", [FULL, (ROOT / "examples" / "fleet.yaml").read_text()], ids=["full", "example"]
+)
+def test_what_is_read_meets_the_schema(text: str) -> None:
+    parse_fleet(text.encode(), "f.yaml")
+    VALID.validate(as_json(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "fleet: 2",
+        "fleet: 1\nmodel: []",
+        "fleet: 1\nmodels: [{name: a}]",
+        "fleet: 1\nmodels: {}",
+        MODEL + "    load: {replicas: 0}",
+        MODEL + "    load: {pin: 1}",
+        MODEL + "    settings: {confidence: 1.5}",
+        MODEL + "    settings: {shape_policy: sqare}",
+        MODEL + "    batching: {gpu: {}}",
+        MODEL + "    residency: {mod: normal}",
+        "fleet: 1\naliases: [{name: 'a:b', targets: {1: 0}}]",
+    ],
+)
+def test_what_the_reader_refuses_by_its_form_the_schema_refuses(text: str) -> None:
+    assert faults(text)
+    with pytest.raises(jsonschema.ValidationError):
+        VALID.validate(as_json(text))
+
+
+LINES = st.sampled_from(["", "a: b\n", "one\ntwo\n", " x\n\ty\n", "no", "7", "1e3", "~", "- a"])
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
+LINES = st.sampled_from(
+    ["", "a: b\n", "one\ntwo\n", " x\n\ty\n", "no", "7", "1e3", "~", "- a", "#"]
+)
+
+
+def values(hint: Any, about: Any) -> Any:
+    """Values of a key, whatever they mean together."""
+    others = [one for one in get_args(hint) if one is not NoneType]
+    if NoneType in get_args(hint):
+        return st.none() | values(others[0], about)
+    if is_dataclass(hint):
+        return records(hint)
+    if get_origin(hint) is tuple:
+        return st.lists(values(others[0], about), max_size=3).map(tuple)
+    if len(others) == 2:
+        names = st.sampled_from(about["choices"]) if about["choices"] else TEXTS
+        names = st.integers(0, 99) if others[0] is int else names
+        return st.dictionaries(names, values(others[1], {**about, "choices": ()}), max_size=3)
+    if about["choices"]:
+        return st.sampled_from(about["choices"])
+    least, most = about["least"] or 0, about["most"] or 10**9
+    return {
+        str: TEXTS | LINES,
+        bool: st.booleans(),
+        int: st.integers(int(least), int(most)),
+        float: st.floats(least, most, allow_nan=False),
+    }[hint]
+
+
+def records(kind: Any) -> Any:
+    hints = get_type_hints(kind)
+    return st.builds(
+        kind, **{name: values(hints[name], one.metadata) for name, one in keys(kind).items()}
+    )
+
+
+@settings(max_examples=30)
+@given(records(Fleet))
+def test_what_is_written_is_read_back(fleet: Fleet) -> None:
+    node = yaml_lines.parse(text_of(fleet, "a comment"))
+    assert node is not None
+    found = Faults()
+    assert (read_record(Fleet, node, "", found), found.found) == (fleet, [])
+
+
+def test_every_key_says_what_it_is() -> None:
+    for kind in (Fleet, Version, Settings, Placement, Residency, Batching, Build, Schedule, Alias):
+        assert all(one.metadata["doc"].endswith(".") for one in keys(kind).values())
+        assert {one.name for one in fields(kind)} - {*keys(kind)} == {"at"}
+    assert replace(Settings(), at={"": 3}) == Settings()
