@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -42,6 +42,7 @@ _OF_ALL = (
     Unavailable,
 )
 STDIN = "-"
+_LOOK_UP_S = 0.2
 Numbered = tuple[int, Source]
 P = ParamSpec("P")
 
@@ -119,9 +120,13 @@ class Run:
             # A daemon: a source that is lost right now must not hold back the end.
             threading.Thread(target=watch, args=one, name="live", daemon=True).start()
         try:
-            for _ in numbered:
-                if (failure := ended.get()) is not None:
-                    raise failure
+            left = len(numbered)
+            while left:
+                # Looks up now and then: a signal that another thread received wakes nobody here.
+                with suppress(queue.Empty):
+                    if (failure := ended.get(timeout=_LOOK_UP_S)) is not None:
+                        raise failure
+                    left -= 1
         except KeyboardInterrupt:
             pass
         finally:
