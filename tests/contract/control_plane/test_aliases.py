@@ -361,9 +361,8 @@ async def test_what_operators_set_by_an_alias_is_set_of_all_that_it_means(rig: R
     most = {key.number: one.given.placement.max_replicas for key, one in known.items()}
     assert most == {1: 2, 2: 2, 3: 0}
     assert {key.number for key, one in known.items() if one.given.batching} == {1, 2}
-    unload = model_pb2.UnloadModelRequest(model="shapes:stable", wait=True)
-    await rig.models.UnloadModel(unload, timeout=10)
-    assert held(worker) == set()
+    await rig.models.UnloadModel(model_pb2.UnloadModelRequest(model="shapes:stable"), timeout=10)
+    assert await wants(rig) == {}
     error = await refused(
         rig.models.DeleteModel(model_pb2.DeleteModelRequest(model="shapes:stable"), timeout=5)
     )

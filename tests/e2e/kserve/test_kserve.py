@@ -76,13 +76,9 @@ def test_an_alias_is_the_name_of_a_model(
     triton: TritonProcess, pool: LocalPool, door: dict[str, str]
 ) -> None:
     with Client(pool.address) as client:
-        while len(versions_of(client, "aliased")) < 2:
-            demo.register(client, "aliased", SHAPES)
-    triton.run("by_alias", native=pool.address, model="aliased", **door)
-
-
-def versions_of(client: Client, model: str) -> list[int]:
-    return [one.number for known in client.models(model) for one in known.versions]
+        for _ in range(2):
+            client.register(f"by-{door['door']}", SHAPES)
+    triton.run("by_alias", native=pool.address, model=f"by-{door['door']}", **door)
 
 
 def test_errors_have_their_status_and_a_sentence(
