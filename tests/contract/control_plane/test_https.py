@@ -4,7 +4,6 @@ redirect leads out of it.
 
 import ssl
 import time
-from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ def web(folder: Path, **logins: str) -> Web:
 
 
 @pytest.fixture
-def serve(folder: Path) -> Iterator[Any]:
+def serve(folder: Path) -> Any:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(folder / "web.pem", folder / "web.key")
     return lambda *turns: broken_server(*turns, tls=context)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from control_plane.gateway.kserve.infer_parameters import parameters_of
+from control_plane.gateway.kserve.infer_parameters import parameters_of, sticky_key_of
 from yolopool.errors import InvalidOption
 from yolopool.kserve.grpc_service_pb2 import InferParameter
 from yolopool.v1 import types_pb2
@@ -40,6 +40,16 @@ def test_a_lower_priority_is_more_urgent(level: int, priority: int) -> None:
     assert types_pb2.PRIORITY_BULK == 3
     given = {"priority": InferParameter(uint64_param=level)}
     assert parameters_of(given).priority == priority
+
+
+def test_a_sticky_key_is_a_text_and_no_option() -> None:
+    given = {"sticky_key": InferParameter(string_param="camera-7")}
+    assert parameters_of(given) == of()
+    assert sticky_key_of(given) == "camera-7"
+    assert sticky_key_of({}) == ""
+    for wrong in (7, "x" * 201):
+        with pytest.raises(InvalidOption):
+            of(sticky_key=wrong)
 
 
 def test_timeout_is_in_microseconds_and_0_is_none() -> None:
