@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 from control_plane.store.accounts import Accounts
+from control_plane.store.rollouts.evidence_texts import EvidenceTexts
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, DesiredDelta, Want
@@ -392,6 +393,11 @@ class Registry(DesiredState, ImportQueue, LeaseStore, ObservedState, EventLog, P
     @property
     def accounts(self) -> Accounts:
         """Parts of quotas, and usage."""
+        ...
+
+    @property
+    def evidence(self) -> EvidenceTexts:
+        """What control planes gathered about rollouts."""
         ...
 
     async def close(self) -> None: ...

@@ -14,6 +14,7 @@ API_KEYS = "yolopool:api_keys"  # hash: id -> key, with hashes of its secrets
 TENANTS = "yolopool:tenants"  # hash: name -> tenant
 ALIASES = "yolopool:aliases"  # hash: model:name -> alias
 PARTS = "yolopool:parts"  # hash: revision, :control plane -> end, tenant -> demand, share as JSON
+EVIDENCE = "yolopool:evidence:"  # + rollout and step: hash: control plane -> sums as JSON; expires
 USAGE = "yolopool:usage:"  # + day: hash: tenant\\nmeasure -> amount; expires
 USAGE_SEQUENCE = "yolopool:usage_sequence:"  # + control plane: its last addition; expires
 FOOTPRINTS = "yolopool:footprints"  # hash: pack, variant, device kind[/class] -> JSON

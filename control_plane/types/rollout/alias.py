@@ -10,9 +10,12 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import NamedTuple
 
+from control_plane.types.rollout.progress import Rollout
+from control_plane.types.rollout.target import WHOLE as WHOLE
+from control_plane.types.rollout.target import Target as Target
+from control_plane.types.rollout.target import Targets as Targets
 from control_plane.types.version import VersionKey
 
-WHOLE = 1000
 HISTORY_KEPT = 50
 
 
@@ -32,17 +35,6 @@ class ChangeKind(StrEnum):
     STEP = "STEP"  # other weights on the way of one promotion: no place to roll back to
     ROLLBACK = "ROLLBACK"  # to where it was before
     ABANDON = "ABANDON"  # a switch that was given up: nothing moved
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A version, and of a thousand requests how many are its own."""
-
-    version: int
-    weight: int
-
-
-Targets = tuple[Target, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +93,7 @@ class Alias:
     switch: Switch | None = None
     kept: tuple[Kept, ...] = ()
     shadow: Shadow | None = None
+    rollout: Rollout | None = None
     history: tuple[AliasChange, ...] = ()
 
     @property
@@ -127,10 +120,14 @@ class Alias:
 
     @property
     def versions(self) -> frozenset[int]:
-        """All versions that it needs: targets, those it moves to, those it keeps, the shadow."""
+        """All versions that it needs: targets, those it moves to, those it keeps, the shadow, and
+        both of a rollout.
+        """
         parts = [*self.targets, *self.kept, *(self.switch.targets if self.switch else ())]
         shadow = [self.shadow.version] if self.shadow else []
-        return frozenset([*(part.version for part in parts), *shadow])
+        going = self.rollout if self.rollout is not None and not self.rollout.settled else None
+        both = [going.stable, going.candidate] if going is not None else []
+        return frozenset([*(part.version for part in parts), *shadow, *both])
 
     def drawn(self, point: int) -> int:
         """The version of one request: `point` is 0 to WHOLE - 1. A target behind the first that
