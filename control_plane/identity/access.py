@@ -47,6 +47,10 @@ def _name(request: Any) -> Iterable[str]:
     return (request.name,)
 
 
+def _alias(request: Any) -> Iterable[str]:
+    return (request.alias,)
+
+
 def _model_name(request: Any) -> Iterable[str]:
     return (request.model_name,)
 
@@ -115,6 +119,12 @@ _NATIVE: Mapping[str, Rule] = {
         "KeyService/ListKeys": Rule(Role.ADMIN, About.FLEET),
         "KeyService/RotateKey": Rule(Role.ADMIN, About.FLEET),
         "KeyService/RevokeKey": Rule(Role.ADMIN, About.FLEET),
+        "AliasService/GetAlias": Rule(Role.OPERATE, About.MODEL, _alias),
+        "AliasService/ListAliases": Rule(Role.OPERATE, About.SOME),
+        "AliasService/SetAlias": Rule(Role.OPERATE, About.MODEL, _alias),
+        "AliasService/PromoteModel": Rule(Role.OPERATE, About.MODEL, _model),
+        "AliasService/RollbackAlias": Rule(Role.OPERATE, About.MODEL, _alias),
+        "AliasService/DeleteAlias": Rule(Role.OPERATE, About.MODEL, _alias),
         "TenantService/SetTenant": Rule(Role.ADMIN, About.FLEET),
         "TenantService/ListTenants": Rule(Role.ADMIN, About.FLEET),
         "TenantService/GetUsage": Rule(Role.ADMIN, About.FLEET),

@@ -11,6 +11,7 @@ from control_plane.routing import request_log
 from control_plane.routing.detect_call import DetectCall, DetectContext
 from control_plane.routing.request_log import RequestRecord
 from control_plane.routing.request_traces import RequestHistory
+from control_plane.types.rollout.alias import point_for
 from yolopool.errors import YolopoolError
 from yolopool.names import ModelRef
 from yolopool.v1 import detection_pb2, worker_pb2
@@ -46,7 +47,8 @@ class Router:
         body.request_id = request_id
         self._metrics.in_flight.inc()
         try:
-            key = record.key = self._view.catalogue.ready(ref).key
+            point = point_for(ref, request.sticky_key, self._context.rng.randrange)
+            key = record.key = self._view.catalogue.ready(ref, point).key
             body.version.CopyFrom(key_out(key))
             await self._quarantine.check(body)
             answer = await DetectCall(self._context, record, key, body, deadline_s).run()

@@ -7,6 +7,7 @@ that a schedule loads the version that is the newest then.
 from dataclasses import dataclass, replace
 
 from control_plane.types.policy import Placement
+from yolopool.names import parse_ref
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Changeover:
     def models(self) -> frozenset[str]:
         """The names, without versions, of all models in it."""
         references = (*(preparation.model for preparation in self.prepare), *self.release)
-        return frozenset(reference.partition("@")[0] for reference in references)
+        return frozenset(parse_ref(reference).name for reference in references)
 
 
 @dataclass(frozen=True, slots=True)
