@@ -211,6 +211,7 @@ class ControlPlane:
                 snapshot=self._projected,
                 calls=self._calls,
                 is_leader=self._is_leader,
+                acting_token=lambda: self._election.acting_token,
                 budget=self._budget,
             )
         )
@@ -323,6 +324,7 @@ class ControlPlane:
         self._spawn(self._drainer.run(), "drains")
         self._spawn(self._schedule_controller.run(), "schedules")
         self._spawn(self._switches.run(), "aliases")
+        self._spawn(self._services.rollouts.run(), "rollouts")
         self._spawn(self._preloader.run(), "preload")
         self._spawn(self._sweeper.run(), "sweeper")
         self._spawn(self._quarantine.follow(), "quarantine")

@@ -16,7 +16,10 @@ from control_plane.models.registration import Registration
 from control_plane.models.sweeper import Sweeper
 from control_plane.reconcile.drainer import Drainer
 from control_plane.rollout.alias_orders import AliasOrders
+from control_plane.rollout.gathered import Gathered
+from control_plane.rollout.rollout_controller import Rollouts
 from control_plane.routing.attempts import AttemptRunner
+from control_plane.routing.beside import BesideRuns
 from control_plane.routing.detect_call import DetectContext
 from control_plane.routing.quarantine import Quarantine
 from control_plane.routing.request_traces import RequestHistory
@@ -34,6 +37,7 @@ from control_plane.services.processes.imports import ImportService
 from control_plane.services.processes.membership import MembershipService
 from control_plane.services.processes.peers import PeerService
 from control_plane.services.rollout.alias_service import AliasService
+from control_plane.services.rollout.rollout_service import RolloutService
 from control_plane.services.schedules import ScheduleService
 from control_plane.services.tenants import TenantService
 from control_plane.settings import Settings
@@ -44,6 +48,7 @@ from control_plane.tenants.admission import Admission
 from control_plane.tenants.deletion import Deletion
 from control_plane.tenants.exchange import QuotaExchange
 from control_plane.tenants.stored_bytes import StoredBytes
+from control_plane.types.lease import FencingToken
 from control_plane.types.snapshot import Snapshot
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
@@ -64,6 +69,7 @@ from yolopool.v1 import (
     membership_pb2_grpc,
     model_pb2_grpc,
     peer_pb2_grpc,
+    rollouts_pb2_grpc,
     schedule_pb2_grpc,
     tenants_pb2_grpc,
 )
@@ -81,6 +87,7 @@ SERVICES = (
     "yolopool.v1.MembershipService",
     "yolopool.v1.ModelService",
     "yolopool.v1.PeerService",
+    "yolopool.v1.RolloutService",
     "yolopool.v1.ScheduleService",
     "yolopool.v1.TenantService",
 )
@@ -109,11 +116,14 @@ class Dependencies:
     snapshot: Callable[[], Snapshot]
     calls: OpenCalls
     is_leader: Callable[[], bool]
+    acting_token: Callable[[], FencingToken | None]
     budget: ByteBudget
 
 
 class Services:
-    """`add_to` a server before it starts, and `close` when it stops. `quotas` is to be run."""
+    """`add_to` a server before it starts, and `close` when it stops. `quotas` and `rollouts` are to
+    be run.
+    """
 
     def __init__(self, deps: Dependencies) -> None:
         settings, registry, view, clock = deps.settings, deps.registry, deps.view, deps.clock
@@ -125,9 +135,25 @@ class Services:
         self.quotas = QuotaExchange(
             deps.identity.name, admission, registry, view, deps.metrics, deps.is_leader, clock
         )
-        router = Router(_detect_context(deps, admission), history)
+        context, gathered = _detect_context(deps, admission), Gathered()
+        self._beside = BesideRuns(view, context.attempts, gathered, clock, Random())
+        router = Router(context, history, self._beside)
         orders = AliasOrders(registry, view, refresh, deps.recorder, clock)
         self._aliases = AliasService(view, orders, clock)
+        self.rollouts = Rollouts(
+            deps.identity.name,
+            registry,
+            view,
+            refresh,
+            orders,
+            gathered,
+            deps.recorder,
+            clock,
+            deps.acting_token,
+        )
+        self._rollouts = RolloutService(
+            registry, view, refresh, self.rollouts, gathered, deps.recorder, clock
+        )
         self._bench = BenchService(view, loader, deps.worker_client, clock, Random())
         self._detection = DetectionService(
             router,
@@ -195,13 +221,15 @@ class Services:
         membership_pb2_grpc.add_MembershipServiceServicer_to_server(self._membership, server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(self._models, server)
         peer_pb2_grpc.add_PeerServiceServicer_to_server(self._peers, server)
+        rollouts_pb2_grpc.add_RolloutServiceServicer_to_server(self._rollouts, server)
         schedule_pb2_grpc.add_ScheduleServiceServicer_to_server(self._schedules, server)
         tenants_pb2_grpc.add_TenantServiceServicer_to_server(self._tenants, server)
 
     async def close(self) -> None:
-        """Ends the streams of frames and of events."""
+        """Ends the streams of frames and of events, and what runs beside."""
         self._detection.close()
         await self._events.close()
+        await self._beside.close()
 
 
 def _detect_context(deps: Dependencies, admission: Admission) -> DetectContext:

@@ -77,13 +77,11 @@ class DesiredState(Protocol):
         """Connects and returns the cluster id, which was drawn when the store was created. An
         empty id: the store is new or was emptied.
         """
-        ...
 
     async def create(self) -> str:
         """Draws a cluster id if there is none. Returns the cluster id. Raises StoreDamaged if the
         id is lost and models are not.
         """
-        ...
 
     async def restore(
         self, copy: Desired | None, above: FencingToken | None, wait_s: float = 1.0
@@ -394,11 +392,9 @@ class Registry(DesiredState, ImportQueue, LeaseStore, ObservedState, EventLog, P
     @property
     def accounts(self) -> Accounts:
         """Parts of quotas, and usage."""
-        ...
 
     @property
     def evidence(self) -> EvidenceTexts:
         """What control planes gathered about rollouts."""
-        ...
 
     async def close(self) -> None: ...

@@ -33,6 +33,7 @@ from yolopool.v1 import (
     fleet_pb2,
     keys_pb2,
     model_pb2,
+    rollouts_pb2,
     schedule_pb2,
     tenants_pb2,
 )
@@ -46,6 +47,7 @@ _FILES = (
     fleet_pb2,
     keys_pb2,
     model_pb2,
+    rollouts_pb2,
     schedule_pb2,
     tenants_pb2,
 )
