@@ -70,7 +70,7 @@ def run(plan: RolloutPlan, size: str, change: Break, most: int, seed: int) -> Ra
     good = retrained(seed)
     rollout = Rollout("r", 1, 2, plan, "", "", 0.0, 0.0)
     evidence, compared, requests, steps = Evidence(plan.tolerance), 0, 0, 1
-    since, spare = 0, list[Reply]()
+    since = 0
     while rollout.running and compared - since < most:
         load = 1.0 + 0.5 * np.sin(compared / WAVE)
         canary = rollout.share / 1000
@@ -88,7 +88,6 @@ def run(plan: RolloutPlan, size: str, change: Break, most: int, seed: int) -> Ra
         if after.step != rollout.step:
             evidence, since, steps = Evidence(plan.tolerance), compared, steps + 1
         rollout = after
-    del spare
     return Ran(rollout, compared, requests, steps)
 
 
@@ -186,7 +185,7 @@ def _outcomes(name: str, ran: Sequence[Ran]) -> Row:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the scenario; answers the exit status."""
     options = flags().parse_args(arguments)
-    machine, began = hardware.read(), results.now()
+    machine, began = hardware.describe(), results.now()
     good = good_ones(options)
     broken = detection(options)
     rate = good[0]["rolled back"], good[0]["stated rate"], good[0]["switches"]

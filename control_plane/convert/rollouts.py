@@ -8,6 +8,7 @@ from control_plane.types.rollout.progress import DEFAULT_STEPS, Outcome, Rollout
 from yolopool.errors import InvalidOption
 from yolopool.evaluation.agreement.disagreement import Tolerance
 from yolopool.evaluation.agreement.evidence import SIZES, Evidence
+from yolopool.evaluation.agreement.matching import class_name
 from yolopool.evaluation.agreement.verdicts import Verdict
 from yolopool.v1 import rollouts_pb2
 
@@ -126,7 +127,7 @@ def classes_out(evidence: Evidence, names: Sequence[str]) -> list[rollouts_pb2.R
     rows = sorted(evidence.classes.items())
     return [
         rollouts_pb2.RolloutCount(
-            name=names[cls] if cls < len(names) else str(cls),
+            name=class_name(cls, names),
             stable=int(counts[0]),
             candidate=int(counts[1]),
         )

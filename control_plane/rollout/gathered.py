@@ -13,7 +13,7 @@ import numpy as np
 from control_plane.types.rollout.progress import Rollout
 from yolopool.evaluation.agreement.disagreement import disagreement
 from yolopool.evaluation.agreement.evidence import Evidence
-from yolopool.evaluation.agreement.matching import Found
+from yolopool.evaluation.agreement.matching import Found, class_number
 from yolopool.v1 import detection_pb2
 
 # Errors that are the version's: a caller's mistake, or a queue that is full, tells nothing of it.
@@ -65,12 +65,13 @@ class KeptImage:
 
 @dataclass(slots=True)
 class Gathering:
-    """Of one step of one rollout. `told`: how much of it the leader knows; `dropped`: samples that
+    """Of one step of one rollout. `class_names`: of the stable version, by class id. `told`: how much of it the leader knows; `dropped`: samples that
     were not run beside because something was busy.
     """
 
     rollout: Rollout
     evidence: Evidence
+    class_names: Sequence[str] = ()
     newest_stable: Answer | None = None
     told: int = 0
     dropped: int = 0
@@ -93,7 +94,8 @@ class Gathering:
         self._note(stable, candidate)
         if stable.reply is None or candidate.reply is None:
             return
-        ours, theirs = found_in(stable.reply), found_in(candidate.reply)
+        ours = found_in(stable.reply, self.class_names)
+        theirs = found_in(candidate.reply, self.class_names)
         apart = disagreement(ours, theirs, self.evidence.allowed)
         self.evidence.note_images(ours, theirs, apart)
         if encoded and self.rollout.plan.keep_images and len(encoded) <= MAX_IMAGE_BYTES:
@@ -116,11 +118,13 @@ class Gathered:
     def __init__(self) -> None:
         self._by_id: dict[str, Gathering] = {}
 
-    def of(self, rollout: Rollout) -> Gathering:
-        """The gathering of the present step; an earlier step's is dropped."""
+    def of(self, rollout: Rollout, class_names: Sequence[str] = ()) -> Gathering:
+        """The gathering of the present step; an earlier step's is dropped. `class_names`: of the
+        stable version, by class id.
+        """
         known = self._by_id.get(rollout.id)
         if known is None or known.rollout.step != rollout.step:
-            fresh = Gathering(rollout, Evidence(rollout.plan.tolerance))
+            fresh = Gathering(rollout, Evidence(rollout.plan.tolerance), class_names)
             # What is kept to look at is of the whole rollout.
             fresh.images = known.images if known is not None else []
             known = self._by_id[rollout.id] = fresh
@@ -144,18 +148,20 @@ def topic_of(rollout: Rollout) -> str:
     return f"{rollout.id}:{rollout.step}"
 
 
-def found_in(reply: detection_pb2.DetectResponse) -> Found:
+def found_in(reply: detection_pb2.DetectResponse, known: Sequence[str]) -> Found:
     """What an answer says is on the image, rotated boxes by the upright ones round them; the
-    likeliest class of a whole image as one object as large as it.
+    likeliest class of a whole image as one object as large as it. `known`: the stable version's
+    class names.
     """
     if reply.HasField("classification"):
         top = reply.classification.top[:1]
         whole = [(0.0, 0.0, float(reply.image_width), float(reply.image_height))] * len(top)
-        return _found(whole, [one.class_id for one in top], [one.probability for one in top])
+        numbers = [class_number(one.class_id, one.class_name, known) for one in top]
+        return _found(whole, numbers, [one.probability for one in top])
     boxes = [
         (one.box.x_min, one.box.y_min, one.box.x_max, one.box.y_max) for one in reply.detections
     ]
-    classes = [one.class_id for one in reply.detections]
+    classes = [class_number(one.class_id, one.class_name, known) for one in reply.detections]
     return _found(boxes, classes, [one.confidence for one in reply.detections])
 
 

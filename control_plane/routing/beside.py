@@ -12,6 +12,7 @@ import structlog
 
 from control_plane.convert.versions import key_out
 from control_plane.rollout.gathered import OF_VERSION, Answer, Gathered, Gathering
+from control_plane.rollout.rollout_controller import class_names_of
 from control_plane.routing.attempts import Attempt, AttemptRunner
 from control_plane.routing.balancer import Send, choose
 from control_plane.types.rollout.alias import WHOLE, AliasKey
@@ -74,7 +75,8 @@ class BesideRuns:
             return
         if key.number not in (rollout.stable, rollout.candidate):
             return
-        gathering = self._gathered.of(rollout)
+        names = class_names_of(self._view, alias, rollout)
+        gathering = self._gathered.of(rollout, names)
         share = alias.shadow.share if alias.shadow is not None else 0
         if self._rng.random() * WHOLE >= share:
             gathering.live(key.number, answer)

@@ -33,6 +33,7 @@ from yolopool.cli.console import (
 )
 from yolopool.cli.curves import bench
 from yolopool.cli.detect import command, saving
+from yolopool.cli.rollout import rollouts as cli_rollouts
 from yolopool.client.client import Client
 from yolopool.errors import YolopoolError
 from yolopool.local import demo as demo_files
@@ -44,7 +45,7 @@ from yolopool.transport import DEFAULT_ADDRESS
 class _Commands(SectionedGroup):
     sections = {  # noqa: RUF012 - typed in the base class
         "Start a pool on this machine": ["up", "demo"],
-        "Use models": ["detect", "models", "bench", "changeover", "schedules", "migrate"],
+        "Use models": ["detect", "models", "bench", "changeover", "schedules", "rollouts", "migrate"],
         "See what the pool does": ["status", "workers", "events", "explain"],
         "Decide who may call": ["keys", "tenants", "certs"],
         "Run one process of a pool": ["control-plane", "worker", "importer"],
@@ -74,6 +75,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(cli_fleet.workers_app, name="workers")
 app.command("changeover")(cli_fleet.changeover)
 app.add_typer(cli_fleet.schedules_app, name="schedules")
+app.add_typer(cli_rollouts.rollouts_app, name="rollouts")
 app.add_typer(cli_keys.keys_app, name="keys")
 app.add_typer(cli_tenants.tenants_app, name="tenants")
 app.add_typer(cli_certs.certs_app, name="certs")

@@ -28,6 +28,7 @@ from yolopool.v1 import (
     model_pb2,
     model_pb2_grpc,
     schedule_pb2,
+    rollouts_pb2_grpc,
     schedule_pb2_grpc,
     tenants_pb2_grpc,
 )
@@ -74,6 +75,7 @@ class Services:
             "events": events_pb2_grpc.EventServiceStub(channel),
             "explain": explain_pb2_grpc.ExplainServiceStub(channel),
             "keys": keys_pb2_grpc.KeyServiceStub(channel),
+            "rollouts": rollouts_pb2_grpc.RolloutServiceStub(channel),
             "schedule": schedule_pb2_grpc.ScheduleServiceStub(channel),
             "tenants": tenants_pb2_grpc.TenantServiceStub(channel),
         }

@@ -29,7 +29,7 @@ from yolopool.client.media.outcomes import FrameAnswer, ImageAnswer
 from yolopool.client.media.video import FrameCalls, VideoOptions
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
-from yolopool.client.rollout import alias_records
+from yolopool.client.rollout import alias_records, rollout_records
 from yolopool.client.streams.blocking import FrameStream
 from yolopool.client.streams.frames import Frame, FrameResult, messages_of
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
@@ -257,6 +257,12 @@ class Client:
     promote = _call(alias_records.promote)
     rollback = _call(alias_records.rollback)
     delete_alias = _call(alias_records.delete_alias)
+
+    start_rollout = _call(rollout_records.start_rollout)
+    rollouts = _call(rollout_records.rollouts)
+    rollout = _call(rollout_records.rollout)
+    abort_rollout = _call(rollout_records.abort_rollout)
+    disagreements = _call(rollout_records.disagreements)
 
     changeover = _call(calls.changeover)
     set_schedule = _call(calls.set_schedule)

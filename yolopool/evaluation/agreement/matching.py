@@ -1,5 +1,6 @@
 """Which objects of two answers about one image are the same object. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +10,14 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 # Objects of one class that overlap by this count as the same object.
 MIN_OVERLAP = 0.5
+# Numbers from here on are of classes under another name.
+RENAMED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """What one version found on an image: corners in pixels (n, 4), class ids and scores (n,).
-
-    The class of a whole image is one object of that class as large as the image.
+    """What one version found on an image: corners in pixels (n, 4), classes as `class_number` has
+    them and scores (n,). The class of a whole image is one object as large as the image.
     """
 
     boxes: Array
@@ -24,6 +26,21 @@ class Found:
 
     def __len__(self) -> int:
         return len(self.classes)
+
+
+def class_number(class_id: int, name: str, known: Sequence[str]) -> int:
+    """The class id; of a class that the stable version has not under this id and name (`known`:
+    its names by class id), a number of its own: callers go by the one or by the other.
+    """
+    same = not known or (class_id < len(known) and known[class_id] == name)
+    return class_id if same else RENAMED + class_id
+
+
+def class_name(number: int, known: Sequence[str]) -> str:
+    """For people."""
+    if number >= RENAMED:
+        return f"class {number - RENAMED} by another name"
+    return known[number] if number < len(known) else str(number)
 
 
 def matched(

@@ -16,7 +16,7 @@ import numpy as np
 from yolopool.evaluation.agreement.betting import log_mean
 from yolopool.evaluation.agreement.disagreement import LOST, MEASURES, SIDES, Tolerance, directions
 from yolopool.evaluation.agreement.evidence import Evidence
-from yolopool.evaluation.agreement.matching import Array
+from yolopool.evaluation.agreement.matching import Array, class_name
 
 ALL = (*MEASURES, LOST)
 
@@ -170,8 +170,7 @@ def _worst_class(evidence: Evidence, class_names: Sequence[str]) -> str:
         return "no objects yet"
     worst = max(evidence.lost, key=lambda cls: float(log_mean(evidence.lost[cls][2:])))
     row = evidence.lost[worst]
-    name = class_names[worst] if worst < len(class_names) else str(worst)
-    return f"{name}: {row[0] / max(1.0, row[1]):.0%} not found on {int(row[1])} images"
+    return f"{class_name(worst, class_names)}: {row[0] / max(1.0, row[1]):.0%} not found on {int(row[1])} images"
 
 
 def _allowed(measure: str, allowed: Tolerance) -> str:
