@@ -387,7 +387,6 @@ def test_whatever_is_ordered_there_is_no_gap_and_nothing_stays_behind(
     assert pool.alias.kept == ()
     (target,) = pool.alias.targets
     # What was wanted of the first is wanted of the last, and of no other.
-    assert {v: (w.replicas, w.source) for v, w in pool.wants.items()} == {
-        target.version: (2, ADMIN)
-    }
+    left = {number: (one.replicas, one.source) for number, one in pool.wants.items()}
+    assert left == {target.version: (2, ADMIN)}
     assert pool.loaded == {target.version: 2}

@@ -1,6 +1,7 @@
 """What an alias means, whose keys stick to which version, and where a rollback goes."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -101,7 +102,7 @@ def test_who_saw_the_canary_sees_it_while_it_grows(shares: list[int]) -> None:
         alias = replace(ALIAS, targets=(Target(1, WHOLE - share), Target(2, share)))
         return {point for point in range(WHOLE) if alias.drawn(point) == 2}
 
-    for less, more in zip(shares, shares[1:], strict=False):
+    for less, more in pairwise(shares):
         assert canary(less) <= canary(more)
 
 
