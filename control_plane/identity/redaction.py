@@ -20,8 +20,10 @@ _WORDS = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)?(?:\+[a-z0-9
 # What the author of a model says of it, and what is computed of its file. A hidden model may have
 # the name of a class: the word stays, and tells nothing of that model.
 _OF_AUTHOR = frozenset({"architecture", "class_names", "signed_comment", "signer", "source_name"})
-# So may an alias of a model that the caller sees.
-_OF_ALIAS = "yolopool.v1.Alias.name"
+# So may an alias of a model that the caller sees, a class or a measure.
+_OF_ALIAS = frozenset(
+    {"yolopool.v1.Alias.name", "yolopool.v1.RolloutCount.name", "yolopool.v1.RolloutMeasure.name"}
+)
 
 
 def redacted_text(text: str, hidden: Callable[[str], bool]) -> str:
@@ -115,7 +117,7 @@ def _redact_strings(message: Any, field: Any, value: Any, hidden: Callable[[str]
 
 
 def _is_own_word(field: Any) -> bool:
-    return field.name in _OF_AUTHOR or field.full_name == _OF_ALIAS
+    return field.name in _OF_AUTHOR or field.full_name in _OF_ALIAS
 
 
 def _about(message: Any) -> str:
@@ -123,6 +125,8 @@ def _about(message: Any) -> str:
     name = message.DESCRIPTOR.full_name
     if name in ("yolopool.v1.VersionKey", "yolopool.v1.Alias"):
         return str(message.model)
+    if name == "yolopool.v1.Rollout":
+        return str(message.alias).partition(":")[0]
     if name == "yolopool.v1.Model":
         return str(message.name)
     version = message.DESCRIPTOR.fields_by_name.get("version")
