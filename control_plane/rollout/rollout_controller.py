@@ -135,7 +135,7 @@ class Rollouts:
         await self._hold_both(alias, rollout)
         if alias.switch is not None:
             return
-        if alias.targets != rollout.targets:
+        if not _means(alias, rollout):
             first = alias.targets[0].version == rollout.stable and len(alias.targets) == 1
             kind = ChangeKind.PROMOTE if first else ChangeKind.STEP
             why = f"{rollout.share / 10:g} % {rollout.why}".strip()
@@ -153,14 +153,14 @@ class Rollouts:
         """Makes the alias mean what the outcome says, unless others moved it since."""
         moved_by = _moved_by_others(alias, rollout)
         pending = alias.switch is not None and alias.switch.by == by_of(rollout)
-        wrong = alias.targets != rollout.targets and not moved_by
+        wrong = not _means(alias, rollout) and not moved_by
         if wrong or (pending and alias.switch and alias.switch.targets != rollout.targets):
             back = rollout.outcome != Outcome.DONE
             kind = ChangeKind.ROLLBACK if back else ChangeKind.STEP
             why = "; ".join(rollout.reasons)[:500]
             order = Order(by_of(rollout), why, expected=alias.revision, force=back)
             alias = await self._orders.move(alias.key, rollout.targets, kind, order)
-            if alias.targets != rollout.targets:
+            if not _means(alias, rollout):
                 return
         await self._put(alias, replace(rollout, settled=True), token)
 
@@ -226,6 +226,11 @@ def tell(recorder: EventRecorder, alias: Alias, rollout: Rollout) -> None:
         message=f"{alias.key} {rollout.stable} -> {rollout.candidate} {what}{why}",
     )
     log.info("rollout", alias=str(alias.key), candidate=str(key), now=what, why=rollout.reasons)
+
+
+def _means(alias: Alias, rollout: Rollout) -> bool:
+    """Whether the alias means what the rollout wants, in whatever order."""
+    return set(alias.targets) == set(rollout.targets)
 
 
 def _hindered(alias: Alias, rollout: Rollout) -> str:

@@ -77,7 +77,7 @@ BROKEN = {
 def client() -> Iterator[Client]:
     """Of a pool of this host's CPU in which spots:stable means spots@1."""
     with tempfile.TemporaryDirectory(prefix="yp-") as folder:
-        options = PoolOptions(Path(folder), port=0, http_port=0, devices="cpu", demo=False)
+        options = PoolOptions(Path(folder), port=0, http_port=0, devices="cpu")
         with LocalPool(options, lambda text: None) as pool, Client(pool.address) as client:
             file = onnx_graphs.write(Spots().model(), Path(folder) / "spots.onnx")
             client.register("spots", file)
