@@ -132,7 +132,9 @@ def _row(name: str, mode: str, size: str, ran: Sequence[Ran]) -> Row:
         "not decided": sum(one.rollout.running for one in ran),
         "comparisons, median": int(np.median(compared)) if seen else None,
         "comparisons, most": compared[-1] if seen else None,
-        "requests on the alias, median": int(np.median([one.requests for one in seen])) if seen else None,
+        "requests on the alias, median": int(np.median([one.requests for one in seen]))
+        if seen
+        else None,
         "seen by": ", ".join(f"{measure} {count}" for measure, count in by.most_common(2)),
     }
 
@@ -143,7 +145,13 @@ def good_ones(options: argparse.Namespace) -> list[Row]:
     plan = RolloutPlan(min_s=0.0)
     sizes = (*SIDES, "mixed")
     ran = [
-        run(plan, sizes[number % len(sizes)], _as_it_is, options.most, options.seed + 10_000 + number)
+        run(
+            plan,
+            sizes[number % len(sizes)],
+            _as_it_is,
+            options.most,
+            options.seed + 10_000 + number,
+        )
         for number in range(options.switches)
     ]
     rows.append(_outcomes("good", ran))
@@ -192,7 +200,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checks = (
         Check(
             "false rollbacks at most the stated rate",
-            all(float(row["rolled back"] or 0) <= float(row["stated rate"] or 0) * float(row["switches"] or 0) for row in good),
+            all(
+                float(row["rolled back"] or 0)
+                <= float(row["stated rate"] or 0) * float(row["switches"] or 0)
+                for row in good
+            ),
             f"{rate[0]} of {rate[2]} good switches, stated {rate[1]}",
         ),
     )

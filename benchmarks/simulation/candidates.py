@@ -86,7 +86,9 @@ def retrained(seed: int) -> Break:
     def change(one: Reply, _: np.random.Generator) -> Reply:
         scores = np.clip(one.found.scores + surer, 0.0, 1.0)
         boxes = one.found.boxes + np.tile(moved, 2)
-        return replace(one, found=shown(replace(one.found, boxes=boxes, scores=scores)), ms=one.ms * slower)
+        return replace(
+            one, found=shown(replace(one.found, boxes=boxes, scores=scores)), ms=one.ms * slower
+        )
 
     return change
 

@@ -71,7 +71,6 @@ def infer_request(
     each time that it is read from there it is copied.
     """
     check_request_id(request.request_id)
-    check_sticky_key(request.sticky_key)
     if request.priority not in types_pb2.Priority.values():
         raise InvalidOption(f"priority {request.priority} is not known: leave it out for NORMAL")
     body = worker_pb2.InferRequest(priority=request.priority)

@@ -48,9 +48,7 @@ class Answer:
         if self.reply is None:
             return 0.0
         timing = self.reply.timing
-        return (
-            timing.decode_ms + timing.preprocess_ms + timing.inference_ms + timing.postprocess_ms
-        )
+        return timing.decode_ms + timing.preprocess_ms + timing.inference_ms + timing.postprocess_ms
 
 
 @dataclass(frozen=True, slots=True)

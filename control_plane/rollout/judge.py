@@ -48,9 +48,7 @@ def step(
     return Decision(known.ended(Outcome.DONE, (), now), judgement)
 
 
-def _missing(
-    rollout: Rollout, evidence: Evidence, judgement: Judgement, now: float
-) -> list[str]:
+def _missing(rollout: Rollout, evidence: Evidence, judgement: Judgement, now: float) -> list[str]:
     plan = rollout.plan
     counts = (("requests", evidence.requests), ("images", evidence.images))
     found = [

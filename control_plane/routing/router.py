@@ -6,6 +6,7 @@ import asyncio
 import uuid
 
 from control_plane.caller import Principal
+from control_plane.convert.validation import check_sticky_key
 from control_plane.convert.versions import drift_out, key_out
 from control_plane.routing import request_log
 from control_plane.routing.beside import BesideRuns
@@ -21,9 +22,7 @@ from yolopool.v1 import detection_pb2, worker_pb2
 class Router:
     """Holds no request: one call of `detect` is one request."""
 
-    def __init__(
-        self, context: DetectContext, history: RequestHistory, beside: BesideRuns
-    ) -> None:
+    def __init__(self, context: DetectContext, history: RequestHistory, beside: BesideRuns) -> None:
         self._context = context
         self._beside = beside
         self._view = context.view
@@ -51,7 +50,10 @@ class Router:
         body.request_id = request_id
         self._metrics.in_flight.inc()
         try:
-            point = point_for(ref, request.sticky_key, self._context.rng.randrange)
+            point = None
+            if ref.alias is not None:
+                sticky_key = check_sticky_key(request.sticky_key)
+                point = point_for(ref, sticky_key, self._context.rng.randrange)
             key = record.key = self._view.catalogue.ready(ref, point).key
             body.version.CopyFrom(key_out(key))
             await self._quarantine.check(body)

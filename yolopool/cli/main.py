@@ -45,7 +45,15 @@ from yolopool.transport import DEFAULT_ADDRESS
 class _Commands(SectionedGroup):
     sections = {  # noqa: RUF012 - typed in the base class
         "Start a pool on this machine": ["up", "demo"],
-        "Use models": ["detect", "models", "bench", "changeover", "schedules", "rollouts", "migrate"],
+        "Use models": [
+            "detect",
+            "models",
+            "bench",
+            "changeover",
+            "schedules",
+            "rollouts",
+            "migrate",
+        ],
         "See what the pool does": ["status", "workers", "events", "explain"],
         "Decide who may call": ["keys", "tenants", "certs"],
         "Run one process of a pool": ["control-plane", "worker", "importer"],

@@ -54,7 +54,9 @@ def compare(
     progress: Callable[[float], None] = lambda _: None,
 ) -> Compared:
     """Raises what Detect raises, and InvalidOption if both names mean one version."""
-    first = [client.detect(images[0], name) for _ in range(WARM_UPS) for name in (stable, candidate)]
+    first = [
+        client.detect(images[0], name) for _ in range(WARM_UPS) for name in (stable, candidate)
+    ]
     names = first[0].model, first[1].model
     known = client.model(names[0]).versions[0].class_names
     if names[0] == names[1]:
@@ -93,7 +95,9 @@ def comparison_of(evidence: Evidence, class_names: Sequence[str]) -> Comparison:
         tuple(map(Counted, SIZES, stable, candidate, matched)),
         tuple(
             Counted(
-                class_name(cls, class_names), int(counts[0]), int(counts[1]),
+                class_name(cls, class_names),
+                int(counts[0]),
+                int(counts[1]),
             )
             for cls, counts in sorted(evidence.classes.items())
         ),

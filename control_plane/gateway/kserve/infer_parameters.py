@@ -88,7 +88,7 @@ def sticky_key_of(given: Mapping[str, kserve.InferParameter]) -> str:
 def _sticky_key(found: Parameters, name: str, value: Value) -> None:
     if not isinstance(value, str) or len(value) > MAX_STICKY_KEY_CHARS:
         raise InvalidOption(
-            f"{name} is {str(value)[:80]!r}: give a text of {MAX_STICKY_KEY_CHARS} characters at most"
+            f"{name} is {str(value)[:80]!r}: a text of {MAX_STICKY_KEY_CHARS} characters at most"
         )
 
 

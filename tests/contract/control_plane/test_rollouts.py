@@ -333,9 +333,7 @@ async def test_images_are_kept_where_that_was_allowed(pool: Pool) -> None:
         return (await pool.stub.GetDisagreements(asked, timeout=5)).disagreements
 
     gathered = pool.rig.plane._services.rollouts._gathered
-    await pool.calls_until(
-        lambda: bool((own := gathered.look(pool.rollout.id)) and own.images)
-    )
+    await pool.calls_until(lambda: bool((own := gathered.look(pool.rollout.id)) and own.images))
     (first, *_) = await kept()
     assert first.encoded
     assert first.stable.detections[0].box.x_min == 10
@@ -361,5 +359,3 @@ async def _events(rig: Rig, **asked: Any) -> list[Any]:
     await asyncio.sleep(0.2)
     call = rig.events.WatchEvents(events_pb2.WatchEventsRequest(**asked), timeout=5)
     return [event async for event in call]
-
-

@@ -54,8 +54,20 @@ STABLE = Alias(
     kept=(Kept(3, 99.0, 2, WantSource.ADMIN),),
     shadow=Shadow(2, 100),
     rollout=Rollout(
-        "r1", 1, 2, RolloutPlan((0, 1000), 9, 1.5, 0.02, 0.1, Tolerance(unmatched=0.4), True), "ann",
-        "try it", 7.0, 8.0, 1, "A_NEWER_WORD", True, 9.0, ("shift: far",), ("errors: none",)
+        "r1",
+        1,
+        2,
+        RolloutPlan((0, 1000), 9, 1.5, 0.02, 0.1, Tolerance(unmatched=0.4), True),
+        "ann",
+        "try it",
+        7.0,
+        8.0,
+        1,
+        "A_NEWER_WORD",
+        True,
+        9.0,
+        ("shift: far",),
+        ("errors: none",),
     ),
     history=(
         AliasChange(4.0, ChangeKind.SET, "ann", "first", (), (Target(1, 1000),), "q"),

@@ -62,7 +62,9 @@ def start(
     samples: Annotated[
         int, typer.Option("--samples", help="Requests and images of each step, at least.", min=1)
     ] = 200,
-    dwell: Annotated[str, typer.Option("--dwell", help="Time of each step, at least: 60s.")] = "60s",
+    dwell: Annotated[
+        str, typer.Option("--dwell", help="Time of each step, at least: 60s.")
+    ] = "60s",
     false_alarms: Annotated[
         float,
         typer.Option("--false-alarms", help="Probability that a good version is rolled back."),
@@ -141,7 +143,9 @@ def compare(
     candidate: Annotated[str, typer.Argument(metavar="OTHER", help="The version beside it.")],
     images: Annotated[
         Path | None,
-        typer.Option("--images", help="Folder of images to compare on; without: what a rollout saw."),
+        typer.Option(
+            "--images", help="Folder of images to compare on; without: what a rollout saw."
+        ),
     ] = None,
     save: Annotated[
         Path | None,
@@ -185,7 +189,10 @@ def _on_images(
         _save(
             save,
             (
-                (one.image.stem, side_by_side(one.stable.plot(one.image), one.candidate.plot(one.image)))
+                (
+                    one.image.stem,
+                    side_by_side(one.stable.plot(one.image), one.candidate.plot(one.image)),
+                )
                 for one in found.worst
             ),
         )

@@ -153,7 +153,11 @@ def _value(measure: str, evidence: Evidence, class_names: Sequence[str]) -> str:
     if measure == "scores":
         return f"distance {float(np.abs(means).max()):.3f}"
     words = {"count": "objects", "class": "under another class", "confidence": "on average"}
-    return f"{means[0]:+.1%} {words[measure]}" if measure != "class" else f"{means[0]:.1%} {words[measure]}"
+    return (
+        f"{means[0]:+.1%} {words[measure]}"
+        if measure != "class"
+        else f"{means[0]:.1%} {words[measure]}"
+    )
 
 
 def _shift(means: Array, evidence: Evidence) -> str:

@@ -23,7 +23,9 @@ def pair(seed: int, change: Change) -> tuple[Found, Found]:
     return one, change(Found(noisy, one.classes, one.scores))
 
 
-def judged(change: Change, images: int = 120, *, failing: float = 0.0, slower: float = 1.0) -> Judgement:
+def judged(
+    change: Change, images: int = 120, *, failing: float = 0.0, slower: float = 1.0
+) -> Judgement:
     evidence, rng = Evidence(ALLOWED), np.random.default_rng(5)
     for seed in range(images):
         failed = bool(rng.random() < failing)
@@ -64,7 +66,9 @@ def test_few_samples_decide_nothing() -> None:
 def test_nothing_compared_is_no_verdict() -> None:
     found = judge(Evidence(ALLOWED), NAMES, 0.01, 0.05)
     assert not found.convicted
-    assert all(one.value == "nothing compared yet" for one in found.verdicts if one.measure != "lost")
+    assert all(
+        one.value == "nothing compared yet" for one in found.verdicts if one.measure != "lost"
+    )
 
 
 def test_boxes_that_are_shifted() -> None:
