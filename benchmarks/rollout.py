@@ -2,9 +2,9 @@
 
     python -m benchmarks.rollout --runs 20 --switches 200
 
-Simulated traffic, and the judge of the product: candidates broken on purpose at 10 % of the requests
-and in shadow alone, by size of the objects; good ones through all steps; and ones that lie on the
-limit of a tolerance, where false alarms are most likely.
+Simulated traffic, and the judge of the product: candidates broken on purpose at 10 % of the
+requests and in shadow alone, by size of the objects; good ones through all steps; and ones that lie
+on the limit of a tolerance, where false alarms are most likely.
 """
 
 import argparse
@@ -22,16 +22,14 @@ from benchmarks.simulation.candidates import (
     CLASSES,
     SIDES,
     Break,
-    Reply,
     failing,
-    reply,
     retrained,
-    scene,
     slow,
 )
+from benchmarks.simulation.comparisons import Comparisons, comparisons
 from control_plane.rollout.judge import step
 from control_plane.types.rollout.progress import Outcome, Rollout, RolloutPlan
-from yolopool.evaluation.agreement.disagreement import disagreement
+from yolopool.evaluation.agreement.disagreement import Tolerance
 from yolopool.evaluation.agreement.evidence import Evidence
 
 # Comparisons between two looks of the judge, and after how many a run counts as not decided.
@@ -39,8 +37,11 @@ LOOK = 5
 # Of requests on the alias, those that are run on both versions.
 SHADOW = 0.05
 MODES = {"10 % canary": 100, "shadow": 0}
-# A wave of load that makes everything slower, in comparisons.
-WAVE = 400
+# After so many comparisons of a step, fewer looks.
+FINE = 200
+ALLOWED = Tolerance()
+# What a plan of four steps leaves one of them.
+ONE_STEP = RolloutPlan().false_alarms_of_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,31 +60,26 @@ def flags() -> argparse.ArgumentParser:
     results.add_flags(parser)
     parser.add_argument("--runs", type=int, default=20, help="of each broken candidate")
     parser.add_argument("--switches", type=int, default=200, help="to good candidates")
+    parser.add_argument("--candidates", type=int, default=40, help="good ones, each another")
+    parser.add_argument("--stock", type=int, default=1000, help="comparisons that are drawn from")
     parser.add_argument("--most", type=int, default=4000, help="comparisons of a step at most")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
     return parser
 
 
-def run(plan: RolloutPlan, size: str, change: Break, most: int, seed: int) -> Ran:
+def run(plan: RolloutPlan, stock: Comparisons, most: int, seed: int) -> Ran:
     """One rollout: until it ends, or `most` comparisons of one step decided nothing."""
     rng = np.random.default_rng(seed)
-    good = retrained(seed)
     rollout = Rollout("r", 1, 2, plan, "", "", 0.0, 0.0)
-    evidence, compared, requests, steps = Evidence(plan.tolerance), 0, 0, 1
-    since = 0
+    evidence, compared, requests, steps, since = Evidence(plan.tolerance), 0, 0, 1, 0
     while rollout.running and compared - since < most:
-        load = 1.0 + 0.5 * np.sin(compared / WAVE)
-        canary = rollout.share / 1000
-        both, live = SHADOW, canary * (1.0 - SHADOW)
-        requests += int(rng.geometric(min(1.0, both + live)))
-        shadow = rng.random() < both / (both + live)
-        seen = scene(size, rng)
-        stable = reply(scene(size, rng) if not shadow else seen, rng, load)
-        candidate = change(good(reply(seen, rng, load), rng), rng)
-        _note(evidence, stable, candidate, same=bool(shadow))
-        compared += 1
-        if compared % LOOK:
-            continue
+        both, live = _rates(rollout.share / 1000)
+        count = LOOK if compared - since < FINE else 5 * LOOK
+        requests += int(rng.geometric(min(1.0, both + live), count).sum())
+        same = int(rng.binomial(count, both / (both + live)))
+        for part, drawn in ((stock.same, same), (stock.live, count - same)):
+            part.add_to(evidence, rng.integers(0, len(part), drawn))
+        compared += count
         after = step(rollout, evidence, float(compared), CLASSES).rollout
         if after.step != rollout.step:
             evidence, since, steps = Evidence(plan.tolerance), compared, steps + 1
@@ -91,30 +87,28 @@ def run(plan: RolloutPlan, size: str, change: Break, most: int, seed: int) -> Ra
     return Ran(rollout, compared, requests, steps)
 
 
-def _note(evidence: Evidence, stable: Reply, candidate: Reply, *, same: bool) -> None:
-    """As a control plane notes it: times and images only of what was answered."""
-    evidence.note_outcome(stable_failed=stable.failed, candidate_failed=candidate.failed)
-    if stable.failed or candidate.failed:
-        return
-    evidence.note_times(stable.ms, candidate.ms)
-    if same:
-        found = disagreement(stable.found, candidate.found, evidence.allowed)
-        evidence.note_images(stable.found, candidate.found, found)
+def _rates(canary: float) -> tuple[float, float]:
+    """Comparisons a request: on the same image, and of a candidate's answer with the newest stable
+    one, each of which is compared once.
+    """
+    return SHADOW, min(canary, 1.0 - canary) * (1.0 - SHADOW)
 
 
 def detection(options: argparse.Namespace) -> list[Row]:
     """Each broken candidate, at 10 % and in shadow, by size."""
     rows: list[Row] = []
     for name, change in BROKEN.items():
-        for mode, share in MODES.items():
-            plan = RolloutPlan(steps=(share,), min_s=0.0, false_alarms=0.01 / 4)
-            for size in (*SIDES, "mixed"):
+        for size in (*SIDES, "mixed"):
+            changes = (retrained(options.seed), change)
+            stock = comparisons(size, changes, ALLOWED, options.stock, options.seed)
+            for mode, share in MODES.items():
+                plan = RolloutPlan(steps=(share,), min_s=0.0, false_alarms=ONE_STEP)
                 ran = [
-                    run(plan, size, change, options.most, options.seed + number)
+                    run(plan, stock, options.most, options.seed + number)
                     for number in range(options.runs)
                 ]
                 rows.append(_row(name, mode, size, ran))
-                print(rows[-1], flush=True)
+                print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
 
@@ -140,37 +134,28 @@ def _row(name: str, mode: str, size: str, ran: Sequence[Ran]) -> Row:
 
 
 def good_ones(options: argparse.Namespace) -> list[Row]:
-    """Good candidates through all steps."""
-    rows: list[Row] = []
-    plan = RolloutPlan(min_s=0.0)
-    sizes = (*SIDES, "mixed")
-    ran = [
-        run(
-            plan,
-            sizes[number % len(sizes)],
-            _as_it_is,
-            options.most,
-            options.seed + 10_000 + number,
-        )
-        for number in range(options.switches)
-    ]
-    rows.append(_outcomes("good", ran))
+    """Good candidates, each another, through all steps; then ones on the limit of a tolerance."""
+    plan, sizes = RolloutPlan(min_s=0.0), (*SIDES, "mixed")
+    ran: list[Ran] = []
+    for number in range(options.candidates):
+        size, seed = sizes[number % len(sizes)], options.seed + number
+        stock = comparisons(size, (retrained(seed),), ALLOWED, options.stock, seed)
+        each = range(number, options.switches, options.candidates)
+        ran += [run(plan, stock, options.most, options.seed + one) for one in each]
+    rows = [_outcomes("good", ran)]
     limits: dict[str, Break] = {
-        "as slow as allowed": slow(1.0 + plan.tolerance.slower),
-        "fails as often as allowed": failing(plan.tolerance.errors),
+        "as slow as allowed": slow(1.0 + ALLOWED.slower),
+        "fails as often as allowed": failing(ALLOWED.errors),
     }
     for name, change in limits.items():
+        stock = comparisons("mixed", (change,), ALLOWED, options.stock, options.seed)
         one = replace(plan, steps=(100,))
         ran = [
-            run(one, "mixed", change, options.most // 4, options.seed + 20_000 + number)
+            run(one, stock, options.most, options.seed + number)
             for number in range(options.switches)
         ]
         rows.append(_outcomes(name, ran))
     return rows
-
-
-def _as_it_is(one: Reply, _: np.random.Generator) -> Reply:
-    return one
 
 
 def _outcomes(name: str, ran: Sequence[Ran]) -> Row:
@@ -186,7 +171,7 @@ def _outcomes(name: str, ran: Sequence[Ran]) -> Row:
         if done
         else None,
     }
-    print(row, flush=True)
+    print(row, file=sys.stderr, flush=True)
     return row
 
 

@@ -70,7 +70,7 @@ async def load(
             {"shadow_percent": share / 10, "images_compared": images, "not_run_busy": found.dropped}
         )
         await client.abort_rollout(ALIAS)
-        while not (await client.rollout(ALIAS)).rollout.settled:
+        while not (await client.rollout(ALIAS)).rollout.settled:  # noqa: ASYNC110 - it is elsewhere
             await asyncio.sleep(0.1)
     return runs[-1].load.throughput
 

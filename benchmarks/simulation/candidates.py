@@ -1,7 +1,8 @@
 """Answers of a stable version and of a candidate about made-up images, and ways to break one.
 
-Both see the same objects, each with noise of its own, as two trainings of one architecture do: sides
-vary by 2 % of a side, the logit of a confidence by 0.35, and each finds things that are not there.
+Both see the same objects, each with noise of its own, as two trainings of one architecture do: each
+edge varies by 2 % of a side, the logit of a confidence by 0.35, and each finds things that are not
+there.
 """
 
 from collections.abc import Callable
@@ -37,6 +38,8 @@ class Scene:
     logits: Array
 
 
+BLANK = Found(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0))
+NOTHING = Scene(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0))
 Break = Callable[[Reply, np.random.Generator], Reply]
 
 
@@ -58,6 +61,9 @@ def scene(size: str, rng: np.random.Generator) -> Scene:
 
 def reply(seen: Scene, rng: np.random.Generator, load: float = 1.0) -> Reply:
     """What a version in order answers; `load`: what everything takes longer at the moment."""
+    ms, failed = 12.0 * load * float(rng.lognormal(0.0, 0.2)), bool(rng.random() < 0.001)
+    if seen is NOTHING:
+        return Reply(BLANK, ms, failed)
     count = len(seen.classes)
     sides = np.tile(seen.boxes[:, 2:] - seen.boxes[:, :2], (1, 2))
     boxes = seen.boxes + rng.normal(0.0, SIDE_NOISE, (count, 4)) * sides
@@ -69,8 +75,7 @@ def reply(seen: Scene, rng: np.random.Generator, load: float = 1.0) -> Reply:
         np.concatenate((seen.classes, rng.integers(0, len(CLASSES), ghosts))).astype(np.int64),
         np.concatenate((scores, rng.uniform(THRESHOLD, 0.45, ghosts))),
     )
-    ms = 12.0 * load * float(rng.lognormal(0.0, 0.2))
-    return Reply(shown(found), ms, bool(rng.random() < 0.001))
+    return Reply(shown(found), ms, failed)
 
 
 def shown(found: Found) -> Found:
@@ -84,6 +89,8 @@ def retrained(seed: int) -> Break:
     moved, surer, slower = rng.normal(0, 0.15, 2), rng.normal(0, 0.02), rng.normal(1.0, 0.03)
 
     def change(one: Reply, _: np.random.Generator) -> Reply:
+        if one.found is BLANK:
+            return replace(one, ms=one.ms * slower)
         scores = np.clip(one.found.scores + surer, 0.0, 1.0)
         boxes = one.found.boxes + np.tile(moved, 2)
         return replace(

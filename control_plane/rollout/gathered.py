@@ -63,8 +63,9 @@ class KeptImage:
 
 @dataclass(slots=True)
 class Gathering:
-    """Of one step of one rollout. `class_names`: of the stable version, by class id. `told`: how much of it the leader knows; `dropped`: samples that
-    were not run beside because something was busy.
+    """Of one step of one rollout. `class_names`: of the stable version, by class id. `told`: how
+    many requests of it the leader knows; `dropped`: samples that were not run beside because
+    something was busy.
     """
 
     rollout: Rollout

@@ -12,6 +12,9 @@ from control_plane.types.rollout.progress import Outcome, Rollout
 from yolopool.evaluation.agreement.evidence import Evidence
 from yolopool.evaluation.agreement.verdicts import Judgement, judge
 
+# Comparisons before a candidate is rolled back: fewer may all be of one odd scene.
+LEAST = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -36,7 +39,7 @@ def step(
         return Decision(rollout, judgement)
     findings = tuple(f"{one.measure}: {one.sentence}" for one in judgement.verdicts)
     known = replace(rollout, findings=findings)
-    if judgement.convicted:
+    if judgement.convicted and evidence.requests >= LEAST:
         reasons = tuple(f"{one.measure}: {one.sentence}" for one in judgement.reasons)
         return Decision(known.ended(Outcome.ROLLED_BACK, reasons, now), judgement)
     waits = tuple(_missing(rollout, evidence, judgement, now))

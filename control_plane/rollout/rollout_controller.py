@@ -127,7 +127,7 @@ class Rollouts:
         if not rollout.running:
             await self._settle(alias, rollout, token)
             return
-        hindered = _hindered(alias, rollout)
+        hindered = self._deleted(alias, rollout) or _hindered(alias, rollout)
         if hindered:
             aborted = rollout.ended(Outcome.ABORTED, (hindered,), self._clock.unix())
             await self._put(alias, aborted, token)
@@ -153,7 +153,8 @@ class Rollouts:
         """Makes the alias mean what the outcome says, unless others moved it since."""
         moved_by = _moved_by_others(alias, rollout)
         pending = alias.switch is not None and alias.switch.by == by_of(rollout)
-        wrong = not _means(alias, rollout) and not moved_by
+        lost = any(self._is_gone(alias, target.version) for target in rollout.targets)
+        wrong = not _means(alias, rollout) and not moved_by and not lost
         if wrong or (pending and alias.switch and alias.switch.targets != rollout.targets):
             back = rollout.outcome != Outcome.DONE
             kind = ChangeKind.ROLLBACK if back else ChangeKind.STEP
@@ -177,6 +178,18 @@ class Rollouts:
             tell(self._recorder, held, rollout)
         return held
 
+    def _deleted(self, alias: Alias, rollout: Rollout) -> str:
+        """Which of both versions was deleted, in words; empty: none."""
+        gone = [
+            f"{alias.model}@{number}"
+            for number in (rollout.stable, rollout.candidate)
+            if self._is_gone(alias, number)
+        ]
+        return f"{' and '.join(gone)} was deleted" if gone else ""
+
+    def _is_gone(self, alias: Alias, number: int) -> bool:
+        return VersionKey(alias.model, number) not in self._view.desired.versions
+
     async def _hold_both(self, alias: Alias, rollout: Rollout) -> None:
         """Both versions stay loaded while they are compared."""
         now, wants = self._clock.unix(), self._view.desired.wants
@@ -192,7 +205,8 @@ class Rollouts:
 
     def _let_go(self, alias: Alias, rollout: Rollout) -> WantChanges:
         """The wants that only the comparison needed."""
-        needed = {one.version for one in (*alias.targets, *alias.kept)}
+        needed = {target.version for target in alias.targets}
+        needed |= {kept.version for kept in alias.kept}
         drop = [
             key
             for number in (rollout.stable, rollout.candidate)

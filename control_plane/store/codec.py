@@ -6,12 +6,12 @@ releases can share a store. A word that a newer release made is read as `WORDS` 
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from control_plane.store.transaction import ImportJob
 from control_plane.store.rollouts.rollout_codec import made, rollout_of
+from control_plane.store.transaction import ImportJob
 from control_plane.types.access.api_key import ApiKey, Joining, Role, SecretHash
 from control_plane.types.access.tenant import Tenant, TenantLimits
 from control_plane.types.desired import Want, WantSource

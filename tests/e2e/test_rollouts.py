@@ -7,6 +7,7 @@ import io
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -104,10 +105,8 @@ def until_settled(client: Client, most_s: float = 120.0) -> Rollout:
     while time.monotonic() < until:
         for _ in range(20):
             number += 1
-            try:
+            with suppress(InferenceFailed):  # of the candidate, at 10 %
                 client.detect(picture(number), "spots:stable")
-            except InferenceFailed:
-                pass  # of the candidate, at 10 %
         found = client.rollout("spots:stable").rollout
         if found.settled:
             return found

@@ -27,8 +27,8 @@ from yolopool.v1 import (
     keys_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
-    schedule_pb2,
     rollouts_pb2_grpc,
+    schedule_pb2,
     schedule_pb2_grpc,
     tenants_pb2_grpc,
 )

@@ -53,7 +53,8 @@ def compare(exact: Detections, other: Detections) -> Drift:
     overlaps = average_precision.iou(exact.xyxy.astype(np.float64), other.xyxy.astype(np.float64))
     if exact.masks is not None and other.masks is not None:
         overlaps = _mask_overlaps(exact.masks, other.masks, overlaps)
-    pairs = matched(overlaps, exact.class_id, exact.confidence, other.class_id).tolist()
+    scores = exact.confidence.astype(np.float64)
+    pairs = matched(overlaps, exact.class_id, scores, other.class_id).tolist()
     pixels, confidence = 0.0, 0.0
     for index, best in pairs:
         pixels = max(pixels, _distance(exact, index, other, best))

@@ -38,7 +38,7 @@ class Worst:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """`names`: name@version of both. `worst`: at most WORST images, the largest disagreement first."""
+    """`names`: name@version of both. `worst`: at most WORST images, the worst first."""
 
     names: tuple[str, str]
     comparison: Comparison
@@ -54,9 +54,8 @@ def compare(
     progress: Callable[[float], None] = lambda _: None,
 ) -> Compared:
     """Raises what Detect raises, and InvalidOption if both names mean one version."""
-    first = [
-        client.detect(images[0], name) for _ in range(WARM_UPS) for name in (stable, candidate)
-    ]
+    both = (stable, candidate)
+    first = [client.detect(images[0], name) for _ in range(WARM_UPS) for name in both]
     names = first[0].model, first[1].model
     known = client.model(names[0]).versions[0].class_names
     if names[0] == names[1]:

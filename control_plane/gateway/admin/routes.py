@@ -64,7 +64,10 @@ ROUTES = (
     Route(verb="GET", path=MODEL, rpc="ModelService/GetModel", answer="model", errors=(404, 409)),
     Route(verb="DELETE", path=MODEL, rpc="ModelService/DeleteModel", errors=(404, 409)),
     Route(verb="GET", path="/v1/aliases", rpc="AliasService/ListAliases", query=("name_prefix",)),
-    Route(verb="GET", path="/v1/rollouts", rpc="RolloutService/ListRollouts", query=("name_prefix",)),
+    Route(
+        verb="GET", path="/v1/rollouts", rpc="RolloutService/ListRollouts",
+        query=("name_prefix",),
+    ),
     Route(
         verb="POST", path=f"{ALIAS}/rollout", rpc="RolloutService/StartRollout",
         body="", answer="rollout", status=201, errors=(404, 409),

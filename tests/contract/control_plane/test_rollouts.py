@@ -19,7 +19,6 @@ from tests.waiting import becomes
 from yolopool import errors
 from yolopool.v1 import (
     events_pb2,
-    model_pb2,
     rollouts_pb2,
     rollouts_pb2_grpc,
     types_pb2,
@@ -314,13 +313,20 @@ async def test_what_can_not_be_rolled_out(pool: Pool) -> None:
     await versions_more(pool.rig)
     await pool.start(min_samples=100_000)
     assert isinstance(await refused(pool.start(3)), errors.RolloutNotPossible)
-    # Neither version may be deleted meanwhile.
-    gone = model_pb2.DeleteModelRequest(model="shapes@2")
-    assert (await refused(pool.rig.models.DeleteModel(gone, timeout=5))).reason
     listed = await stub.ListRollouts(rollouts_pb2.ListRolloutsRequest(), timeout=5)
     assert [one.alias for one in listed.rollouts] == ["shapes:stable"]
     none = rollouts_pb2.ListRolloutsRequest(name_prefix="other")
     assert not (await stub.ListRollouts(none, timeout=5)).rollouts
+
+
+async def test_a_candidate_that_is_deleted_ends_it(pool: Pool) -> None:
+    await pool.start(steps=[0], min_samples=100_000)
+    # As an operator of an earlier release may, who knows nothing of rollouts.
+    await pool.rig.registry.delete([VersionKey("shapes", 2)])
+    await becomes(settled(pool))
+    assert pool.rollout.outcome == Outcome.ABORTED
+    assert pool.rollout.reasons == ("shapes@2 was deleted",)
+    assert pool.means == {1: 1000}
 
 
 async def test_images_are_kept_where_that_was_allowed(pool: Pool) -> None:

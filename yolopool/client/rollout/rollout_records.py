@@ -11,11 +11,12 @@ from yolopool.v1 import rollouts_pb2
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """`alias`: model:name; `stable` and `candidate`: versions of the model. `steps`: the candidate's
-    shares of the requests in per mille, `step` which of them it is at. `shadow`: of a thousand
-    requests how many are run on both. `outcome`: empty while it runs, then DONE, ROLLED_BACK or
-    ABORTED for `reasons`; `settled`: the alias means what the outcome says. `findings`: of the last
-    step that ended. `tolerance`: by name, as `start_rollout` takes it.
+    """A rollout. `alias`: model:name; `stable` and `candidate`: versions of the model. `steps`:
+    the candidate's shares of the requests in per mille, `step` which of them it is at.
+    `shadow`: of a thousand requests how many are run on both. `outcome`: empty while it runs,
+    then DONE, ROLLED_BACK or ABORTED for `reasons`; `settled`: the alias means what the outcome
+    says. `findings`: of the last step that ended. `tolerance`: by name, as `start_rollout`
+    takes it.
     """
 
     id: str

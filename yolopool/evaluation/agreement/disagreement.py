@@ -4,6 +4,7 @@ measure, in [0, 1], and the tolerance of each. Pure.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Tolerance:
         """What is wrong with it, in words; empty: nothing."""
         for field in fields(self):
             value, open_ended = getattr(self, field.name), field.name in ("slower", "shift_px")
-            if not (0.0 <= value if open_ended else 0.0 < value < 1.0):
+            if not (value >= 0.0 if open_ended else 0.0 < value < 1.0):
                 allowed = "0 or more" if open_ended else "between 0 and 1"
                 return f"{field.name} is {value:g}: give {allowed}"
         return ""
@@ -79,6 +80,7 @@ LOST = "lost"
 SIDES = ("left", "right", "up", "down")
 
 
+@lru_cache(maxsize=64)
 def directions(allowed: Tolerance) -> tuple[Direction, ...]:
     """Every direction but those of `lost`, in the order of a sample."""
     count, confidence, scores = (

@@ -28,11 +28,12 @@ MAX_CLASSES = 300
 
 class Evidence:
     """`requests`: compared; `failed`: of them, by (stable, candidate). `images`: both answered.
-    `logs`: of each direction of a sample, against more and against less, by stake. `sums`, `counts`:
-    of samples. `lost`: by class: sum, count, then logs. `objects`: by size: of the stable version,
-    found again, of the candidate. `classes`: by class: of the stable version, of the candidate.
-    `scores`: histograms of both. `moved`: pixels right and down of matched boxes, summed. `times`:
-    sums of the logarithm of the candidate's time by the stable version's, and their count.
+    `logs`: of each direction of a sample, against more and against less, by stake. `sums` and
+    `counts`: of samples. `lost`: by class: sum, count, then logs. `objects`: by size: of the stable
+    version, found again, of the candidate. `classes`: by class: of the stable version, of the
+    candidate. `scores`: histograms of both. `moved`: pixels right and down of matched boxes,
+    summed. `times`: sum of the logarithms of the candidate's time by the stable version's, and
+    their count.
     """
 
     def __init__(self, allowed: Tolerance) -> None:
@@ -90,8 +91,9 @@ class Evidence:
     def _note(self, first: int, samples: Array) -> None:
         places = slice(first, first + len(samples))
         self.logs[places] += log_growth(samples, self._bounds[places])
-        self.sums[places] += np.nan_to_num(samples)
-        self.counts[places] += ~np.isnan(samples)
+        known = ~np.isnan(samples)
+        self.sums[places] += np.where(known, samples, 0.0)
+        self.counts[places] += known
 
     def add(self, other: "Evidence") -> None:
         """Adds what another control plane gathered under the same tolerance."""

@@ -152,12 +152,9 @@ def _value(measure: str, evidence: Evidence, class_names: Sequence[str]) -> str:
         return _shift(means, evidence)
     if measure == "scores":
         return f"distance {float(np.abs(means).max()):.3f}"
-    words = {"count": "objects", "class": "under another class", "confidence": "on average"}
-    return (
-        f"{means[0]:+.1%} {words[measure]}"
-        if measure != "class"
-        else f"{means[0]:.1%} {words[measure]}"
-    )
+    if measure == "class":
+        return f"{means[0]:.1%} under another class"
+    return f"{means[0]:+.1%} {'objects' if measure == 'count' else 'on average'}"
 
 
 def _shift(means: Array, evidence: Evidence) -> str:
@@ -174,7 +171,8 @@ def _worst_class(evidence: Evidence, class_names: Sequence[str]) -> str:
         return "no objects yet"
     worst = max(evidence.lost, key=lambda cls: float(log_mean(evidence.lost[cls][2:])))
     row = evidence.lost[worst]
-    return f"{class_name(worst, class_names)}: {row[0] / max(1.0, row[1]):.0%} not found on {int(row[1])} images"
+    name, share = class_name(worst, class_names), row[0] / max(1.0, row[1])
+    return f"{name}: {share:.0%} not found on {int(row[1])} images"
 
 
 def _allowed(measure: str, allowed: Tolerance) -> str:

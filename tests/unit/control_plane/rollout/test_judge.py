@@ -21,7 +21,7 @@ def evidence(samples: int, shift: float = 0.0) -> Evidence:
         low = rng.uniform(0, 300, (3, 2))
         boxes = np.concatenate((low, low + 50.0), axis=1)
         one = Found(boxes, np.array([0, 1, 1]), rng.uniform(0.3, 1.0, 3))
-        other = Found(boxes + [shift, 0, shift, 0], one.classes, one.scores)
+        other = Found(boxes + np.array([shift, 0, shift, 0]), one.classes, one.scores)
         found.note_outcome(stable_failed=False, candidate_failed=False)
         found.note_times(10.0, 10.0)
         found.note_images(one, other, disagreement(one, other, PLAN.tolerance))

@@ -56,13 +56,13 @@ def test_equal_answers_agree_in_all() -> None:
 def test_no_sample_leaves_the_unit_interval() -> None:
     rng = np.random.default_rng(3)
     for _ in range(200):
-        sides = []
+        sides = list[Found]()
         for _side in range(2):
             count = int(rng.integers(0, 6))
             low = rng.uniform(0, 200, (count, 2))
             boxes = np.concatenate((low, low + rng.uniform(1, 90, (count, 2))), axis=1)
             sides.append(Found(boxes, rng.integers(0, 3, count), rng.random(count)))
-        samples = disagreement(*sides, ALLOWED).samples
+        samples = disagreement(sides[0], sides[1], ALLOWED).samples
         known = samples[~np.isnan(samples)]
         assert ((known >= 0.0) & (known <= 1.0)).all()
 

@@ -8,7 +8,7 @@ from yolopool.evaluation.agreement.matching import RENAMED, class_name, class_nu
 def pairs(overlaps: list[list[float]], classes: list[int], others: list[int]) -> list[list[int]]:
     scores = np.linspace(0.9, 0.5, len(classes))
     found = matched(np.array(overlaps, np.float64), np.array(classes), scores, np.array(others))
-    return found.tolist()
+    return [[int(row), int(column)] for row, column in found]
 
 
 def test_the_most_confident_takes_the_one_that_overlaps_it_most() -> None:
@@ -24,8 +24,10 @@ def test_each_object_is_matched_once() -> None:
 
 
 def test_nothing_on_either_side_is_no_pair() -> None:
-    assert matched(np.zeros((0, 3)), np.zeros(0), np.zeros(0), np.zeros(3)).shape == (0, 2)
-    assert matched(np.zeros((2, 0)), np.zeros(2), np.zeros(2), np.zeros(0)).shape == (0, 2)
+    for rows, columns in ((0, 3), (2, 0), (0, 0)):
+        ours, theirs = (np.zeros(count, np.int64) for count in (rows, columns))
+        found = matched(np.zeros((rows, columns)), ours, np.zeros(rows), theirs)
+        assert found.shape == (0, 2)
 
 
 def test_a_class_is_the_same_by_its_id_and_its_name() -> None:

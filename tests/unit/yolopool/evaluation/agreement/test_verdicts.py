@@ -72,7 +72,7 @@ def test_nothing_compared_is_no_verdict() -> None:
 
 
 def test_boxes_that_are_shifted() -> None:
-    found = judged(lambda one: Found(one.boxes + [3, 0, 3, 0], one.classes, one.scores))
+    found = judged(lambda one: Found(one.boxes + np.array([3, 0, 3, 0]), one.classes, one.scores))
     assert reasons(found) == ["shift"]
     (shift,) = found.reasons
     assert "too far right" in shift.value
@@ -111,7 +111,7 @@ def test_slower_and_failing() -> None:
 def test_what_is_allowed_convicts_nobody() -> None:
     # A little slower, a little shifted, a little less confident: each within its tolerance.
     found = judged(
-        lambda one: Found(one.boxes + [0.3, 0, 0.3, 0], one.classes, one.scores - 0.03),
+        lambda one: Found(one.boxes + np.array([0.3, 0, 0.3, 0]), one.classes, one.scores - 0.03),
         400,
         slower=1.1,
     )
