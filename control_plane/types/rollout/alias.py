@@ -127,14 +127,20 @@ class Alias:
 
     @property
     def versions(self) -> frozenset[int]:
+<<<<<<< HEAD
         """All versions that it needs: targets, those it moves to, those it keeps, the shadow, and
         both of a rollout.
         """
-        parts = [*self.targets, *self.kept, *(self.switch.targets if self.switch else ())]
-        shadow = [self.shadow.version] if self.shadow else []
-        going = self.rollout if self.rollout is not None and not self.rollout.settled else None
-        both = [going.stable, going.candidate] if going is not None else []
-        return frozenset([*(part.version for part in parts), *shadow, *both])
+        targets = (*self.targets, *(self.switch.targets if self.switch is not None else ()))
+        rollout = self.rollout if self.rollout is not None and not self.rollout.settled else None
+        return frozenset(
+            (
+                *(target.version for target in targets),
+                *(kept.version for kept in self.kept),
+                *((self.shadow.version,) if self.shadow is not None else ()),
+                *((rollout.stable, rollout.candidate) if rollout is not None else ()),
+            )
+        )
 
     def drawn(self, point: int) -> int:
         """The version of one request: `point` is 0 to WHOLE - 1. A target behind the first that
