@@ -157,8 +157,7 @@ class MemoryRegistry(WriteVerbs):
         self._lease: _LeaderLease | None = None
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
         self._footprints: dict[FootprintKey, Footprint] = {}
-        self.accounts = MemoryAccounts(self._clock)
-        self.evidence = MemoryEvidence(self._clock)
+        self.accounts, self.evidence = MemoryAccounts(self._clock), MemoryEvidence(self._clock)
         self._events = _Events(self._wall_clock)
         self._notify()
 

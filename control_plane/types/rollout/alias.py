@@ -127,7 +127,6 @@ class Alias:
 
     @property
     def versions(self) -> frozenset[int]:
-<<<<<<< HEAD
         """All versions that it needs: targets, those it moves to, those it keeps, the shadow, and
         both of a rollout.
         """
