@@ -135,6 +135,7 @@ def test_a_broken_candidate_is_rolled_back(
     assert client.detect(picture(1), "spots:stable").model == "spots@1"
 
 
+@pytest.mark.matrix(sample=0)
 def test_an_equal_version_goes_through_and_is_told_of(client: Client, tmp_path: Path) -> None:
     # As far off as allowed, so that it is another file and not broken.
     version = registered(client, Spots(rows=added(0.2, 0, 0, 0, 0, 0, 0)), tmp_path)
