@@ -55,7 +55,9 @@ def request_about(method: str, model: str) -> Any:
     elif name == "DetectStream":
         request.opening.model = model
     elif method in RULES and RULES[method].about is About.MODEL:
-        named = next(one for one in ("model", "model_name", "name") if hasattr(request, one))
+        named = next(
+            one for one in ("model", "model_name", "name", "alias") if hasattr(request, one)
+        )
         setattr(request, named, model)
     return request
 

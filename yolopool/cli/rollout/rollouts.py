@@ -35,7 +35,7 @@ from yolopool.names import parse_ref
 from yolopool.transport import DEFAULT_ADDRESS
 
 rollouts_app = typer.Typer(
-    help="Take an alias to another version in steps that evidence decides.", no_args_is_help=True
+    help="Try a version on a part of the requests.", no_args_is_help=True
 )
 Allow = Annotated[
     list[str] | None,
