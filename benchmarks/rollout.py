@@ -26,7 +26,7 @@ from benchmarks.simulation.candidates import (
     retrained,
     slow,
 )
-from benchmarks.simulation.comparisons import Comparisons, comparisons
+from benchmarks.simulation.comparisons import Comparisons, comparisons, is_within
 from control_plane.rollout.judge import step
 from control_plane.types.rollout.progress import Outcome, Rollout, RolloutPlan
 from yolopool.evaluation.agreement.disagreement import Tolerance
@@ -140,6 +140,7 @@ def good_ones(options: argparse.Namespace) -> list[Row]:
     for number in range(options.candidates):
         size, seed = sizes[number % len(sizes)], options.seed + number
         stock = comparisons(size, (retrained(seed),), ALLOWED, options.stock, seed)
+        assert is_within(stock, ALLOWED), "it is no good one"
         each = range(number, options.switches, options.candidates)
         ran += [run(plan, stock, options.most, options.seed + one) for one in each]
     rows = [_outcomes("good", ran)]
@@ -151,7 +152,7 @@ def good_ones(options: argparse.Namespace) -> list[Row]:
         stock = comparisons("mixed", (change,), ALLOWED, options.stock, options.seed)
         one = replace(plan, steps=(100,))
         ran = [
-            run(one, stock, options.most, options.seed + number)
+            run(one, stock, options.most // 2, options.seed + number)
             for number in range(options.switches)
         ]
         rows.append(_outcomes(name, ran))

@@ -17,7 +17,7 @@ from benchmarks.simulation.candidates import (
     scene,
 )
 from yolopool.evaluation.agreement.betting import SHARES
-from yolopool.evaluation.agreement.disagreement import Tolerance, disagreement
+from yolopool.evaluation.agreement.disagreement import Tolerance, directions, disagreement
 from yolopool.evaluation.agreement.evidence import Evidence
 
 ARRAYS = ("failed", "logs", "sums", "counts", "objects", "scores", "moved", "times")
@@ -80,6 +80,17 @@ def comparisons(
     same = _noted((scene(size, rng) for _ in range(count)), changes, allowed, rng)
     live = _noted((NOTHING for _ in range(4 * count)), changes, allowed, rng)
     return Comparisons(Stock.of(same), Stock.of(live))
+
+
+def is_within(stock: Comparisons, allowed: Tolerance) -> bool:
+    """Whether the whole stock is within every tolerance: what it is drawn from, exactly."""
+    bounds = np.array([one.bound for one in directions(allowed)])
+    for part in (stock.same, stock.live):
+        sums, counts = part.arrays["sums"].sum(axis=0), part.arrays["counts"].sum(axis=0)
+        lost = part.lost.sum(axis=0)
+        if (sums > bounds * counts).any() or (lost[:, 0] > allowed.lost * lost[:, 1]).any():
+            return False
+    return True
 
 
 def _noted(

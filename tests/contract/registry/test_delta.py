@@ -41,7 +41,7 @@ Value = TypeVar("Value")
 
 # What only reads, or opens and closes the store. `restore` ends the history: test_verbs.
 READS = {
-    "accounts", "open", "close", "restore", "desired", "desired_since", "changes", "leader",
+    "accounts", "evidence", "open", "close", "restore", "desired", "desired_since", "changes", "leader",
     "workers", "footprints", "events", "next_events", "eviction_policy",
 }  # fmt: skip
 

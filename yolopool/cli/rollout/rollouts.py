@@ -34,9 +34,7 @@ from yolopool.names import ModelRef as Reference
 from yolopool.names import parse_ref
 from yolopool.transport import DEFAULT_ADDRESS
 
-rollouts_app = typer.Typer(
-    help="Try a version on a part of the requests.", no_args_is_help=True
-)
+rollouts_app = typer.Typer(help="Try a version on a part of the requests.", no_args_is_help=True)
 Allow = Annotated[
     list[str] | None,
     typer.Option(

@@ -19,6 +19,13 @@ from yolopool.evaluation.agreement.evidence import Evidence
 from yolopool.evaluation.agreement.matching import Array, class_name
 
 ALL = (*MEASURES, LOST)
+# Which directions are of a measure, whatever the tolerance.
+_USUAL = directions(Tolerance())
+ROWS = {
+    measure: [row for row, one in enumerate(_USUAL) if one.measure == measure]
+    for measure in MEASURES
+}
+SIGNED = [one.signed for one in _USUAL]
 
 
 class Finding(StrEnum):
@@ -68,12 +75,11 @@ def judge(
     evidence: Evidence, class_names: Sequence[str], false_alarms: float, missed: float
 ) -> Judgement:
     """`class_names`: of the stable version, by class id."""
-    found = directions(evidence.allowed)
     wealth = log_mean(evidence.logs)  # (directions, 2)
     against: list[float] = []
     shown: list[bool] = []
     for measure in MEASURES:
-        rows = [row for row, one in enumerate(found) if one.measure == measure]
+        rows = ROWS[measure]
         against.append(float(log_mean(wealth[rows, 0])))
         shown.append(bool((wealth[rows, 1] >= -np.log(missed)).all()))
     against.append(_lost_wealth(evidence, max(1, len(class_names))))
@@ -114,22 +120,16 @@ def _lost_wealth(evidence: Evidence, classes: int) -> float:
     return float(log_mean(logs, weights))
 
 
-def _rows(measure: str, evidence: Evidence) -> list[int]:
-    found = directions(evidence.allowed)
-    return [row for row, one in enumerate(found) if one.measure == measure]
-
-
 def _samples(measure: str, evidence: Evidence) -> int:
     if measure == LOST:
         return evidence.images
-    return int(evidence.counts[_rows(measure, evidence)[0]])
+    return int(evidence.counts[ROWS[measure][0]])
 
 
 def _means(measure: str, evidence: Evidence) -> Array:
-    rows = _rows(measure, evidence)
+    rows = ROWS[measure]
     means = evidence.sums[rows] / np.maximum(evidence.counts[rows], 1.0)
-    signed = directions(evidence.allowed)[rows[0]].signed
-    return 2.0 * means - 1.0 if signed else means
+    return 2.0 * means - 1.0 if SIGNED[rows[0]] else means
 
 
 def _value(measure: str, evidence: Evidence, class_names: Sequence[str]) -> str:
