@@ -62,5 +62,7 @@ def _missing(rollout: Rollout, evidence: Evidence, judgement: Judgement, now: fl
     left_s = rollout.step_since_unix_s + plan.min_s - now
     if left_s > 0:
         found.append(f"{left_s:.0f} s of {plan.min_s:g} s")
-    found += [f"{one.measure}: {one.sentence} is not certain yet" for one in judgement.open]
+    uncertain = ", ".join(one.measure for one in judgement.open)
+    if uncertain:
+        found.append(f"more samples until it is certain about {uncertain}")
     return found

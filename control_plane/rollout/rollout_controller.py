@@ -230,7 +230,8 @@ def by_of(rollout: Rollout) -> str:
 
 def tell(recorder: EventRecorder, alias: Alias, rollout: Rollout) -> None:
     """Records the beginning, a step or the end of a rollout."""
-    what = rollout.outcome or f"at {rollout.share / 10:g} %"
+    where = f"at {rollout.share / 10:g} %" if rollout.share else "in shadow"
+    what = rollout.outcome.lower().replace("_", " ") or where
     why = f": {'; '.join(rollout.reasons)}" if rollout.reasons else ""
     key = VersionKey(alias.model, rollout.candidate)
     recorder.record(

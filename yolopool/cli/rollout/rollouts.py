@@ -208,7 +208,7 @@ def _in_rollout(client: Client, stable: str, candidate: str, save: Path | None) 
             if save is not None:
                 _save(save, _kept_pictures(client, one.alias))
             found = client.rollout(one.alias)
-            say(f"what the rollout of {one.alias} saw at {share(one)}")
+            say(f"what the rollout of {one.alias} saw ({share(one)})")
             for line in found.rollout.findings if not found.compared.measures else ():
                 out.print(line, highlight=False, markup=False, soft_wrap=True)
             return found.compared
