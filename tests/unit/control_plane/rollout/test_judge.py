@@ -47,7 +47,7 @@ def test_it_waits_for_its_time_samples_and_certainty() -> None:
     assert few.rollout is ONE
     assert "20 of 200 requests compared" in few.waits_for
     assert "20 of 200 images compared" in few.waits_for
-    assert few.waits_for[-1].startswith("more samples until it is certain about errors, time,")
+    assert few.waits_for[-1].startswith("more samples until it is certain about errors, ")
 
 
 def test_what_is_beyond_its_tolerance_goes_back_at_once() -> None:
