@@ -13,7 +13,7 @@ import numpy as np
 from control_plane.types.rollout.progress import Rollout
 from yolopool.evaluation.agreement.disagreement import disagreement
 from yolopool.evaluation.agreement.evidence import Evidence
-from yolopool.evaluation.agreement.matching import Found, class_number
+from yolopool.evaluation.agreement.matching import MAX_OBJECTS, Found, class_number
 from yolopool.v1 import detection_pb2
 
 # Errors that are the version's: a caller's mistake, or a queue that is full, tells nothing of it.
@@ -157,11 +157,10 @@ def found_in(reply: detection_pb2.DetectResponse, known: Sequence[str]) -> Found
         whole = [(0.0, 0.0, float(reply.image_width), float(reply.image_height))] * len(top)
         numbers = [class_number(one.class_id, one.class_name, known) for one in top]
         return _found(whole, numbers, [one.probability for one in top])
-    boxes = [
-        (one.box.x_min, one.box.y_min, one.box.x_max, one.box.y_max) for one in reply.detections
-    ]
-    classes = [class_number(one.class_id, one.class_name, known) for one in reply.detections]
-    return _found(boxes, classes, [one.confidence for one in reply.detections])
+    most = reply.detections[:MAX_OBJECTS]
+    boxes = [(one.box.x_min, one.box.y_min, one.box.x_max, one.box.y_max) for one in most]
+    classes = [class_number(one.class_id, one.class_name, known) for one in most]
+    return _found(boxes, classes, [one.confidence for one in most])
 
 
 def _found(

@@ -16,7 +16,13 @@ from yolopool.client.rollout.rollout_records import Comparison, Counted, Measure
 from yolopool.errors import InvalidOption
 from yolopool.evaluation.agreement.disagreement import Tolerance, disagreement
 from yolopool.evaluation.agreement.evidence import SIZES, Evidence
-from yolopool.evaluation.agreement.matching import Found, Ints, class_name, class_number
+from yolopool.evaluation.agreement.matching import (
+    MAX_OBJECTS,
+    Found,
+    Ints,
+    class_name,
+    class_number,
+)
 from yolopool.evaluation.agreement.verdicts import judge
 
 # The rates of a rollout's usual step.
@@ -114,9 +120,9 @@ def found_in(answer: Detections, known: Sequence[str]) -> Found:
     """
     top = answer.classification
     if top is None:
-        boxes = answer.xyxy.astype(np.float64)
-        classes = _numbers(answer.class_id, answer.class_name, known)
-        return Found(boxes, classes, answer.confidence.astype(np.float64))
+        most = answer[:MAX_OBJECTS]
+        classes = _numbers(most.class_id, most.class_name, known)
+        return Found(most.xyxy.astype(np.float64), classes, most.confidence.astype(np.float64))
     box = np.array([[0.0, 0.0, *answer.image_size]])
     classes = _numbers(top.class_id[:1], top.class_name[:1], known)
     return Found(box, classes, top.probability[:1].astype(np.float64))

@@ -10,6 +10,8 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 # Objects of one class that overlap by this count as the same object.
 MIN_OVERLAP = 0.5
+# Of an answer only its most confident objects are compared, as by COCO: pairs grow with the square.
+MAX_OBJECTS = 100
 # Numbers from here on are of classes under another name.
 RENAMED = 1_000_000
 

@@ -13,7 +13,7 @@ from control_plane.rollout.gathered import (
     topic_of,
 )
 from control_plane.types.rollout.progress import Rollout, RolloutPlan
-from yolopool.evaluation.agreement.matching import RENAMED
+from yolopool.evaluation.agreement.matching import MAX_OBJECTS, RENAMED
 from yolopool.v1 import detection_pb2, types_pb2
 
 ONE = Rollout("r", 3, 4, RolloutPlan(keep_images=True), "ann", "", 0.0, 0.0)
@@ -115,6 +115,10 @@ def test_classes_go_by_id_and_name() -> None:
     assert found.classes.tolist() == [1]
     assert found_in(reply(), ("car", "lorry")).classes.tolist() == [RENAMED + 1]
     assert found.boxes.tolist() == [[10, 0, 60, 50]]
+
+
+def test_of_many_objects_the_most_confident_are_compared() -> None:
+    assert len(found_in(reply(count=MAX_OBJECTS + 50), NAMES)) == MAX_OBJECTS
 
 
 def test_the_class_of_an_image_is_one_object_as_large_as_it() -> None:
