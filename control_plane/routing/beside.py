@@ -2,7 +2,8 @@
 what both answered.
 
 Off the path of the request: it begins after the caller's answer is there, at the lowest priority,
-few at a time, and not at all where the worker has more to do than one pass.
+few at a time. Where the worker is not idle, only for a part of the time, and not at all where more
+than one pass waits.
 """
 
 import asyncio
@@ -28,6 +29,8 @@ log = structlog.get_logger()
 
 # At once, and of images that these hold.
 MAX_RUNS, MAX_BYTES = 2, 32 * 2**20
+# Of the time, at workers that are not idle; and how much of it may be saved up, seconds.
+BUSY_SHARE, MOST_SPARE_S = 0.1, 0.2
 # Time for one: beyond it is as good as lost.
 RUN_S = 10.0
 
@@ -43,6 +46,7 @@ class BesideRuns:
         self._rng = rng
         self._runs: set[asyncio.Task[None]] = set()
         self._bytes = 0
+        self._spare_s, self._seen_s = MOST_SPARE_S, clock.monotonic()
 
     def answered(
         self,
@@ -82,7 +86,7 @@ class BesideRuns:
             gathering.live(key.number, answer)
             return
         other = rollout.candidate if key.number == rollout.stable else rollout.stable
-        worker = self._idle_worker(VersionKey(key.model, other))
+        worker = self._free_worker(VersionKey(key.model, other))
         size = len(body.encoded) or len(body.raw.data)
         if worker is None or len(self._runs) >= MAX_RUNS or self._bytes + size > MAX_BYTES:
             gathering.dropped += 1
@@ -94,15 +98,26 @@ class BesideRuns:
         self._runs.add(run)
         run.add_done_callback(self._runs.discard)
 
-    def _idle_worker(self, key: VersionKey) -> WorkerInfo | None:
-        """A worker that has the version and at most one pass to do before a request of now."""
-        route = choose(self._view, key, self._clock.monotonic(), self._rng)
+    def _free_worker(self, key: VersionKey) -> WorkerInfo | None:
+        """A worker with the version and nothing to do; or with at most one pass, while such runs have
+        not had their part of the time.
+        """
+        now = self._clock.monotonic()
+        self._spare_s += BUSY_SHARE * (now - self._seen_s)
+        self._spare_s, self._seen_s = min(self._spare_s, MOST_SPARE_S), now
+        route = choose(self._view, key, now, self._rng)
         if not isinstance(route, Send):
             return None
         worker = route.worker
+        if self._is_idle(worker):
+            return worker
         report = self._view.loads.get(worker.id, worker.load)
         pass_ms = max(one.inference_ms for one in worker.replicas.values())
-        return worker if report.estimated_wait_ms <= pass_ms else None
+        return worker if report.estimated_wait_ms <= pass_ms and self._spare_s > 0 else None
+
+    def _is_idle(self, worker: WorkerInfo) -> bool:
+        report = self._view.loads.get(worker.id, worker.load)
+        return not (report.outstanding or self._view.outstanding.get(worker.id, 0))
 
     async def _run(
         self,
@@ -114,6 +129,7 @@ class BesideRuns:
         answer: Answer,
         size: int,
     ) -> None:
+        began_s, idle = self._clock.monotonic(), self._is_idle(worker)
         encoded = body.encoded if gathering.rollout.plan.keep_images else b""
         try:
             found = await self._answer_of(worker, VersionKey(key.model, other), body)
@@ -122,6 +138,8 @@ class BesideRuns:
             return
         finally:
             self._bytes -= size
+            if not idle:
+                self._spare_s -= self._clock.monotonic() - began_s
         if found is None:
             gathering.dropped += 1
         elif other == gathering.rollout.candidate:
