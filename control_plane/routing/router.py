@@ -53,7 +53,7 @@ class Router:
             point = None
             if ref.alias is not None:
                 sticky_key = check_sticky_key(request.sticky_key)
-                point = point_for(ref, sticky_key, self._context.rng.randrange)
+                point = point_for(ref, sticky_key, self._context.rng.random)
             key = record.key = self._view.catalogue.ready(ref, point).key
             body.version.CopyFrom(key_out(key))
             await self._quarantine.check(body)
