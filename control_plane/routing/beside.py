@@ -99,8 +99,8 @@ class BesideRuns:
         run.add_done_callback(self._runs.discard)
 
     def _free_worker(self, key: VersionKey) -> WorkerInfo | None:
-        """A worker with the version and nothing to do; or with at most one pass, while such runs have
-        not had their part of the time.
+        """A worker with the version and nothing to do; or with one pass at most, while such runs
+        have not had their part of the time.
         """
         now = self._clock.monotonic()
         self._spare_s += BUSY_SHARE * (now - self._seen_s)
