@@ -213,6 +213,7 @@ class ControlPlane:
                 is_leader=self._is_leader,
                 token=lambda: self._election.acting_token,
                 another_leads=lambda: bool(self._leader_client.leader()),
+                acting_token=lambda: self._election.acting_token,
                 budget=self._budget,
             )
         )
@@ -328,6 +329,7 @@ class ControlPlane:
         self._spawn(self._drainer.run(), "drains")
         self._spawn(self._schedule_controller.run(), "schedules")
         self._spawn(self._switches.run(), "aliases")
+        self._spawn(self._services.rollouts.run(), "rollouts")
         self._spawn(self._preloader.run(), "preload")
         self._spawn(self._sweeper.run(), "sweeper")
         self._spawn(self._quarantine.follow(), "quarantine")

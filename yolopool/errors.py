@@ -28,6 +28,8 @@ from yolopool.reasons.quota_errors import TenantRate as TenantRate
 from yolopool.reasons.quota_errors import TenantStore as TenantStore
 from yolopool.reasons.rollout_errors import AliasChanged as AliasChanged
 from yolopool.reasons.rollout_errors import NothingToRollBack as NothingToRollBack
+from yolopool.reasons.rollout_errors import RolloutNotFound as RolloutNotFound
+from yolopool.reasons.rollout_errors import RolloutNotPossible as RolloutNotPossible
 from yolopool.reasons.rollout_errors import SwitchAbandoned as SwitchAbandoned
 from yolopool.reasons.source_errors import SourceChanged as SourceChanged
 from yolopool.reasons.source_errors import SourceDenied as SourceDenied

@@ -132,6 +132,12 @@ _NATIVE: Mapping[str, Rule] = {
         "AliasService/PromoteModel": Rule(Role.OPERATE, About.MODEL, _model),
         "AliasService/RollbackAlias": Rule(Role.OPERATE, About.MODEL, _alias),
         "AliasService/DeleteAlias": Rule(Role.OPERATE, About.MODEL, _alias),
+        "RolloutService/StartRollout": Rule(Role.OPERATE, About.MODEL, _alias),
+        "RolloutService/GetRollout": Rule(Role.OPERATE, About.MODEL, _alias),
+        "RolloutService/ListRollouts": Rule(Role.OPERATE, About.SOME),
+        "RolloutService/AbortRollout": Rule(Role.OPERATE, About.MODEL, _alias),
+        # Images of any caller.
+        "RolloutService/GetDisagreements": Rule(Role.ADMIN, About.MODEL, _alias),
         "TenantService/SetTenant": Rule(Role.ADMIN, About.FLEET),
         "TenantService/ListTenants": Rule(Role.ADMIN, About.FLEET),
         "TenantService/GetUsage": Rule(Role.ADMIN, About.FLEET),

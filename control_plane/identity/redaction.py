@@ -31,8 +31,10 @@ _OF_AUTHOR = frozenset(
         "uri",
     }
 )
-# So may an alias of a model that the caller sees.
-_OF_ALIAS = "yolopool.v1.Alias.name"
+# So may an alias of a model that the caller sees, a class or a measure.
+_OF_ALIAS = frozenset(
+    {"yolopool.v1.Alias.name", "yolopool.v1.RolloutCount.name", "yolopool.v1.RolloutMeasure.name"}
+)
 
 
 def redacted_text(text: str, hidden: Callable[[str], bool]) -> str:
@@ -126,7 +128,7 @@ def _redact_strings(message: Any, field: Any, value: Any, hidden: Callable[[str]
 
 
 def _is_own_word(field: Any) -> bool:
-    return field.name in _OF_AUTHOR or field.full_name == _OF_ALIAS
+    return field.name in _OF_AUTHOR or field.full_name in _OF_ALIAS
 
 
 def _about(message: Any) -> str:
@@ -134,6 +136,8 @@ def _about(message: Any) -> str:
     name = message.DESCRIPTOR.full_name
     if name in ("yolopool.v1.VersionKey", "yolopool.v1.Alias"):
         return str(message.model)
+    if name == "yolopool.v1.Rollout":
+        return str(message.alias).partition(":")[0]
     if name == "yolopool.v1.Model":
         return str(message.name)
     version = message.DESCRIPTOR.fields_by_name.get("version")

@@ -48,6 +48,10 @@ FORWARDED = frozenset(
             f"/yolopool.v1.AliasService/{name}"
             for name in ("GetAlias", "SetAlias", "PromoteModel", "RollbackAlias", "DeleteAlias")
         ),
+        *(
+            f"/yolopool.v1.RolloutService/{name}"
+            for name in ("StartRollout", "GetRollout", "AbortRollout")
+        ),
         "/yolopool.v1.TenantService/SetTenant",
         "/yolopool.v1.TenantService/DeleteTenant",
     }
@@ -77,6 +81,8 @@ SERVED_LOCALLY: Mapping[str, str] = {
     "/yolopool.v1.CertificateService/RenewCertificate": _AUTHORITY,
     "/yolopool.v1.CertificateService/ListCertificates": "each control plane follows the store",
     "/yolopool.v1.AliasService/ListAliases": "each control plane follows the store",
+    "/yolopool.v1.RolloutService/ListRollouts": "each control plane follows the store",
+    "/yolopool.v1.RolloutService/GetDisagreements": "each keeps the images that it compared",
     "/yolopool.v1.TenantService/ListTenants": "each control plane follows the store",
     "/yolopool.v1.TenantService/GetUsage": "all control planes count in the store",
     "/yolopool.v1.ScheduleService/GetSchedule": "each control plane follows the store",

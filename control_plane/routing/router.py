@@ -9,6 +9,7 @@ from control_plane.caller import Principal
 from control_plane.convert.validation import check_sticky_key
 from control_plane.convert.versions import drift_out, key_out
 from control_plane.routing import request_log
+from control_plane.routing.beside import BesideRuns
 from control_plane.routing.detect_call import DetectCall, DetectContext
 from control_plane.routing.request_log import RequestRecord
 from control_plane.routing.request_traces import RequestHistory
@@ -21,8 +22,9 @@ from yolopool.v1 import detection_pb2, worker_pb2
 class Router:
     """Holds no request: one call of `detect` is one request."""
 
-    def __init__(self, context: DetectContext, history: RequestHistory) -> None:
+    def __init__(self, context: DetectContext, history: RequestHistory, beside: BesideRuns) -> None:
         self._context = context
+        self._beside = beside
         self._view = context.view
         self._quarantine = context.quarantine
         self._metrics = context.metrics
@@ -59,6 +61,8 @@ class Router:
         except YolopoolError as error:
             error.details["request_id"] = request_id  # so that the caller can ask for it
             self._failed(record, error.reason, error.message)
+            if ref.alias is not None and record.key is not None:
+                self._beside.failed(ref, record.key, body, error.reason)
             raise
         except asyncio.CancelledError:
             self._failed(record, "CANCELLED", "the caller left, or its deadline passed")
@@ -70,6 +74,8 @@ class Router:
             self._metrics.in_flight.dec()
         await self._quarantine.answered(body)
         self._succeeded(record, answer)
+        if ref.alias is not None:
+            self._beside.answered(ref, key, body, answer)
         return answer
 
     def refused(

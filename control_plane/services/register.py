@@ -18,7 +18,10 @@ from control_plane.models.surplus import SurplusKeeper
 from control_plane.models.sweeper import Sweeper
 from control_plane.reconcile.drainer import Drainer
 from control_plane.rollout.alias_orders import AliasOrders
+from control_plane.rollout.gathered import Gathered
+from control_plane.rollout.rollout_controller import Rollouts
 from control_plane.routing.attempts import AttemptRunner
+from control_plane.routing.beside import BesideRuns
 from control_plane.routing.detect_call import DetectContext
 from control_plane.routing.quarantine import Quarantine
 from control_plane.routing.request_traces import RequestHistory
@@ -36,6 +39,7 @@ from control_plane.services.processes.imports import ImportService
 from control_plane.services.processes.membership import MembershipService
 from control_plane.services.processes.peers import PeerService
 from control_plane.services.rollout.alias_service import AliasService
+from control_plane.services.rollout.rollout_service import RolloutService
 from control_plane.services.rules.rule_service import RuleService
 from control_plane.services.schedules import ScheduleService
 from control_plane.services.sources.watch_service import WatchService
@@ -73,6 +77,7 @@ from yolopool.v1 import (
     membership_pb2_grpc,
     model_pb2_grpc,
     peer_pb2_grpc,
+    rollouts_pb2_grpc,
     rules_pb2_grpc,
     schedule_pb2_grpc,
     tenants_pb2_grpc,
@@ -93,6 +98,7 @@ SERVICES = (
     "yolopool.v1.ModelService",
     "yolopool.v1.PeerService",
     "yolopool.v1.RuleService",
+    "yolopool.v1.RolloutService",
     "yolopool.v1.ScheduleService",
     "yolopool.v1.TenantService",
     "yolopool.v1.WatchService",
@@ -124,12 +130,13 @@ class Dependencies:
     is_leader: Callable[[], bool]
     token: Callable[[], FencingToken | None]
     another_leads: Callable[[], bool]
+    acting_token: Callable[[], FencingToken | None]
     budget: ByteBudget
 
 
 class Services:
     """`add_to` a server before it starts, and `close` when it stops. `quotas`, `validator`,
-    `surplus` and `intake` are to be run.
+    `surplus`, `intake` and `rollouts` are to be run.
     """
 
     def __init__(self, deps: Dependencies) -> None:
@@ -142,9 +149,25 @@ class Services:
         self.quotas = QuotaExchange(
             deps.identity.name, admission, registry, view, deps.metrics, deps.is_leader, clock
         )
-        router = Router(_detect_context(deps, admission), history)
+        context, gathered = _detect_context(deps, admission), Gathered()
+        self._beside = BesideRuns(view, context.attempts, gathered, clock, Random())
+        router = Router(context, history, self._beside)
         orders = AliasOrders(registry, view, refresh, deps.recorder, clock)
         self._aliases = AliasService(view, orders, clock)
+        self.rollouts = Rollouts(
+            deps.identity.name,
+            registry,
+            view,
+            refresh,
+            orders,
+            gathered,
+            deps.recorder,
+            clock,
+            deps.acting_token,
+        )
+        self._rollouts = RolloutService(
+            registry, view, refresh, self.rollouts, gathered, deps.recorder, clock
+        )
         self._bench = BenchService(view, loader, deps.worker_client, clock, Random())
         self._detection = DetectionService(
             router,
@@ -247,14 +270,16 @@ class Services:
         model_pb2_grpc.add_ModelServiceServicer_to_server(self._models, server)
         peer_pb2_grpc.add_PeerServiceServicer_to_server(self._peers, server)
         rules_pb2_grpc.add_RuleServiceServicer_to_server(self._rules, server)
+        rollouts_pb2_grpc.add_RolloutServiceServicer_to_server(self._rollouts, server)
         schedule_pb2_grpc.add_ScheduleServiceServicer_to_server(self._schedules, server)
         tenants_pb2_grpc.add_TenantServiceServicer_to_server(self._tenants, server)
         watches_pb2_grpc.add_WatchServiceServicer_to_server(self._watches, server)
 
     async def close(self) -> None:
-        """Ends the streams of frames and of events."""
+        """Ends the streams of frames and of events, and what runs beside."""
         self._detection.close()
         await self._events.close()
+        await self._beside.close()
 
 
 def _detect_context(deps: Dependencies, admission: Admission) -> DetectContext:

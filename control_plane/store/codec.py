@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from control_plane.store.rollouts.rollout_codec import made, rollout_of
 from control_plane.store.rules.rule_codec import validation_of
 from control_plane.store.transaction import ImportJob
 from control_plane.types.access.api_key import ApiKey, Joining, Role, SecretHash
@@ -121,7 +122,7 @@ def encode_version(version: ModelVersion) -> str:
 def decode_version(text: str) -> ModelVersion:
     raw = json.loads(text)
     asked = raw.get("asked")
-    return _make(
+    return made(
         ModelVersion,
         {
             **raw,
@@ -143,7 +144,7 @@ def _pack(raw: Mapping[str, Any] | None) -> Pack | None:
     parts: dict[str, Any] = {name: tuple(raw.get(name, ())) for name in lists}
     if "backend" not in raw and raw["architecture"].startswith("onnx-"):
         parts |= {"backend": "onnx", "precision": "fp32"}  # an earlier release did not write them
-    return _make(Pack, {**raw, **parts})
+    return made(Pack, {**raw, **parts})
 
 
 def _settings(raw: Mapping[str, Any]) -> VersionSettings:
@@ -156,38 +157,38 @@ def _settings(raw: Mapping[str, Any]) -> VersionSettings:
         "head_mode": HeadMode(head) if head else None,
         "output_layout": OutputLayout(layout) if layout else None,
     }
-    return _make(VersionSettings, {**raw, **words})
+    return made(VersionSettings, {**raw, **words})
 
 
 def _serving_spec(raw: Mapping[str, Any]) -> ServingSpec:
     residency = raw.get("residency", {})
     mode = _word(Residency, residency, "mode", ResidencyMode.NORMAL)
     parts = {
-        "residency": _make(Residency, {**residency, "mode": mode}),
+        "residency": made(Residency, {**residency, "mode": mode}),
         "placement": _placement(raw.get("placement", {})),
         "class_names": tuple(raw.get("class_names", ())),
         "batching": {kind: batching_of(part) for kind, part in raw.get("batching", {}).items()},
         "served": {kind: _served_build(part) for kind, part in raw.get("served", {}).items()},
         "build_of": VersionKey(*raw["build_of"]) if raw.get("build_of") else None,
-        "source": _make(Source, raw["source"]) if raw.get("source") else None,
+        "source": made(Source, raw["source"]) if raw.get("source") else None,
         "renamed": {int(number): name for number, name in raw.get("renamed", {}).items()},
     }
-    return _make(ServingSpec, {**raw, **parts})
+    return made(ServingSpec, {**raw, **parts})
 
 
 def _served_build(raw: Mapping[str, Any]) -> ServedBuild:
     drift = raw.get("drift")
-    checks = {name: _make(Drift, one) for name, one in raw.get("checks", {}).items()}
+    checks = {name: made(Drift, one) for name, one in raw.get("checks", {}).items()}
     parts = {
         "pack": _pack(raw.get("pack")),
-        "drift": _make(Drift, drift) if drift is not None else None,
+        "drift": made(Drift, drift) if drift is not None else None,
     }
-    return _make(ServedBuild, {**raw, **parts, "checks": checks})
+    return made(ServedBuild, {**raw, **parts, "checks": checks})
 
 
 def _placement(raw: Mapping[str, Any]) -> Placement:
     priority = _word(Placement, raw, "priority", Priority.NORMAL)
-    return _make(Placement, {**raw, "priority": priority})
+    return made(Placement, {**raw, "priority": priority})
 
 
 def encode_footprint(footprint: Footprint) -> str:
@@ -195,7 +196,7 @@ def encode_footprint(footprint: Footprint) -> str:
 
 
 def decode_footprint(text: str) -> Footprint:
-    return _make(Footprint, json.loads(text))
+    return made(Footprint, json.loads(text))
 
 
 def encode_footprint_key(key: FootprintKey) -> str:
@@ -220,7 +221,7 @@ def encode_want(want: Want) -> str:
 def decode_want(text: str) -> Want:
     raw = json.loads(text)
     source = _word(Want, raw, "source")
-    return _make(Want, {**raw, "key": decode_key(raw["key"]), "source": source})
+    return made(Want, {**raw, "key": decode_key(raw["key"]), "source": source})
 
 
 def encode_job(job: ImportJob) -> str:
@@ -228,7 +229,7 @@ def encode_job(job: ImportJob) -> str:
 
 
 def decode_job(text: str) -> ImportJob:
-    return _make(ImportJob, json.loads(text))
+    return made(ImportJob, json.loads(text))
 
 
 def encode_schedule(schedule: Schedule) -> str:
@@ -242,7 +243,7 @@ def decode_schedule(text: str) -> Schedule:
         "prepare": tuple(_preparation(part) for part in change["prepare"]),
         "release": tuple(change["release"]),
     }
-    return _make(Schedule, {**raw, "change": _make(Changeover, {**change, **parts})})
+    return made(Schedule, {**raw, "change": made(Changeover, {**change, **parts})})
 
 
 def encode_api_key(key: ApiKey) -> str:
@@ -262,11 +263,11 @@ def decode_api_key(text: str) -> ApiKey:
     parts: dict[str, Any] = {"grants": tuple(raw["grants"])}
     if joins is not None:
         of = {"role": Role.of(joins["role"]), "hosts": tuple(joins["hosts"])}
-        parts["joins"] = _make(Joining, {**joins, **of})
+        parts["joins"] = made(Joining, {**joins, **of})
         if "secrets" in joins:
             role, secrets = Role.JOIN, joins["secrets"]
-    parts["secrets"] = tuple(_make(SecretHash, secret) for secret in secrets)
-    return _make(ApiKey, {**raw, **parts, "role": role})
+    parts["secrets"] = tuple(made(SecretHash, secret) for secret in secrets)
+    return made(ApiKey, {**raw, **parts, "role": role})
 
 
 def encode_tenant(tenant: Tenant) -> str:
@@ -277,10 +278,10 @@ def decode_tenant(text: str) -> Tenant:
     raw = json.loads(text)
     parts = {
         "models": tuple(raw["models"]),
-        "limits": _make(TenantLimits, raw["limits"]),
+        "limits": made(TenantLimits, raw["limits"]),
         "priority_ceiling": _word(Tenant, raw, "priority_ceiling"),
     }
-    return _make(Tenant, {**raw, **parts})
+    return made(Tenant, {**raw, **parts})
 
 
 def encode_alias(alias: Alias) -> str:
@@ -289,18 +290,19 @@ def encode_alias(alias: Alias) -> str:
 
 def decode_alias(text: str) -> Alias:
     raw = json.loads(text)
-    switch, shadow = raw.get("switch"), raw.get("shadow")
+    switch, shadow, rollout = raw.get("switch"), raw.get("shadow"), raw.get("rollout")
     parts = {
         "targets": _targets(raw["targets"]),
-        "switch": _make(Switch, _with_targets(switch, "targets")) if switch else None,
-        "kept": tuple(_make(Kept, one) for one in raw.get("kept", ())),
-        "shadow": _make(Shadow, shadow) if shadow else None,
+        "switch": made(Switch, _with_targets(switch, "targets")) if switch else None,
+        "kept": tuple(made(Kept, one) for one in raw.get("kept", ())),
+        "shadow": made(Shadow, shadow) if shadow else None,
+        "rollout": rollout_of(rollout) if rollout else None,
         "history": tuple(
-            _make(AliasChange, _with_targets(one, "before", "after"))
+            made(AliasChange, _with_targets(one, "before", "after"))
             for one in raw.get("history", ())
         ),
     }
-    return _make(Alias, {**raw, **parts})
+    return made(Alias, {**raw, **parts})
 
 
 def decode_alias_key(text: str) -> AliasKey:
@@ -313,13 +315,13 @@ def _with_targets(raw: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
 
 
 def _targets(raw: Iterable[Mapping[str, Any]]) -> tuple[Target, ...]:
-    return tuple(_make(Target, one) for one in raw)
+    return tuple(made(Target, one) for one in raw)
 
 
 def _preparation(raw: Mapping[str, Any]) -> Preparation:
     placement = raw.get("placement")
     place = _placement(placement) if placement is not None else None
-    return _make(Preparation, {**raw, "placement": place})
+    return made(Preparation, {**raw, "placement": place})
 
 
 def decode_fields(
@@ -347,13 +349,13 @@ def encode_worker(worker: WorkerInfo) -> str:
 def decode_worker(text: str) -> WorkerInfo:
     raw = json.loads(text)
     replicas = [_replica(part) for part in raw["replicas"]]
-    return _make(
+    return made(
         WorkerInfo,
         {
             **raw,
             "state": _word(WorkerInfo, raw, "state"),
-            "ledger": _make(Ledger, raw["ledger"]),
-            "load": _make(LoadReport, raw["load"]),
+            "ledger": made(Ledger, raw["ledger"]),
+            "load": made(LoadReport, raw["load"]),
             "replicas": {replica.key: replica for replica in replicas},
             "io_addresses": tuple(raw.get("io_addresses", ())),
         },
@@ -365,11 +367,11 @@ def _replica(raw: Mapping[str, Any]) -> Replica:
     parts = {
         "key": decode_key(raw["key"]),
         "state": _word(Replica, raw, "state"),
-        "footprint": _make(Footprint, footprint) if footprint is not None else None,
-        "rates": _make(ArrivalRates, raw.get("rates", {})),
+        "footprint": made(Footprint, footprint) if footprint is not None else None,
+        "rates": made(ArrivalRates, raw.get("rates", {})),
         "batching": batching_of(batching) if batching is not None else None,
     }
-    return _make(Replica, {**raw, **parts})
+    return made(Replica, {**raw, **parts})
 
 
 def encode_event(event: Event) -> str:
@@ -383,13 +385,8 @@ def decode_event(id_: str, text: str) -> Event:
     # A newer release may know more kinds.
     kind = EventKind.__members__.get(raw["kind"], EventKind.UNSPECIFIED)
     version = decode_key(raw["version"]) if raw["version"] is not None else None
-    return _make(Event, {**raw, "kind": kind, "version": version, "id": id_})
+    return made(Event, {**raw, "kind": kind, "version": version, "id": id_})
 
 
 def _dump(value: Mapping[str, Any]) -> str:
     return json.dumps(value, separators=(",", ":"))
-
-
-def _make(cls: type[Record], raw: Mapping[str, Any]) -> Record:
-    known = {field.name for field in fields(cls)}  # type: ignore[arg-type] # dataclasses all
-    return cls(**{name: value for name, value in raw.items() if name in known})

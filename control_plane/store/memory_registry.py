@@ -14,6 +14,7 @@ from uuid import uuid4
 from control_plane.store.accounts import MemoryAccounts
 from control_plane.store.memory.memory_events import MemoryEvents
 from control_plane.store.registry import LOG_KEPT, StoreDamaged, StoreEmptied
+from control_plane.store.rollouts.evidence_texts import MemoryEvidence
 from control_plane.store.salvage import MAPS, PARTS, Remains, salvaged
 from control_plane.store.transaction import ImportJob, Transaction, Writes
 from control_plane.store.write_verbs import WriteVerbs
@@ -167,7 +168,7 @@ class MemoryRegistry(WriteVerbs):
         self._lease: _LeaderLease | None = None
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
         self._footprints: dict[FootprintKey, Footprint] = {}
-        self.accounts = MemoryAccounts(self._clock)
+        self.accounts, self.evidence = MemoryAccounts(self._clock), MemoryEvidence(self._clock)
         self._events = MemoryEvents(self._wall_clock)
         self._notify()
 

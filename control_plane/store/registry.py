@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from typing import Protocol
 
 from control_plane.store.accounts import Accounts
+from control_plane.store.rollouts.evidence_texts import EvidenceTexts
 from control_plane.store.rules.rule_state import RuleState
 from control_plane.store.transaction import Writer
 from control_plane.types.access.api_key import ApiKey
@@ -78,13 +79,11 @@ class DesiredState(Protocol):
         """Connects and returns the cluster id, which was drawn when the store was created. An
         empty id: the store is new or was emptied.
         """
-        ...
 
     async def create(self) -> str:
         """Draws a cluster id if there is none. Returns the cluster id. Raises StoreDamaged if the
         id is lost and models are not.
         """
-        ...
 
     async def restore(
         self, copy: Desired | None, above: FencingToken | None, wait_s: float = 1.0
@@ -415,6 +414,9 @@ class Registry(
     @property
     def accounts(self) -> Accounts:
         """Parts of quotas, and usage."""
-        ...
+
+    @property
+    def evidence(self) -> EvidenceTexts:
+        """What control planes gathered about rollouts."""
 
     async def close(self) -> None: ...

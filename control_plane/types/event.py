@@ -34,6 +34,7 @@ class EventKind(StrEnum):
     CHANGEOVER = "CHANGEOVER"
     SCHEDULE = "SCHEDULE"
     ALIAS = "ALIAS"  # an alias moved, or a switch of it was given up
+    ROLLOUT = "ROLLOUT"  # a rollout began, went a step on, or ended
     DIFFERENCE = "DIFFERENCE"
     WORKER_CRASHED = "WORKER_CRASHED"  # a process ended unexpectedly
     IMAGE_QUARANTINED = "IMAGE_QUARANTINED"  # an image ended two processes

@@ -34,6 +34,7 @@ from yolopool.cli.console import (
 from yolopool.cli.curves import bench
 from yolopool.cli.detect import command, saving
 from yolopool.cli.fleet_file import apply_command
+from yolopool.cli.rollout import rollouts as cli_rollouts
 from yolopool.cli.sources import watches as cli_watches
 from yolopool.cli.validation import store_rules
 from yolopool.client.client import Client
@@ -54,6 +55,7 @@ class _Commands(SectionedGroup):
             "watches",
             "changeover",
             "schedules",
+            "rollouts",
             "store",
             "migrate",
         ],
@@ -88,6 +90,7 @@ app.add_typer(cli_fleet.workers_app, name="workers")
 app.command("changeover")(cli_fleet.changeover)
 app.add_typer(cli_fleet.schedules_app, name="schedules")
 app.add_typer(cli_watches.watches_app, name="watches")
+app.add_typer(cli_rollouts.rollouts_app, name="rollouts")
 app.add_typer(cli_keys.keys_app, name="keys")
 app.add_typer(cli_tenants.tenants_app, name="tenants")
 app.add_typer(store_rules.store_app, name="store")

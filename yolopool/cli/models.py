@@ -16,7 +16,7 @@ from yolopool.cli.console import (
     print_json,
 )
 from yolopool.cli.register import registering
-from yolopool.cli.rollout import aliases
+from yolopool.cli.rollout import aliases, rollouts
 from yolopool.cli.validation.evaluate import evaluate
 from yolopool.cli.validation.gates import gates_app
 from yolopool.client.client import Client
@@ -29,7 +29,7 @@ from yolopool.transport import DEFAULT_ADDRESS
 class _Commands(SectionedGroup):
     sections = {  # noqa: RUF012 - typed in the base class
         "Registry": ["list", "show", "register", "label", "delete"],
-        "Aliases": ["promote", "rollback", "alias", "aliases", "unalias"],
+        "Aliases": ["promote", "rollback", "alias", "aliases", "unalias", "compare"],
         "Loading": ["load", "plan", "unload", "residency", "placement"],
         "Speed": ["batching", "build", "variant"],
         "Accuracy": ["evaluate", "gate"],
@@ -47,6 +47,7 @@ app.command("rollback")(aliases.rollback)
 app.command("alias")(aliases.set_)
 app.command("aliases")(aliases.list_)
 app.command("unalias")(aliases.unalias)
+app.command("compare")(rollouts.compare)
 
 Pool = Annotated[
     str | None, typer.Option("--pool", help="Run only on workers of this pool (label pool).")

@@ -29,7 +29,7 @@ from yolopool.client.media.outcomes import FrameAnswer, ImageAnswer
 from yolopool.client.media.video import FrameCalls, VideoOptions
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
-from yolopool.client.rollout import alias_records
+from yolopool.client.rollout import alias_records, rollout_records
 from yolopool.client.rules import rule_calls
 from yolopool.client.sources import fetched, watch_records
 from yolopool.client.streams.awaited import AsyncFrameStream, Frames
@@ -221,6 +221,12 @@ class AsyncClient:
     promote = _call(alias_records.promote)
     rollback = _call(alias_records.rollback)
     delete_alias = _call(alias_records.delete_alias)
+
+    start_rollout = _call(rollout_records.start_rollout)
+    rollouts = _call(rollout_records.rollouts)
+    rollout = _call(rollout_records.rollout)
+    abort_rollout = _call(rollout_records.abort_rollout)
+    disagreements = _call(rollout_records.disagreements)
 
     changeover = _call(calls.changeover)
     set_schedule = _call(calls.set_schedule)

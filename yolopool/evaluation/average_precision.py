@@ -90,7 +90,8 @@ def iou(left: Array, right: Array) -> Array:
     """Intersection over union of n boxes with m boxes: (n, m), 0..1."""
     low = np.maximum(left[:, None, :2], right[None, :, :2])
     high = np.minimum(left[:, None, 2:4], right[None, :, 2:4])
-    common = np.prod(np.clip(high - low, 0, None), axis=2)
+    sides = np.clip(high - low, 0, None)
+    common = sides[:, :, 0] * sides[:, :, 1]
     areas = [np.prod(b[:, 2:4] - b[:, :2], axis=1) for b in (left, right)]
     union = areas[0][:, None] + areas[1][None, :] - common
     return np.asarray(common / np.maximum(union, 1e-12), np.float64)

@@ -9,10 +9,8 @@ from yolopool.client.detections import Detections
 from yolopool.client.masks import Mask
 from yolopool.client.model_records import Drift
 from yolopool.evaluation import average_precision
+from yolopool.evaluation.agreement.matching import MIN_OVERLAP, matched
 from yolopool.evaluation.average_precision import Array
-
-# Objects of one class that overlap by this count as the same object.
-MIN_OVERLAP = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +53,18 @@ def compare(exact: Detections, other: Detections) -> Drift:
     overlaps = average_precision.iou(exact.xyxy.astype(np.float64), other.xyxy.astype(np.float64))
     if exact.masks is not None and other.masks is not None:
         overlaps = _mask_overlaps(exact.masks, other.masks, overlaps)
-    free = np.ones(len(other), np.bool_)
-    matched, pixels, confidence = 0, 0.0, 0.0
-    for index in np.argsort(-exact.confidence, kind="stable"):
-        fits = free & (other.class_id == exact.class_id[index]) & (overlaps[index] >= MIN_OVERLAP)
-        if not fits.any():
-            continue
-        best = int(np.where(fits, overlaps[index], -1.0).argmax())
-        free[best] = False
-        matched += 1
-        pixels = max(pixels, _distance(exact, int(index), other, best))
+    scores = exact.confidence.astype(np.float64)
+    pairs = matched(overlaps, exact.class_id, scores, other.class_id).tolist()
+    pixels, confidence = 0.0, 0.0
+    for index, best in pairs:
+        pixels = max(pixels, _distance(exact, index, other, best))
         moved = abs(float(exact.confidence[index]) - float(other.confidence[best]))
         confidence = max(confidence, moved)
     return Drift(
         images=1,
         objects=len(exact),
-        matched=matched,
-        extra=int(free.sum()),
+        matched=len(pairs),
+        extra=len(other) - len(pairs),
         largest_px=pixels,
         largest_confidence=confidence,
     )

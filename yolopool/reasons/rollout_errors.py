@@ -1,6 +1,6 @@
 """Errors of aliases and of what moves them: part of the tree of `errors`."""
 
-from yolopool.error_kinds import FailedPrecondition
+from yolopool.error_kinds import FailedPrecondition, NotFound
 
 
 class AliasChanged(FailedPrecondition):
@@ -19,3 +19,15 @@ class SwitchAbandoned(FailedPrecondition):
     """The targets were not loaded in time, or another order came first: the alias did not move."""
 
     reason = "SWITCH_ABANDONED"
+
+
+class RolloutNotPossible(FailedPrecondition):
+    """The alias is on its way already, or means several versions, or the candidate itself."""
+
+    reason = "ROLLOUT_NOT_POSSIBLE"
+
+
+class RolloutNotFound(NotFound):
+    """The alias has had no rollout."""
+
+    reason = "ROLLOUT_NOT_FOUND"

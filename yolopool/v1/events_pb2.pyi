@@ -70,6 +70,10 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """The file of a version that was registered by a URI could not be fetched: the version is FAILED."""
     EVENT_KIND_WATCH_FAILED: _EventKind.ValueType  # 41
     """A watched folder or prefix can't be read, or what is in it not registered. Once per reason."""
+    EVENT_KIND_ROLLOUT: _EventKind.ValueType  # 21
+    """A rollout began, went a step on, or ended: reason and message say how. The version is the
+    candidate.
+    """
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper): ...
 
@@ -117,6 +121,10 @@ EVENT_KIND_FETCH_FAILED: EventKind.ValueType  # 40
 """The file of a version that was registered by a URI could not be fetched: the version is FAILED."""
 EVENT_KIND_WATCH_FAILED: EventKind.ValueType  # 41
 """A watched folder or prefix can't be read, or what is in it not registered. Once per reason."""
+EVENT_KIND_ROLLOUT: EventKind.ValueType  # 21
+"""A rollout began, went a step on, or ended: reason and message say how. The version is the
+candidate.
+"""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final

@@ -83,6 +83,25 @@ ROUTES = (
     ),
     Route(verb="GET", path="/v1/aliases", rpc="AliasService/ListAliases", query=("name_prefix",)),
     Route(
+        verb="GET", path="/v1/rollouts", rpc="RolloutService/ListRollouts",
+        query=("name_prefix",),
+    ),
+    Route(
+        verb="POST", path=f"{ALIAS}/rollout", rpc="RolloutService/StartRollout",
+        body="", answer="rollout", status=201, errors=(404, 409),
+    ),
+    Route(
+        verb="GET", path=f"{ALIAS}/rollout", rpc="RolloutService/GetRollout", errors=(404, 409),
+    ),
+    Route(
+        verb="DELETE", path=f"{ALIAS}/rollout", rpc="RolloutService/AbortRollout",
+        query=("why",), answer="rollout", errors=(404, 409),
+    ),
+    Route(
+        verb="GET", path=f"{ALIAS}/disagreements", rpc="RolloutService/GetDisagreements",
+        errors=(404, 409),
+    ),
+    Route(
         verb="POST", path=f"{ALIAS}/rollback", rpc="AliasService/RollbackAlias",
         body="", body_may_lack=True, answer="alias", errors=(404, 409),
     ),

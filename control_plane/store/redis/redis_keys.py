@@ -16,6 +16,7 @@ ALIASES = "yolopool:aliases"  # hash: model:name -> alias
 RULES = "yolopool:rules"  # hash: pattern of model names -> rule
 WATCHES = "yolopool:watches"  # hash: name -> watch, with what it saw
 PARTS = "yolopool:parts"  # hash: revision, :control plane -> end, tenant -> demand, share as JSON
+EVIDENCE = "yolopool:evidence:"  # + rollout and step: hash: control plane -> sums as JSON; expires
 USAGE = "yolopool:usage:"  # + day: hash: tenant\\nmeasure -> amount; expires
 USAGE_SEQUENCE = "yolopool:usage_sequence:"  # + control plane: its last addition; expires
 FOOTPRINTS = "yolopool:footprints"  # hash: pack, variant, device kind[/class] -> JSON

@@ -15,6 +15,7 @@ from control_plane.settings import Settings
 from control_plane.store import codec
 from control_plane.store.redis.redis_access import RedisAccess, access_of
 from control_plane.store.redis.redis_accounts import RedisAccounts
+from control_plane.store.redis.redis_evidence import RedisEvidence
 from control_plane.store.redis.redis_keys import (
     ALIASES,
     API_KEYS,
@@ -86,6 +87,7 @@ class RedisRegistry(WriteVerbs):
         self._redis = self._store.redis
         self._lease = RedisLease(self._store)
         self.accounts = RedisAccounts(self._store)
+        self.evidence = RedisEvidence(self._store)
         self._restore = RedisRestore(self._store)
         # A blocking read must return before the socket times out.
         self._max_wait_s = timeout_s / 2

@@ -10,10 +10,13 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import NamedTuple
 
+from control_plane.types.rollout.progress import Rollout
+from control_plane.types.rollout.target import WHOLE as WHOLE
+from control_plane.types.rollout.target import Target as Target
+from control_plane.types.rollout.target import Targets as Targets
 from control_plane.types.version import VersionKey
 from yolopool.names import ModelRef, base_name
 
-WHOLE = 1000
 HISTORY_KEPT = 50
 
 
@@ -33,17 +36,6 @@ class ChangeKind(StrEnum):
     STEP = "STEP"  # other weights on the way of one promotion: no place to roll back to
     ROLLBACK = "ROLLBACK"  # to where it was before
     ABANDON = "ABANDON"  # a switch that was given up: nothing moved
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A version, and of a thousand requests how many are its own."""
-
-    version: int
-    weight: int
-
-
-Targets = tuple[Target, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +100,7 @@ class Alias:
     switch: Switch | None = None
     kept: tuple[Kept, ...] = ()
     shadow: Shadow | None = None
+    rollout: Rollout | None = None
     history: tuple[AliasChange, ...] = ()
 
     @property
@@ -134,13 +127,17 @@ class Alias:
 
     @property
     def versions(self) -> frozenset[int]:
-        """All versions that it needs: targets, those it moves to, those it keeps, the shadow."""
+        """All versions that it needs: targets, those it moves to, those it keeps, the shadow, and
+        both of a rollout.
+        """
         targets = (*self.targets, *(self.switch.targets if self.switch is not None else ()))
+        rollout = self.rollout if self.rollout is not None and not self.rollout.settled else None
         return frozenset(
             (
                 *(target.version for target in targets),
                 *(kept.version for kept in self.kept),
                 *((self.shadow.version,) if self.shadow is not None else ()),
+                *((rollout.stable, rollout.candidate) if rollout is not None else ()),
             )
         )
 

@@ -161,6 +161,13 @@ RIGHT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     ),
     "GET /v1/aliases/{alias}": (OF_ALIAS, {}),
     "GET /v1/aliases": ({}, {"params": {"name_prefix": CHANGED}}),
+    "POST /v1/aliases/{alias}/rollout": (
+        OF_ALIAS, {"json": {"candidate": 1, "plan": {"steps": [0], "tolerance": {"lost": 0.4}}}},
+    ),
+    "GET /v1/aliases/{alias}/rollout": (OF_ALIAS, {}),
+    "GET /v1/aliases/{alias}/disagreements": (OF_ALIAS, {}),
+    "GET /v1/rollouts": ({}, {"params": {"name_prefix": CHANGED}}),
+    "DELETE /v1/aliases/{alias}/rollout": (OF_ALIAS, {"params": {"why": "seen enough"}}),
     "POST /v1/aliases/{alias}/rollback": (OF_ALIAS, {"params": {"wait": "true"}, "json": {}}),
     "DELETE /v1/aliases/{alias}": (OF_ALIAS, {}),
     "POST /v1/plan": ({}, {"json": OF_MODEL}),

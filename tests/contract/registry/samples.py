@@ -17,9 +17,11 @@ from control_plane.types.rollout.alias import (
     Switch,
     Target,
 )
+from control_plane.types.rollout.progress import Rollout, RolloutPlan
 from control_plane.types.schedule import Changeover, Schedule
 from control_plane.types.sources.watch import Watch
 from control_plane.types.version import Imported, Pack, VersionKey, VersionSettings
+from yolopool.evaluation.agreement.disagreement import Tolerance
 from yolopool.vocabulary import Priority, ShapePolicy
 
 PACK = Pack(
@@ -53,6 +55,22 @@ STABLE = Alias(
     ),
     kept=(Kept(3, 99.0, 2, WantSource.ADMIN),),
     shadow=Shadow(2, 100),
+    rollout=Rollout(
+        "r1",
+        1,
+        2,
+        RolloutPlan((0, 1000), 9, 1.5, 0.02, 0.1, Tolerance(unmatched=0.4), True),
+        "ann",
+        "try it",
+        7.0,
+        8.0,
+        1,
+        "A_NEWER_WORD",
+        True,
+        9.0,
+        ("shift: far",),
+        ("errors: none",),
+    ),
     history=(
         AliasChange(4.0, ChangeKind.SET, "ann", "first", (), (Target(1, 1000),), "q"),
         AliasChange(5.0, "A_NEWER_WORD", "ann", "", (Target(1, 1000),), (Target(1, 1000),)),

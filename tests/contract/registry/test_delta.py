@@ -51,8 +51,8 @@ Value = TypeVar("Value")
 
 # What only reads, or opens and closes the store. `restore` ends the history: test_verbs.
 READS = {
-    "accounts", "open", "close", "restore", "desired", "desired_since", "changes", "leader",
-    "workers", "footprints", "events", "next_events", "eviction_policy",
+    "accounts", "evidence", "open", "close", "restore", "desired", "desired_since", "changes",
+    "leader", "workers", "footprints", "events", "next_events", "eviction_policy",
 }  # fmt: skip
 
 WANTED = VersionKey("wanted", 1)  # READY, two replicas wanted, kept as a hot standby

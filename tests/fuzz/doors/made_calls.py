@@ -21,6 +21,7 @@ from yolopool.v1 import (
     membership_pb2,
     model_pb2,
     peer_pb2,
+    rollouts_pb2,
     schedule_pb2,
     types_pb2,
     watches_pb2,
@@ -151,6 +152,16 @@ def made() -> Iterator[tuple[str, list[Message]]]:
         ],
     )
     yield "AliasService/RollbackAlias", [aliases_pb2.RollbackAliasRequest(alias="a:stable")]
+    plan = rollouts_pb2.RolloutPlan(
+        steps=[0, 1000],
+        shadow=50,
+        min_s=0.0,
+        false_alarms=0.1,
+        tolerance=rollouts_pb2.RolloutTolerance(errors=0.2, lost=0.4),
+    )
+    begin = rollouts_pb2.StartRolloutRequest(alias="a:stable", candidate=2, plan=plan, why="w")
+    yield "RolloutService/StartRollout", [begin]
+    yield "RolloutService/AbortRollout", [rollouts_pb2.AbortRolloutRequest(alias="a:stable")]
     key = keys_pb2.CreateKeyRequest(
         label="l", tenant="t", role=keys_pb2.ROLE_OPERATE, models=["team/*"], lifetime_s=60
     )

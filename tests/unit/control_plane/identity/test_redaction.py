@@ -3,7 +3,7 @@
 import pytest
 
 from control_plane.identity.redaction import redact, redacted_text, texts, words
-from yolopool.v1 import events_pb2, explain_pb2, model_pb2, types_pb2
+from yolopool.v1 import events_pb2, explain_pb2, model_pb2, rollouts_pb2, types_pb2
 
 HIDDEN = {"beta", "team/gamma"}
 
@@ -77,3 +77,18 @@ def test_all_strings_of_a_request_are_found() -> None:
     )
     assert sorted(texts(request)) == ["a", "b", "c", "d", "e", "f"]
     assert words("'x/../team/gamma@3.' beta.") >= {"team/gamma", "beta", "x"}
+
+
+def test_rollouts_of_hidden_models_are_left_out_and_names_of_classes_stay() -> None:
+    reply = rollouts_pb2.ListRolloutsResponse(
+        rollouts=[
+            rollouts_pb2.Rollout(alias="alpha:stable", reasons=["beta@2 is better"]),
+            rollouts_pb2.Rollout(alias="beta:stable"),
+        ]
+    )
+    redact(reply, hidden)
+    (kept,) = reply.rollouts
+    assert (kept.alias, list(kept.reasons)) == ("alpha:stable", ["another model is better"])
+    found = rollouts_pb2.GetRolloutResponse(classes=[rollouts_pb2.RolloutCount(name="beta")])
+    redact(found, hidden)
+    assert found.classes[0].name == "beta"
