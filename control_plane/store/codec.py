@@ -16,6 +16,7 @@ from control_plane.types.access.tenant import Tenant, TenantLimits
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
+from control_plane.types.moments.sun import Place, SunMoment, sun_moment
 from control_plane.types.policy import Placement, Residency, ResidencyMode, batching_of
 from control_plane.types.schedule import Changeover, Preparation, Schedule
 from control_plane.types.version import (
@@ -29,6 +30,7 @@ from control_plane.types.version import (
     VersionState,
 )
 from control_plane.types.worker import Ledger, LoadReport, Replica, WorkerInfo, WorkerState
+from yolopool.errors import InvalidSchedule
 from yolopool.server.arrival_rates import ArrivalRates
 from yolopool.vocabulary import HeadMode, OutputLayout, Priority, ReplicaState, ShapePolicy
 
@@ -43,7 +45,7 @@ PARTS: Mapping[type[Any], Mapping[str, type[Any]]] = {
     Tenant: {"limits": TenantLimits},
 }
 
-
+_NEVER = "0 0 30 2 *"
 # What a word is read as that this release does not know: what serves and takes away least.
 WORDS: Mapping[type[Any], Mapping[str, StrEnum]] = {
     ModelVersion: {"state": VersionState.FAILED},  # is not loaded
@@ -219,17 +221,38 @@ def decode_job(text: str) -> ImportJob:
 
 
 def encode_schedule(schedule: Schedule) -> str:
-    return _dump(asdict(schedule))
+    """One by the sun has a cron line that never matches: an earlier release knows no sun, and
+    leaves it alone.
+    """
+    raw = asdict(schedule)
+    if schedule.sun is not None:
+        raw |= {"cron": _NEVER, "sun": encode_sun(schedule.sun)}
+    return _dump(raw)
 
 
 def decode_schedule(text: str) -> Schedule:
     raw = json.loads(text)
+    # Where an earlier release replaced one by the sun, it kept the field that it does not know.
+    sun = decode_sun(raw["sun"]) if raw.get("sun") and raw["cron"] == _NEVER else None
+    raw |= {"cron": "" if sun is not None else raw["cron"], "sun": sun}
     change = raw["change"]
     parts = {
         "prepare": tuple(_preparation(part) for part in change["prepare"]),
         "release": tuple(change["release"]),
     }
     return _make(Schedule, {**raw, "change": _make(Changeover, {**change, **parts})})
+
+
+def encode_sun(sun: SunMoment) -> dict[str, Any]:
+    return {"moment": sun.text, **asdict(sun.place)}
+
+
+def decode_sun(raw: Mapping[str, Any]) -> SunMoment | None:
+    """None: a newer release knows more moments."""
+    try:
+        return sun_moment(raw["moment"], _make(Place, raw))
+    except InvalidSchedule:
+        return None
 
 
 def encode_api_key(key: ApiKey) -> str:

@@ -6,6 +6,8 @@ that a schedule loads the version that is the newest then.
 
 from dataclasses import dataclass, replace
 
+from control_plane.types.moments import cron
+from control_plane.types.moments.sun import SunMoment
 from control_plane.types.policy import Placement
 
 
@@ -35,9 +37,10 @@ class Changeover:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A changeover at each match of `cron` in `time_zone`, and the result of the last one.
+    """A changeover at each match of `cron` in `time_zone`, or at each moment of the sun, and the
+    result of the last one. One of `cron` and `sun` is set.
 
-    `since_unix_s`: when it was set; earlier matches do not count. `last_unix_s`: the last match
+    `since_unix_s`: when it was set; earlier moments do not count. `last_unix_s`: the last moment
     that was tried (0: none yet); `last_error`: why it failed, empty if it did not.
     """
 
@@ -49,6 +52,19 @@ class Schedule:
     since_unix_s: float
     last_unix_s: float = 0.0
     last_error: str = ""
+    sun: SunMoment | None = None
+
+    def next_after(self, unix_s: float) -> float:
+        """Its first moment after `unix_s`, in Unix seconds; infinity if there is none."""
+        if self.sun is not None:
+            return self.sun.next_after(unix_s)
+        return cron.next_after(self.cron, self.time_zone, unix_s)
+
+    def latest_at(self, unix_s: float) -> float:
+        """Its last moment not after `unix_s`, in Unix seconds; minus infinity if there is none."""
+        if self.sun is not None:
+            return self.sun.latest_at(unix_s)
+        return cron.latest_at(self.cron, self.time_zone, unix_s)
 
     def same_request(self, other: "Schedule") -> bool:
         """Whether both ask for the same, whenever they were set and whatever their results."""

@@ -253,14 +253,18 @@ def set_schedule(
     lead_s: float = 0.0,
     replicas: int = 1,
     pin: bool = False,
+    sun: str = "",
+    place: tuple[float, float] | None = None,
 ) -> Call[model_records.Schedule]:
     """Creates or replaces a schedule: a changeover at every time that `cron` matches.
 
     `cron` is "minute hour day-of-month month day-of-week" in an IANA `time_zone` (empty: UTC).
-    Loading begins `lead_s` seconds earlier. Raises InvalidSchedule.
+    Where it is empty, `sun` says when: "dawn", "sunrise", "sunset" or "dusk", with an offset such
+    as "dusk-15m", at a `place` (latitude and longitude in degrees). Loading begins `lead_s` seconds
+    earlier. Raises InvalidSchedule.
     """
     change = requests.changeover(prepare, release, replicas, pin)
-    request = requests.schedule(name, cron, time_zone, lead_s, change)
+    request = requests.schedule(name, cron, time_zone, lead_s, change, sun, place)
     return Call(
         "schedule",
         "SetSchedule",

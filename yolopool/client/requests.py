@@ -390,11 +390,28 @@ def changeover(
 
 
 def schedule(
-    name: str, cron: str, time_zone: str, lead_s: float, change: model_pb2.ChangeoverRequest
+    name: str,
+    cron: str,
+    time_zone: str,
+    lead_s: float,
+    change: model_pb2.ChangeoverRequest,
+    sun: str = "",
+    at: tuple[float, float] | None = None,
 ) -> schedule_pb2.SetScheduleRequest:
     """The message that creates or replaces a schedule."""
     return schedule_pb2.SetScheduleRequest(
         schedule=schedule_pb2.Schedule(
-            name=name, cron=cron, time_zone=time_zone, lead_s=lead_s, change=change
+            name=name,
+            cron=cron,
+            time_zone=time_zone,
+            lead_s=lead_s,
+            change=change,
+            sun=sun,
+            place=place(at),
         )
     )
+
+
+def place(at: tuple[float, float] | None) -> types_pb2.Place | None:
+    """The message of a latitude and a longitude, in degrees."""
+    return types_pb2.Place(latitude=at[0], longitude=at[1]) if at is not None else None

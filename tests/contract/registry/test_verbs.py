@@ -16,6 +16,7 @@ from control_plane.types.event import EVENTS_KEPT, Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.lease import FencingToken, Leader
 from control_plane.types.policy import BatchingConfig, Placement, Residency, ResidencyMode
+from control_plane.types.moments.sun import Place, sun_moment
 from control_plane.types.schedule import Changeover, Preparation, Schedule
 from control_plane.types.version import (
     Drift,
@@ -427,6 +428,28 @@ def test_what_a_newer_release_wrote_of_a_schedule_is_read() -> None:
     raw["change"]["prepare"][0]["placement"]["colour"] = "blue"
     del raw["last_error"]
     assert codec.decode_schedule(json.dumps(raw)) == NIGHT
+
+
+async def test_one_by_the_sun_is_kept_and_an_older_release_leaves_it_alone(case: Case) -> None:
+    at_dusk = replace(NIGHT, cron="", sun=sun_moment("dusk-15m", Place(52.52, 13.405)))
+    assert await case.registry.put_schedule(at_dusk) == at_dusk
+    assert (await case.seen.desired()).schedules == {"night": at_dusk}
+    assert await case.registry.put_schedule(NIGHT) == NIGHT
+    assert (await case.seen.desired()).schedules == {"night": NIGHT}
+
+
+def test_a_schedule_by_the_sun_never_comes_for_who_knows_no_sun() -> None:
+    at_dusk = replace(NIGHT, cron="", sun=sun_moment("dusk-15m", Place(52.52, 13.405)))
+    raw = json.loads(codec.encode_schedule(at_dusk))
+    older = replace(NIGHT, cron=raw["cron"])
+    assert older.next_after(2e9) == float("inf")
+    assert older.latest_at(2e9) == float("-inf")
+    # It replaces the schedule, and keeps the field that it does not know.
+    raw["cron"] = "0 6 * * *"
+    assert codec.decode_schedule(json.dumps(raw)) == replace(NIGHT, cron="0 6 * * *")
+    newer = json.loads(codec.encode_schedule(at_dusk))
+    newer["sun"]["moment"] = "noon"
+    assert codec.decode_schedule(json.dumps(newer)).next_after(2e9) == float("inf")
 
 
 async def test_imports_are_given_out_in_order_and_once(case: Case) -> None:
