@@ -2,10 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 
-from yolopool import errors, quota_errors
+from yolopool import errors
 from yolopool.errors import Internal, YolopoolError
+from yolopool.reasons import quota_errors, rollout_errors
 
-_TREE = (errors.__name__, quota_errors.__name__, YolopoolError.__module__)
+_TREE = (
+    errors.__name__,
+    quota_errors.__name__,
+    rollout_errors.__name__,
+    YolopoolError.__module__,
+)
 
 
 def _children(root: type[YolopoolError]) -> list[type[YolopoolError]]:

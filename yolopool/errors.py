@@ -1,6 +1,6 @@
 """The error tree of the product: every error has a reason code and says what to do.
 
-The classes of `error_kinds` carry the gRPC code, these and those of `quota_errors` below them the
+The classes of `error_kinds` carry the gRPC code, these and those in `reasons` below them the
 UPPER_SNAKE reason; `status` maps both to and from the wire, `error_table` finds a class by them.
 """
 
@@ -17,11 +17,14 @@ from yolopool.error_kinds import Unauthenticated as Unauthenticated
 from yolopool.error_kinds import Unavailable as Unavailable
 from yolopool.error_kinds import Unimplemented as Unimplemented
 from yolopool.error_kinds import YolopoolError as YolopoolError
-from yolopool.quota_errors import TenantConcurrency as TenantConcurrency
-from yolopool.quota_errors import TenantDay as TenantDay
-from yolopool.quota_errors import TenantMemory as TenantMemory
-from yolopool.quota_errors import TenantRate as TenantRate
-from yolopool.quota_errors import TenantStore as TenantStore
+from yolopool.reasons.quota_errors import TenantConcurrency as TenantConcurrency
+from yolopool.reasons.quota_errors import TenantDay as TenantDay
+from yolopool.reasons.quota_errors import TenantMemory as TenantMemory
+from yolopool.reasons.quota_errors import TenantRate as TenantRate
+from yolopool.reasons.quota_errors import TenantStore as TenantStore
+from yolopool.reasons.rollout_errors import AliasChanged as AliasChanged
+from yolopool.reasons.rollout_errors import NothingToRollBack as NothingToRollBack
+from yolopool.reasons.rollout_errors import SwitchAbandoned as SwitchAbandoned
 
 # --- INVALID_ARGUMENT ------------------------------------------------------------------------
 

@@ -127,6 +127,7 @@ class DesiredBackup:
             "numbers": dict(desired.numbers),
             "api_keys": [codec.encode_api_key(key) for key in desired.api_keys.values()],
             "tenants": [codec.encode_tenant(one) for one in desired.tenants.values()],
+            "aliases": [codec.encode_alias(one) for one in desired.aliases.values()],
             "schedules": [codec.encode_schedule(plan) for plan in desired.schedules.values()],
         }
         yield json.dumps(head) + "\n"
@@ -147,7 +148,7 @@ def says_less(new: Desired, old: Desired) -> str:
         return f"the store went back from revision {old.revision} to {new.revision}"
     emptied = [
         name
-        for name in ("versions", "schedules", "numbers", "api_keys", "tenants")
+        for name in ("versions", "schedules", "numbers", "api_keys", "tenants", "aliases")
         if getattr(old, name) and not getattr(new, name)
     ]
     return f"all {', '.join(emptied)} are gone" if emptied else ""
@@ -161,9 +162,10 @@ def _parse(lines: Iterator[str]) -> Desired:
     versions = [codec.decode_version(next(lines, "")) for _ in range(head["versions"])]
     wants = [codec.decode_want(next(lines, "")) for _ in range(head["wants"])]
     schedules = [codec.decode_schedule(text) for text in head["schedules"]]
-    # A release without keys, or without tenants, wrote none.
+    # A release without keys, tenants or aliases wrote none.
     api_keys = [codec.decode_api_key(text) for text in head.get("api_keys", ())]
     tenants = [codec.decode_tenant(text) for text in head.get("tenants", ())]
+    aliases = [codec.decode_alias(text) for text in head.get("aliases", ())]
     return Desired(
         head["revision"],
         head["cluster"],
@@ -174,6 +176,7 @@ def _parse(lines: Iterator[str]) -> Desired:
         head["numbers"],
         {key.id: key for key in api_keys},
         {tenant.name: tenant for tenant in tenants},
+        {alias.key: alias for alias in aliases},
         head["mark"],
     )
 

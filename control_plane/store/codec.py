@@ -5,7 +5,7 @@ releases can share a store. A word that a newer release made is read as `WORDS` 
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -18,6 +18,15 @@ from control_plane.types.event import Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.moments.sun import Place, SunMoment, sun_moment
 from control_plane.types.policy import Placement, Residency, ResidencyMode, batching_of
+from control_plane.types.rollout.alias import (
+    Alias,
+    AliasChange,
+    AliasKey,
+    Kept,
+    Shadow,
+    Switch,
+    Target,
+)
 from control_plane.types.schedule import Changeover, Preparation, Schedule
 from control_plane.types.version import (
     Drift,
@@ -291,6 +300,39 @@ def decode_tenant(text: str) -> Tenant:
         "priority_ceiling": _word(Tenant, raw, "priority_ceiling"),
     }
     return _make(Tenant, {**raw, **parts})
+
+
+def encode_alias(alias: Alias) -> str:
+    return _dump(asdict(alias))
+
+
+def decode_alias(text: str) -> Alias:
+    raw = json.loads(text)
+    switch, shadow = raw.get("switch"), raw.get("shadow")
+    parts = {
+        "targets": _targets(raw["targets"]),
+        "switch": _make(Switch, _with_targets(switch, "targets")) if switch else None,
+        "kept": tuple(_make(Kept, one) for one in raw.get("kept", ())),
+        "shadow": _make(Shadow, shadow) if shadow else None,
+        "history": tuple(
+            _make(AliasChange, _with_targets(one, "before", "after"))
+            for one in raw.get("history", ())
+        ),
+    }
+    return _make(Alias, {**raw, **parts})
+
+
+def decode_alias_key(text: str) -> AliasKey:
+    """Reads model:name."""
+    return AliasKey(*text.split(":"))
+
+
+def _with_targets(raw: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    return {**raw, **{name: _targets(raw[name]) for name in names}}
+
+
+def _targets(raw: Iterable[Mapping[str, Any]]) -> tuple[Target, ...]:
+    return tuple(_make(Target, one) for one in raw)
 
 
 def _preparation(raw: Mapping[str, Any]) -> Preparation:

@@ -22,6 +22,7 @@ from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.event import EVENTS_KEPT, Event
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.lease import FencingToken, Leader
+from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.types.worker import WorkerInfo
@@ -43,6 +44,7 @@ class _Held:
     numbers: dict[str, int] = field(default_factory=dict)
     api_keys: dict[str, ApiKey] = field(default_factory=dict)
     tenants: dict[str, Tenant] = field(default_factory=dict)
+    aliases: dict[AliasKey, Alias] = field(default_factory=dict)
     jobs: dict[VersionKey, ImportJob] = field(default_factory=dict)
     requests: dict[str, VersionKey] = field(default_factory=dict)
 
@@ -108,6 +110,9 @@ class _MemoryTransaction(Transaction):
 
     def tenant(self, name: str) -> Tenant | None:
         return self._held.tenants.get(name)
+
+    def aliases(self) -> Mapping[AliasKey, Alias]:
+        return self._held.aliases
 
     def number(self, name: str) -> int:
         return self._held.numbers.get(name, 0)
@@ -200,6 +205,7 @@ class MemoryRegistry(WriteVerbs):
             dict(held.numbers),
             dict(held.api_keys),
             dict(held.tenants),
+            dict(held.aliases),
             self._log[-1].mark,
         )
 
@@ -221,6 +227,7 @@ class MemoryRegistry(WriteVerbs):
             _written(held.numbers, (writes.numbers for writes in since)),
             _written(held.api_keys, (writes.api_keys for writes in since)),
             _written(held.tenants, (writes.tenants for writes in since)),
+            _written(held.aliases, (writes.aliases for writes in since)),
         )
 
     async def changes(self) -> AsyncIterator[int]:

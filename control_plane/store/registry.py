@@ -16,6 +16,7 @@ from control_plane.types.event import Event
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.lease import FencingToken, Leader
 from control_plane.types.policy import BatchingConfig, Placement, Residency
+from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import (
     Drift,
@@ -247,6 +248,28 @@ class DesiredState(Protocol):
 
     async def drop_tenant(self, name: str) -> bool:
         """Removes a tenant. Returns whether there was one."""
+        ...
+
+    # --- aliases --------------------------------------------------------------------------
+
+    async def put_alias(
+        self,
+        alias: Alias,
+        expected_revision: int,
+        put: Sequence[Want] = (),
+        drop: Sequence[VersionKey] = (),
+        token: FencingToken | None = None,
+    ) -> Alias:
+        """Adds or replaces an alias if its revision is still the expected one (0: there is none),
+        and changes wants in the same write, as `change_wants`. Returns it with its new revision.
+
+        Raises AliasChanged, VersionNotFound for a version that it newly names and that is not
+        there, StaleToken with a token that is not the lease's.
+        """
+        ...
+
+    async def drop_alias(self, key: AliasKey, expected_revision: int) -> None:
+        """Removes an alias. Raises AliasChanged if its revision is another, or there is none."""
         ...
 
     # --- schedules ------------------------------------------------------------------------

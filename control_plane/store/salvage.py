@@ -9,12 +9,13 @@ from control_plane.store.transactions import requeued
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, Want
+from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
 from yolopool.names import is_build
 
 # Maps of `Desired`; a store also has the jobs of its import queue.
-MAPS = ("versions", "wants", "cordons", "schedules", "numbers", "api_keys", "tenants")
+MAPS = ("versions", "wants", "cordons", "schedules", "numbers", "api_keys", "tenants", "aliases")
 PARTS = (*MAPS, "jobs")
 
 
@@ -34,6 +35,7 @@ class Remains:
     numbers: Mapping[str, int] | None = None
     api_keys: Mapping[str, ApiKey] | None = None
     tenants: Mapping[str, Tenant] | None = None
+    aliases: Mapping[AliasKey, Alias] | None = None
     jobs: Mapping[VersionKey, ImportJob] | None = None
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Want
+from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
 
@@ -39,6 +40,7 @@ class Writes:
     numbers: dict[str, int | None] = field(default_factory=dict)
     api_keys: dict[str, ApiKey | None] = field(default_factory=dict)
     tenants: dict[str, Tenant | None] = field(default_factory=dict)
+    aliases: dict[AliasKey, Alias | None] = field(default_factory=dict)
     # These two are no desired state: a commit makes a revision for them, which names nothing.
     jobs: dict[VersionKey, ImportJob | None] = field(default_factory=dict)
     requests: dict[str, VersionKey] = field(default_factory=dict)
@@ -93,6 +95,10 @@ class Transaction(ABC):
     def tenant(self, name: str) -> Tenant | None: ...
 
     @abstractmethod
+    def aliases(self) -> Mapping[AliasKey, Alias]:
+        """All aliases."""
+
+    @abstractmethod
     def number(self, name: str) -> int:
         """The highest number that a name ever had; 0: none."""
 
@@ -143,6 +149,13 @@ class Transaction(ABC):
 
     def drop_tenant(self, name: str) -> None:
         self.writes.tenants[name] = None
+
+    def put_alias(self, alias: Alias) -> Alias:
+        self.writes.aliases[alias.key] = alias
+        return alias
+
+    def drop_alias(self, key: AliasKey) -> None:
+        self.writes.aliases[key] = None
 
     def put_number(self, name: str, number: int) -> None:
         self.writes.numbers[name] = number

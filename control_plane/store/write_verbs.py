@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from control_plane.store import transactions
+from control_plane.store import alias_verbs, transactions
 from control_plane.store.transaction import Transaction
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Want
 from control_plane.types.lease import FencingToken
 from control_plane.types.policy import BatchingConfig, Placement, Residency
+from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import (
     Drift,
@@ -136,6 +137,23 @@ class WriteVerbs(ABC):
 
     async def drop_tenant(self, name: str) -> bool:
         return await self.write(lambda tx: transactions.drop_tenant(tx, name))
+
+    # --- aliases --------------------------------------------------------------------------
+
+    async def put_alias(
+        self,
+        alias: Alias,
+        expected_revision: int,
+        put: Sequence[Want] = (),
+        drop: Sequence[VersionKey] = (),
+        token: FencingToken | None = None,
+    ) -> Alias:
+        return await self.write(
+            lambda tx: alias_verbs.put_alias(tx, alias, expected_revision, put, drop), token
+        )
+
+    async def drop_alias(self, key: AliasKey, expected_revision: int) -> None:
+        await self.write(lambda tx: alias_verbs.drop_alias(tx, key, expected_revision))
 
     # --- schedules ------------------------------------------------------------------------
 

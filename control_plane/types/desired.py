@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
+from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.types.worker import WorkerInfo
@@ -61,6 +62,7 @@ class Desired:
     numbers: Mapping[str, int] = field(default_factory=dict)
     api_keys: Mapping[str, ApiKey] = field(default_factory=dict)
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
+    aliases: Mapping[AliasKey, Alias] = field(default_factory=dict)
     # Random, drawn with each revision: a store that lost its last writes repeats revisions, not
     # marks.
     mark: str = ""
@@ -99,3 +101,4 @@ class DesiredDelta:
     numbers: Mapping[str, int | None] = field(default_factory=dict)
     api_keys: Mapping[str, ApiKey | None] = field(default_factory=dict)
     tenants: Mapping[str, Tenant | None] = field(default_factory=dict)
+    aliases: Mapping[AliasKey, Alias | None] = field(default_factory=dict)

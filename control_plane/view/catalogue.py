@@ -6,7 +6,9 @@ Kept by name, so that a request costs two dictionary look-ups and a change touch
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
+from types import MappingProxyType
 
+from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.version import ModelVersion, VersionKey, VersionState
 from yolopool.errors import (
     AliasNotFound,
@@ -19,9 +21,14 @@ from yolopool.names import ModelRef, base_name, is_build
 
 
 class Catalogue:
-    """Versions by name, newest first."""
+    """Versions by name, newest first. `aliases`: a live map, which is only read here."""
 
-    def __init__(self, versions: Iterable[ModelVersion] = ()) -> None:
+    def __init__(
+        self,
+        versions: Iterable[ModelVersion] = (),
+        aliases: Mapping[AliasKey, Alias] = MappingProxyType({}),
+    ) -> None:
+        self._aliases = aliases
         self._versions = {version.key: version for version in versions}
         by_name: dict[str, list[ModelVersion]] = {}
         for version in self._versions.values():
@@ -74,7 +81,8 @@ class Catalogue:
         return self._defaults.get(name)
 
     def versions(self, ref: ModelRef) -> tuple[ModelVersion, ...]:
-        """All versions of a bare name, newest first, or the one version that the reference names.
+        """All versions of a bare name, newest first, those that an alias means now, or the one
+        version that the reference names.
 
         Raises ModelNotFound, VersionNotFound or AliasNotFound.
         """
@@ -82,9 +90,9 @@ class Catalogue:
         if versions is None:
             raise ModelNotFound(self._unknown(ref.name))
         if ref.alias is not None:
-            raise AliasNotFound(
-                f"{ref.name} has no alias {ref.alias!r}: use {ref.name} or {ref.name}@<version>"
-            )
+            numbers = sorted((one.version for one in self.alias(ref).targets), reverse=True)
+            refs = [ModelRef(ref.name, number) for number in numbers]
+            return tuple(version for one in refs for version in self.versions(one))
         if ref.version is None:
             return versions
         version = self._versions.get(VersionKey(ref.name, ref.version))
@@ -93,8 +101,28 @@ class Catalogue:
             raise VersionNotFound(f"{ref} does not exist: {ref.name} has version {there}")
         return (version,)
 
-    def find(self, ref: ModelRef) -> ModelVersion:
-        """The version that a reference means, READY or not: the default, else the newest."""
+    def alias(self, ref: ModelRef) -> Alias:
+        """The alias that a reference names. Raises ModelNotFound or AliasNotFound."""
+        model = base_name(ref.name)
+        found = self._aliases.get(AliasKey(model, ref.alias or ""))
+        if found is not None:
+            return found
+        if ref.name not in self._models:
+            raise ModelNotFound(self._unknown(ref.name))
+        there = ", ".join(sorted(str(key) for key in self._aliases if key.model == model))
+        raise AliasNotFound(
+            f"{model} has no alias {ref.alias!r}: use {there or model} or {model}@<version>"
+        )
+
+    def find(self, ref: ModelRef, point: int | None = None) -> ModelVersion:
+        """The version that a reference means, READY or not: the default, else the newest.
+
+        Of an alias with several targets the one at `point`, 0 to 999, as `Alias.drawn` says; None:
+        the one with the largest weight.
+        """
+        if ref.alias is not None:
+            alias = self.alias(ref)
+            ref = ModelRef(ref.name, alias.main if point is None else alias.drawn(point))
         if ref.version is None and is_build(ref.name):
             # A bare build means the build of the version that the bare model means.
             base = self._defaults.get(base_name(ref.name))
@@ -103,12 +131,12 @@ class Catalogue:
         versions = self.versions(ref)
         return (self._defaults.get(ref.name) if ref.version is None else None) or versions[0]
 
-    def ready(self, ref: ModelRef) -> ModelVersion:
-        """The READY version that a reference means.
+    def ready(self, ref: ModelRef, point: int | None = None) -> ModelVersion:
+        """The READY version that a reference means; `point` as in `find`.
 
         Raises what `versions` raises, ModelNotReady before its import ends, ModelImportFailed.
         """
-        version = self.find(ref)
+        version = self.find(ref, point)
         if version.state is VersionState.READY:
             return version
         if version.state is VersionState.FAILED:

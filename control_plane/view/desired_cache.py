@@ -10,6 +10,7 @@ from control_plane.store.signed import Admit, as_it_is
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, DesiredDelta, Want
+from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.view.catalogue import Catalogue
@@ -37,6 +38,7 @@ class DesiredCache:
         self._numbers: dict[str, int] = {}
         self._api_keys: dict[str, ApiKey] = {}
         self._tenants: dict[str, Tenant] = {}
+        self._aliases: dict[AliasKey, Alias] = {}
         self._frozen: Desired | None = None
 
     @property
@@ -55,6 +57,7 @@ class DesiredCache:
                 numbers=dict(self._numbers),
                 api_keys=dict(self._api_keys),
                 tenants=dict(self._tenants),
+                aliases=dict(self._aliases),
             )
         return self._frozen
 
@@ -64,8 +67,8 @@ class DesiredCache:
         self._shown = {key: self._admit(version) for key, version in read.versions.items()}
         self._cordons, self._numbers = dict(read.cordons), dict(read.numbers)
         self._schedules, self._api_keys = dict(read.schedules), dict(read.api_keys)
-        self._tenants = dict(read.tenants)
-        self.catalogue = Catalogue(self._shown.values())
+        self._tenants, self._aliases = dict(read.tenants), dict(read.aliases)
+        self.catalogue = Catalogue(self._shown.values(), self._aliases)
         self.desired = replace(
             read,
             versions=self._shown,
@@ -75,6 +78,7 @@ class DesiredCache:
             numbers=self._numbers,
             api_keys=self._api_keys,
             tenants=self._tenants,
+            aliases=self._aliases,
         )
         self._frozen = None
 
@@ -94,6 +98,8 @@ class DesiredCache:
             _apply(self._api_keys, key_id, api_key)
         for tenant_name, tenant in changes.tenants.items():
             _apply(self._tenants, tenant_name, tenant)
+        for alias_key, alias in changes.aliases.items():
+            _apply(self._aliases, alias_key, alias)
         self.desired = replace(self.desired, revision=changes.revision, mark=changes.mark)
         self._frozen = None
         return changes.versions.keys() | changes.wants.keys()

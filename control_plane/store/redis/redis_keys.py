@@ -12,6 +12,7 @@ CORDONS = "yolopool:cordons"  # hash: worker id -> incarnation that is to drain
 SCHEDULES = "yolopool:schedules"  # hash: name -> schedule
 API_KEYS = "yolopool:api_keys"  # hash: id -> key, with hashes of its secrets
 TENANTS = "yolopool:tenants"  # hash: name -> tenant
+ALIASES = "yolopool:aliases"  # hash: model:name -> alias
 PARTS = "yolopool:parts"  # hash: revision, :control plane -> end, tenant -> demand, share as JSON
 USAGE = "yolopool:usage:"  # + day: hash: tenant\\nmeasure -> amount; expires
 USAGE_SEQUENCE = "yolopool:usage_sequence:"  # + control plane: its last addition; expires
@@ -22,6 +23,8 @@ LOG = "yolopool:log"  # stream: <revision>-1, mark, [hash, field] that were writ
 CHANGES = "yolopool:changes"  # channel: revision
 
 # Hashes whose fields the log names: desired state.
-LOGGED = (VERSIONS, WANTS, CORDONS, SCHEDULES, NUMBERS, API_KEYS, TENANTS)
+LOGGED = (VERSIONS, WANTS, CORDONS, SCHEDULES, NUMBERS, API_KEYS, TENANTS, ALIASES)
+# Of these an earlier release knows nothing: the log names their fields where it does not read.
+NEWER = (TENANTS, ALIASES)
 # Hashes whose lengths are recorded with each revision.
 COUNTED = (*LOGGED, IMPORTS)

@@ -16,6 +16,7 @@ from control_plane.store import codec
 from control_plane.store.redis.redis_access import RedisAccess, access_of
 from control_plane.store.redis.redis_accounts import RedisAccounts
 from control_plane.store.redis.redis_keys import (
+    ALIASES,
     API_KEYS,
     CHANGES,
     CORDONS,
@@ -116,11 +117,12 @@ class RedisRegistry(WriteVerbs):
 
     async def desired(self) -> Desired:
         stand, maps = await self._store.read([("HGETALL", name) for name in LOGGED])
-        versions, wants, cordons, schedules, numbers, api_keys, tenants = maps.values()
+        versions, wants, cordons, schedules, numbers, api_keys, tenants, aliases = maps.values()
         known = [codec.decode_version(text) for text in versions.values()]
         wanted = [codec.decode_want(text) for text in wants.values()]
         issued = [codec.decode_api_key(text) for text in api_keys.values()]
         sharing = [codec.decode_tenant(text) for text in tenants.values()]
+        named = [codec.decode_alias(text) for text in aliases.values()]
         planned = [codec.decode_schedule(text) for text in schedules.values()]
         return Desired(
             int(stand.revision),
@@ -132,6 +134,7 @@ class RedisRegistry(WriteVerbs):
             {name: int(number) for name, number in numbers.items()},
             {key.id: key for key in issued},
             {tenant.name: tenant for tenant in sharing},
+            {alias.key: alias for alias in named},
             stand.mark,
         )
 
@@ -152,6 +155,7 @@ class RedisRegistry(WriteVerbs):
             codec.decode_fields(fields[NUMBERS], str, int),
             codec.decode_fields(fields[API_KEYS], str, codec.decode_api_key),
             codec.decode_fields(fields[TENANTS], str, codec.decode_tenant),
+            codec.decode_fields(fields[ALIASES], codec.decode_alias_key, codec.decode_alias),
         )
 
     async def changes(self) -> AsyncIterator[int]:
@@ -264,10 +268,11 @@ class RedisRegistry(WriteVerbs):
 
 
 def _by_hash(found: Sequence[str | None]) -> dict[str, dict[str, str | None]]:
-    """Groups a flat list of hash, field, value by hash."""
+    """Groups a flat list of hash, field, value by hash. A newer release may log other hashes."""
     fields: dict[str, dict[str, str | None]] = {name: {} for name in LOGGED}
     for name, field, value in zip(found[::3], found[1::3], found[2::3], strict=True):
-        fields[name or ""][field or ""] = value
+        if name in fields:
+            fields[name][field or ""] = value
     return fields
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from control_plane.store import codec
 from control_plane.store.redis.redis_keys import (
+    ALIASES,
     API_KEYS,
     CHANGES,
     CORDONS,
@@ -74,6 +75,7 @@ HASHES: Mapping[str, tuple[str, Callable[[str], Any], Callable[[str], Any]]] = {
     "numbers": (NUMBERS, str, int),
     "api_keys": (API_KEYS, str, codec.decode_api_key),
     "tenants": (TENANTS, str, codec.decode_tenant),
+    "aliases": (ALIASES, codec.decode_alias_key, codec.decode_alias),
     "jobs": (IMPORTS, codec.decode_key, codec.decode_job),
 }
 
@@ -157,6 +159,7 @@ def _commands(salvage: Salvage, mark: str, epoch: int | None) -> list[Command]:
         dict(desired.numbers),
         dict(desired.api_keys),
         dict(desired.tenants),
+        dict(desired.aliases),
         dict(salvage.jobs),
     )
     rewritten = {HASHES[part][0] for part in written}

@@ -18,7 +18,15 @@ from redis.exceptions import RedisError
 
 from control_plane.store.redis.redis_access import RedisAccess
 from control_plane.store.redis.redis_client import READ_ONLY, connect, disconnect, refusal_of
-from control_plane.store.redis.redis_keys import CHANGES, COUNTED, LEASE, LOG, LOGGED, META
+from control_plane.store.redis.redis_keys import (
+    CHANGES,
+    COUNTED,
+    LEASE,
+    LOG,
+    LOGGED,
+    META,
+    NEWER,
+)
 from control_plane.store.redis.redis_stand import LENGTHS, UNREAD, Stand, checked
 from control_plane.store.redis.redis_transaction import NotRead, Read, RedisTransaction, commands_of
 from control_plane.store.registry import LOG_KEPT, StoreDamaged
@@ -68,8 +76,8 @@ return found
 )
 
 # KEYS: meta, lease, log, then COUNTED. ARGV: cluster, revision, mark, the lengths as read, token or
-# '', commands as JSON, channel, new mark, touched as JSON, how many writes the log keeps -> 1, 0:
-# read again, -1: the token is not the lease's.
+# '', commands as JSON, channel, new mark, touched as JSON, how many writes the log keeps, touched
+# of NEWER as JSON -> 1, 0: read again, -1: the token is not the lease's.
 COMMIT = (
     LENGTHS
     + """
@@ -85,7 +93,7 @@ for _, command in ipairs(cjson.decode(ARGV[6])) do redis.call(unpack(command)) e
 local revision = redis.call('HINCRBY', KEYS[1], 'revision', 1)
 redis.call('HSET', KEYS[1], 'mark', ARGV[8], 'held', ARGV[8] .. ' ' .. lengths(4))
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[10], revision .. '-1',
-    'mark', ARGV[8], 'touched', ARGV[9])
+    'mark', ARGV[8], 'touched', ARGV[9], 'newer', ARGV[11])
 redis.call('PUBLISH', ARGV[7], revision)
 return 1
 """
@@ -103,8 +111,8 @@ if not entries[1] or entries[1][1] ~= ARGV[2] .. '-1' or entries[1][2][2] ~= ARG
     return {}
 end
 local answer, seen = {now[2], now[3], now[4], lengths(3)}, {}
-for at = 2, #entries do
-    for _, place in ipairs(cjson.decode(entries[at][2][4])) do
+local function add(places)
+    for _, place in ipairs(cjson.decode(places or '[]')) do
         local name = place[1] .. ' ' .. place[2]
         if not seen[name] then
             seen[name] = true
@@ -113,6 +121,10 @@ for at = 2, #entries do
             table.insert(answer, redis.call('HGET', place[1], place[2]))
         end
     end
+end
+for at = 2, #entries do
+    add(entries[at][2][4])
+    add(entries[at][2][6])
 end
 return answer
 """
@@ -226,10 +238,12 @@ class RedisStore:
         commands = commands_of(transaction.writes, transaction.replies)
         # The fields of desired state that the commands write.
         touched = [command[1:3] for command in commands if command[1] in LOGGED]
+        known = [place for place in touched if place[0] not in NEWER]
+        newer = [place for place in touched if place[0] in NEWER]
         arguments: list[str | int] = [
             *(*transaction.stand, str(token or "")),
             json.dumps(commands) if commands else "",
-            *(CHANGES, a_mark(), json.dumps(touched), LOG_KEPT),
+            *(CHANGES, a_mark(), json.dumps(known), LOG_KEPT, json.dumps(newer)),
         ]
         done: int = await self._commit(keys=[META, LEASE, LOG, *COUNTED], args=arguments)
         return done

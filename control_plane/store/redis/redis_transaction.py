@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from control_plane.store import codec
 from control_plane.store.redis.redis_keys import (
+    ALIASES,
     API_KEYS,
     CORDONS,
     IMPORTS,
@@ -21,6 +22,7 @@ from control_plane.store.transaction import ImportJob, Transaction, Writes
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Want
+from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
 
@@ -85,6 +87,10 @@ class RedisTransaction(Transaction):
     def tenant(self, name: str) -> Tenant | None:
         return self._decoded(_field(TENANTS, name), codec.decode_tenant)
 
+    def aliases(self) -> Mapping[AliasKey, Alias]:
+        found = (codec.decode_alias(text) for text in self._reply(("HGETALL", ALIASES)).values())
+        return {alias.key: alias for alias in found}
+
     def number(self, name: str) -> int:
         return self._decoded(_field(NUMBERS, name), int) or 0
 
@@ -116,6 +122,12 @@ def _field(key: str, field: str) -> Read:
     return ("HGET", key, field)
 
 
+def _before(replies: Mapping[Read, Any], key: str, field: str) -> str | None:
+    """A field as the verb read it: alone, or with all of its hash."""
+    alone: str | None = replies.get(_field(key, field))
+    return alone if alone is not None else (replies.get(("HGETALL", key)) or {}).get(field)
+
+
 def _request(request_id: str) -> Read:
     return ("GET", REQUEST + request_id)
 
@@ -131,7 +143,7 @@ def commands_of(writes: Writes, replies: Mapping[Read, Any] | None = None) -> li
         encode: Callable[[Record], str],
     ) -> Iterator[Command]:
         for command in _fields(key, values, encode):
-            before = replies.get(_field(key, command[2])) if replies else None
+            before = _before(replies, key, command[2]) if replies else None
             if command[0] == "HSET" and before is not None:
                 command[3] = codec.keeping(kind, command[3], before)
             yield command
@@ -144,6 +156,7 @@ def commands_of(writes: Writes, replies: Mapping[Read, Any] | None = None) -> li
         *_fields(NUMBERS, writes.numbers, str),
         *records(API_KEYS, ApiKey, writes.api_keys, codec.encode_api_key),
         *records(TENANTS, Tenant, writes.tenants, codec.encode_tenant),
+        *records(ALIASES, Alias, writes.aliases, codec.encode_alias),
         *_fields(IMPORTS, writes.jobs, codec.encode_job),
         *(
             ["SET", REQUEST + request_id, str(key), "EX", kept]

@@ -1,0 +1,163 @@
+"""Aliases: movable names of versions of one model, such as shapes:stable. Pure and frozen.
+
+Weights are in per mille: those of an alias's targets sum to WHOLE. A switch in progress is part of
+the record, so that whoever leads carries it on.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from hashlib import blake2b
+from typing import NamedTuple
+
+from control_plane.types.version import VersionKey
+
+WHOLE = 1000
+HISTORY_KEPT = 50
+
+
+class AliasKey(NamedTuple):
+    """Printed as callers write it: model:name."""
+
+    model: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.model}:{self.name}"
+
+
+class ChangeKind(StrEnum):
+    SET = "SET"  # named outright, without a switch
+    PROMOTE = "PROMOTE"  # to other versions
+    STEP = "STEP"  # other weights on the way of one promotion: no place to roll back to
+    ROLLBACK = "ROLLBACK"  # to where it was before
+    ABANDON = "ABANDON"  # a switch that was given up: nothing moved
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A version, and of a thousand requests how many are its own."""
+
+    version: int
+    weight: int
+
+
+Targets = tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A candidate that runs beside for `share` of a thousand requests; its answers reach nobody."""
+
+    version: int
+    share: int
+
+
+@dataclass(frozen=True, slots=True)
+class AliasChange:
+    """`kind`: a ChangeKind, or the word of a newer release."""
+
+    at_unix_s: float
+    kind: str
+    by: str
+    why: str
+    before: Targets
+    after: Targets
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A move that waits for its targets to be loaded; it is given up at `until_unix_s`."""
+
+    targets: Targets
+    kind: str
+    by: str
+    why: str
+    since_unix_s: float
+    until_unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A version that the alias left, and that stays loaded until then."""
+
+    version: int
+    until_unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """`revision` grows by one with each change of the record: who writes says which one they read.
+    `keep_s`: how long the versions that a promotion leaves stay loaded, for a rollback at once.
+    `changed_unix_s`: when the targets moved last. `history`: the newest last, HISTORY_KEPT at most.
+    """
+
+    model: str
+    name: str
+    targets: Targets
+    keep_s: float
+    changed_unix_s: float
+    revision: int = 0
+    switch: Switch | None = None
+    kept: tuple[Kept, ...] = ()
+    shadow: Shadow | None = None
+    history: tuple[AliasChange, ...] = ()
+
+    @property
+    def key(self) -> AliasKey:
+        return AliasKey(self.model, self.name)
+
+    @property
+    def main(self) -> int:
+        """The version with the largest weight; of equals the first."""
+        return max(self.targets, key=lambda target: target.weight).version
+
+    @property
+    def previous(self) -> Targets:
+        """Where a rollback goes: what the newest promotion that was not rolled back left. Empty:
+        nowhere.
+        """
+        left: list[Targets] = []
+        for change in self.history:
+            if change.kind == ChangeKind.ROLLBACK:
+                left = left[:-1]
+            elif change.kind != ChangeKind.STEP and change.before and change.before != change.after:
+                left.append(change.before)
+        return left[-1] if left else ()
+
+    @property
+    def versions(self) -> frozenset[int]:
+        """All versions that it needs: targets, those it moves to, those it keeps, the shadow."""
+        parts = [*self.targets, *self.kept, *(self.switch.targets if self.switch else ())]
+        shadow = [self.shadow.version] if self.shadow else []
+        return frozenset([*(part.version for part in parts), *shadow])
+
+    def drawn(self, point: int) -> int:
+        """The version of one request: `point` is 0 to WHOLE - 1. A target behind the first that
+        gains weight keeps the points that it has.
+        """
+        for target in self.targets:
+            point -= target.weight
+            if point < 0:
+                return target.version
+        return self.main
+
+    def noted(self, change: AliasChange) -> "Alias":
+        return replace(self, history=(*self.history, change)[-HISTORY_KEPT:])
+
+
+def point_of(alias: AliasKey, sticky_key: str) -> int:
+    """Where a caller's key lies, 0 to WHOLE - 1: the same in each process and release."""
+    digest = blake2b(f"{alias}\n{sticky_key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) % WHOLE
+
+
+def naming(aliases: Mapping[AliasKey, Alias], version: VersionKey) -> tuple[AliasKey, ...]:
+    """The aliases that need a version: it must not be deleted."""
+    return tuple(
+        sorted(alias.key for alias in _of(aliases, version) if version.number in alias.versions)
+    )
+
+
+def _of(aliases: Mapping[AliasKey, Alias], version: VersionKey) -> Iterable[Alias]:
+    return (alias for alias in aliases.values() if alias.model == version.model)

@@ -1,0 +1,21 @@
+"""Errors of aliases and of what moves them: part of the tree of `errors`."""
+
+from yolopool.error_kinds import FailedPrecondition
+
+
+class AliasChanged(FailedPrecondition):
+    """The alias is not as the caller expected it: another changed it since."""
+
+    reason = "ALIAS_CHANGED"
+
+
+class NothingToRollBack(FailedPrecondition):
+    """The alias has had no other target, or each is rolled back already."""
+
+    reason = "NOTHING_TO_ROLL_BACK"
+
+
+class SwitchAbandoned(FailedPrecondition):
+    """The targets were not loaded in time, or another order came first: the alias did not move."""
+
+    reason = "SWITCH_ABANDONED"
