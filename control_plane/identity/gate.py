@@ -6,7 +6,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from control_plane.caller import CALLER, Principal, heard
-from control_plane.identity.access import ALL, OPEN, RULES, Rule, Verdict, judged, name_of
+from control_plane.identity.access import ALL, OPEN, RULES, Behind, Rule, Verdict, judged, name_of
 from control_plane.identity.audit import Audit
 from control_plane.identity.keyring import Keyring
 from control_plane.identity.oidc.tokens import Tokens, looks_like_one
@@ -35,7 +35,7 @@ class Gate:
     """`models`: the names of all models, of which some callers may see a part. A context is that of
     a call by gRPC, or the `Caller` of another door. `is_loaded`: whether the keys were read.
     `opened`: paths and services that answer everyone, beside health. `tokens`: of the issuers that
-    are trusted.
+    are trusted. `behind`: as `judged` has it.
     """
 
     def __init__(
@@ -46,12 +46,14 @@ class Gate:
         is_loaded: Callable[[], bool],
         opened: Sequence[str] = (),
         tokens: Tokens | None = None,
+        behind: Behind = lambda _: (),
     ) -> None:
         self._keyring = keyring
         self._models = models
         self._is_loaded = is_loaded
         self._opened = tuple(opened)
         self._tokens = tokens
+        self._behind = behind
         self.audit = audit
 
     def is_open(self, method: str) -> bool:
@@ -119,7 +121,9 @@ class Gate:
         try:
             if rule is None:
                 raise RoleNeeded(f"{method} is allowed to nobody: it has no rule, which is a bug")
-            verdict, name = judged(rule, principal.role, principal.grants, request)
+            verdict, name = judged(
+                rule, principal.role, principal.grants, request, self._behind
+            )
             if verdict is Verdict.HIDDEN:
                 raise no_model(name)
             if verdict is Verdict.ROLE_NEEDED:

@@ -9,9 +9,11 @@ from control_plane.caller import Principal
 from control_plane.convert.versions import drift_out, key_out
 from control_plane.routing import request_log
 from control_plane.routing.detect_call import DetectCall, DetectContext
+from control_plane.routing.families.chooser import FamilyChooser
 from control_plane.routing.request_log import RequestRecord
 from control_plane.routing.request_traces import RequestHistory
-from yolopool.errors import YolopoolError
+from control_plane.types.rollout.alias import Alias
+from yolopool.errors import DeadlineUnmeetable, QueueFull, YolopoolError
 from yolopool.names import ModelRef
 from yolopool.v1 import detection_pb2, worker_pb2
 
@@ -26,6 +28,7 @@ class Router:
         self._metrics = context.metrics
         self._clock = context.clock
         self._history = history
+        self._families = FamilyChooser(context.view, context.clock, context.rng)
 
     async def detect(
         self,
@@ -46,10 +49,7 @@ class Router:
         body.request_id = request_id
         self._metrics.in_flight.inc()
         try:
-            key = record.key = self._view.catalogue.ready(ref).key
-            body.version.CopyFrom(key_out(key))
-            await self._quarantine.check(body)
-            answer = await DetectCall(self._context, record, key, body, deadline_s).run()
+            answer = await self._answer(ref, record, body, deadline_s)
         except YolopoolError as error:
             error.details["request_id"] = request_id  # so that the caller can ask for it
             self._failed(record, error.reason, error.message)
@@ -65,6 +65,45 @@ class Router:
         await self._quarantine.answered(body)
         self._succeeded(record, answer)
         return answer
+
+    async def _answer(
+        self,
+        ref: ModelRef,
+        record: RequestRecord,
+        body: worker_pb2.InferRequest,
+        deadline_s: float,
+    ) -> detection_pb2.DetectResponse:
+        family = self._view.catalogue.family(ref)
+        if family is not None:
+            return await self._of_family(family, record, body, deadline_s)
+        key = record.key = self._view.catalogue.ready(ref).key
+        body.version.CopyFrom(key_out(key))
+        await self._quarantine.check(body)
+        return await DetectCall(self._context, record, key, body, deadline_s).run()
+
+    async def _of_family(
+        self,
+        family: Alias,
+        record: RequestRecord,
+        body: worker_pb2.InferRequest,
+        deadline_s: float,
+    ) -> detection_pb2.DetectResponse:
+        """The answer of the member that is chosen; where workers have no time or no place for it,
+        that of the next smaller one.
+        """
+        choice = self._families.choose(family, deadline_s, record.principal.grants)
+        while True:
+            try:
+                answer = await self._answer(choice.ref, record, body, deadline_s)
+            except (DeadlineUnmeetable, QueueFull) as error:
+                smaller = self._families.smaller(choice)
+                if smaller is None:
+                    raise
+                record.retried.append(f"{record.key}: {error.reason}")
+                choice = smaller
+            else:
+                self._families.answered(choice, answer, record.load_wait_s)
+                return answer
 
     def refused(
         self,

@@ -27,6 +27,7 @@ from control_plane.types.rollout.alias import (
     Switch,
     Target,
 )
+from control_plane.types.rollout.family import Family, Member
 from control_plane.types.schedule import Changeover, Preparation, Schedule
 from control_plane.types.version import (
     Drift,
@@ -314,12 +315,22 @@ def decode_alias(text: str) -> Alias:
         "switch": _make(Switch, _with_targets(switch, "targets")) if switch else None,
         "kept": tuple(_make(Kept, one) for one in raw.get("kept", ())),
         "shadow": _make(Shadow, shadow) if shadow else None,
+        "family": _family(raw["family"]) if raw.get("family") else None,
         "history": tuple(
             _make(AliasChange, _with_targets(one, "before", "after"))
             for one in raw.get("history", ())
         ),
     }
     return _make(Alias, {**raw, **parts})
+
+
+def _family(raw: Mapping[str, Any]) -> Family:
+    place = raw.get("place")
+    parts = {
+        "members": tuple(_make(Member, one) for one in raw["members"]),
+        "place": _make(Place, place) if place else None,
+    }
+    return _make(Family, {**raw, **parts})
 
 
 def decode_alias_key(text: str) -> AliasKey:

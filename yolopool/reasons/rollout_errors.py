@@ -1,6 +1,6 @@
 """Errors of aliases and of what moves them: part of the tree of `errors`."""
 
-from yolopool.error_kinds import FailedPrecondition
+from yolopool.error_kinds import FailedPrecondition, InvalidArgument
 
 
 class AliasChanged(FailedPrecondition):
@@ -19,3 +19,9 @@ class SwitchAbandoned(FailedPrecondition):
     """The targets were not loaded in time, or another order came first: the alias did not move."""
 
     reason = "SWITCH_ABANDONED"
+
+
+class InvalidFamily(InvalidArgument):
+    """The members do not fit each other, or do not say when each answers."""
+
+    reason = "INVALID_FAMILY"

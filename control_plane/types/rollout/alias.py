@@ -10,6 +10,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import NamedTuple
 
+from control_plane.types.rollout.family import Family
 from control_plane.types.version import VersionKey
 
 WHOLE = 1000
@@ -90,6 +91,7 @@ class Alias:
     """`revision` grows by one with each change of the record: who writes says which one they read.
     `keep_s`: how long the versions that a promotion leaves stay loaded, for a rollback at once.
     `changed_unix_s`: when the targets moved last. `history`: the newest last, HISTORY_KEPT at most.
+    `family`: what it means in place of targets, of which it has none then.
     """
 
     model: str
@@ -102,6 +104,7 @@ class Alias:
     kept: tuple[Kept, ...] = ()
     shadow: Shadow | None = None
     history: tuple[AliasChange, ...] = ()
+    family: Family | None = None
 
     @property
     def key(self) -> AliasKey:
