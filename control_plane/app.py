@@ -34,6 +34,7 @@ from control_plane.reconcile.drainer import Drainer
 from control_plane.reconcile.executor import Executor
 from control_plane.reconcile.planner import projected
 from control_plane.reconcile.reconciler import Reconciler, ReconcilerTimings
+from control_plane.rollout.switch_controller import SwitchController
 from control_plane.routing.quarantine import Quarantine
 from control_plane.routing.worker_exits import WorkerExitHandler
 from control_plane.services.fleet import Identity
@@ -115,6 +116,9 @@ class ControlPlane:
             recorder,
             clock,
             self._is_leader,
+        )
+        self._switches = SwitchController(
+            registry, view, refresh, recorder, clock, lambda: self._election.acting_token
         )
         self._sweeper = Sweeper(view, refresh, self._artifacts, clock, settings.sweep_grace_s)
         self._preloader = Preloader(settings.load, registry, view, refresh, clock)
@@ -223,7 +227,7 @@ class ControlPlane:
         dispatch = Dispatch(interceptors, self._calls)
         self._services.add_to(server.server)
         self._services.add_to(dispatch)
-        self._kserve = Operations(dispatch, self._guard.ask, self.view, self._clock)
+        self._kserve = Operations(dispatch, self._guard.ask, self.view, self._clock, Random())
         kserve_grpc.add_to(self._kserve, server.server, self._budget)
         return server, dispatch
 
@@ -318,6 +322,7 @@ class ControlPlane:
         self._spawn(self._observer.run(), "observer")
         self._spawn(self._drainer.run(), "drains")
         self._spawn(self._schedule_controller.run(), "schedules")
+        self._spawn(self._switches.run(), "aliases")
         self._spawn(self._preloader.run(), "preload")
         self._spawn(self._sweeper.run(), "sweeper")
         self._spawn(self._quarantine.follow(), "quarantine")

@@ -31,10 +31,6 @@ def filter_in(request: events_pb2.WatchEventsRequest) -> EventFilter:
     if unknown:
         raise InvalidOption(f"event kind {unknown[0]} is not known: leave it out")
     model = parse_ref(request.model) if request.model else None
-    if model is not None and model.alias is not None:
-        raise InvalidOption(
-            f"events name versions, not aliases: give {model.name} or {model.name}@<version>"
-        )
     return EventFilter(
         frozenset(_KINDS_IN[number] for number in request.kinds), model, request.worker
     )

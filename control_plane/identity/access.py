@@ -49,6 +49,10 @@ def _name(request: Any) -> Iterable[str]:
     return (request.name,)
 
 
+def _alias(request: Any) -> Iterable[str]:
+    return (request.alias,)
+
+
 def _model_name(request: Any) -> Iterable[str]:
     return (request.model_name,)
 
@@ -121,8 +125,14 @@ _NATIVE: Mapping[str, Rule] = {
         "KeyService/ListKeys": Rule(Role.ADMIN, About.FLEET),
         "KeyService/RotateKey": Rule(Role.ADMIN, About.FLEET),
         "KeyService/RevokeKey": Rule(Role.ADMIN, About.FLEET),
+        "AliasService/GetAlias": Rule(Role.OPERATE, About.MODEL, _alias),
+        "AliasService/ListAliases": Rule(Role.OPERATE, About.SOME),
+        "AliasService/SetAlias": Rule(Role.OPERATE, About.MODEL, _alias),
+        "AliasService/PromoteModel": Rule(Role.OPERATE, About.MODEL, _model),
+        "AliasService/RollbackAlias": Rule(Role.OPERATE, About.MODEL, _alias),
+        "AliasService/DeleteAlias": Rule(Role.OPERATE, About.MODEL, _alias),
         "FamilyService/SetFamily": Rule(Role.OPERATE, About.MODEL, _family),
-        "FamilyService/GetFamily": Rule(Role.OPERATE, About.MODEL, lambda request: (request.alias,)),
+        "FamilyService/GetFamily": Rule(Role.OPERATE, About.MODEL, _alias),
         "TenantService/SetTenant": Rule(Role.ADMIN, About.FLEET),
         "TenantService/ListTenants": Rule(Role.ADMIN, About.FLEET),
         "TenantService/GetUsage": Rule(Role.ADMIN, About.FLEET),

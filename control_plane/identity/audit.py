@@ -114,6 +114,9 @@ def stand_of(view: View, name: str) -> dict[str, object]:
             "pinned": want.pinned if want is not None else False,
             **asdict(version.given),
         }
+    for key, alias in desired.aliases.items():
+        if key.model == name:
+            told[f":{key.name}"] = {one.version: one.weight for one in alias.targets}
     return told
 
 

@@ -20,6 +20,8 @@ _WORDS = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)?(?:\+[a-z0-9
 # What the author of a model says of it, and what is computed of its file. A hidden model may have
 # the name of a class: the word stays, and tells nothing of that model.
 _OF_AUTHOR = frozenset({"architecture", "class_names", "signed_comment", "signer", "source_name"})
+# So may an alias of a model that the caller sees.
+_OF_ALIAS = "yolopool.v1.Alias.name"
 
 
 def redacted_text(text: str, hidden: Callable[[str], bool]) -> str:
@@ -70,7 +72,7 @@ def redact(message: Message, hidden: Callable[[str], bool]) -> None:
     for field, value in message.ListFields():
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             _redact_messages(message, field, value, hidden)
-        elif field.type == FieldDescriptor.TYPE_STRING and field.name not in _OF_AUTHOR:
+        elif field.type == FieldDescriptor.TYPE_STRING and not _is_own_word(field):
             _redact_strings(message, field, value, hidden)
 
 
@@ -112,10 +114,14 @@ def _redact_strings(message: Any, field: Any, value: Any, hidden: Callable[[str]
         setattr(message, field.name, redacted_text(value, hidden))
 
 
+def _is_own_word(field: Any) -> bool:
+    return field.name in _OF_AUTHOR or field.full_name == _OF_ALIAS
+
+
 def _about(message: Any) -> str:
     """The model that a message is about; empty: none."""
     name = message.DESCRIPTOR.full_name
-    if name == "yolopool.v1.VersionKey":
+    if name in ("yolopool.v1.VersionKey", "yolopool.v1.Alias"):
         return str(message.model)
     if name == "yolopool.v1.Model":
         return str(message.name)

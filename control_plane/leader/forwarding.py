@@ -39,6 +39,10 @@ FORWARDED = frozenset(
         "/yolopool.v1.ScheduleService/DeleteSchedule",
         *(f"/yolopool.v1.KeyService/{name}" for name in ("CreateKey", "RotateKey", "RevokeKey")),
         "/yolopool.v1.CertificateService/RevokeCertificate",
+        *(
+            f"/yolopool.v1.AliasService/{name}"
+            for name in ("GetAlias", "SetAlias", "PromoteModel", "RollbackAlias", "DeleteAlias")
+        ),
         "/yolopool.v1.TenantService/SetTenant",
         "/yolopool.v1.TenantService/DeleteTenant",
     }
@@ -65,6 +69,7 @@ SERVED_LOCALLY: Mapping[str, str] = {
     "/yolopool.v1.CertificateService/IssueCertificate": _AUTHORITY,
     "/yolopool.v1.CertificateService/RenewCertificate": _AUTHORITY,
     "/yolopool.v1.CertificateService/ListCertificates": "each control plane follows the store",
+    "/yolopool.v1.AliasService/ListAliases": "each control plane follows the store",
     "/yolopool.v1.TenantService/ListTenants": "each control plane follows the store",
     "/yolopool.v1.TenantService/GetUsage": "all control planes count in the store",
     "/yolopool.v1.ScheduleService/GetSchedule": "each control plane follows the store",

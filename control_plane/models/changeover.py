@@ -34,7 +34,7 @@ from yolopool.errors import (
     RegistryUnavailable,
     YolopoolError,
 )
-from yolopool.names import parse_ref
+from yolopool.names import ModelRef, parse_ref
 from yolopool.server.clock import Clock
 
 log = structlog.get_logger()
@@ -72,17 +72,30 @@ def resolve(change: Changeover, catalogue: Catalogue, desired: Desired, now: flo
     wants: dict[VersionKey, Want] = {}
     placements: dict[VersionKey, Placement] = {}
     for load in change.prepare:
-        key = catalogue.ready(parse_ref(load.model)).key
-        if key in wants:
-            raise InvalidOption(f"{load.model} is in prepare twice: name {key} once")
-        want = Want(key, load.replicas, load.pinned, WantSource.ADMIN, now)
-        wants[key] = want.following(desired.wants.get(key))
-        if load.placement is not None:
-            placements[key] = load.placement
-    release = dict.fromkeys(catalogue.find(parse_ref(ref)).key for ref in change.release)
+        for key in _ready(load.model, catalogue):
+            if key in wants:
+                raise InvalidOption(f"{load.model} is in prepare twice: name {key} once")
+            want = Want(key, load.replicas, load.pinned, WantSource.ADMIN, now)
+            wants[key] = want.following(desired.wants.get(key))
+            if load.placement is not None:
+                placements[key] = load.placement
+    release = dict.fromkeys(
+        version.key for ref in change.release for version in catalogue.meant(parse_ref(ref))
+    )
     return Resolved(
         tuple(wants.values()), placements, tuple(key for key in release if key not in wants)
     )
+
+
+def _ready(reference: str, catalogue: Catalogue) -> list[VersionKey]:
+    """The READY versions that a reference means: of an alias all its targets."""
+    ref = parse_ref(reference)
+    if ref.alias is None:
+        return [catalogue.ready(ref).key]
+    return [
+        catalogue.ready(ModelRef(ref.name, version.key.number)).key
+        for version in catalogue.meant(ref)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,8 +159,11 @@ class Loader:
         await self._refresh()
         if force:
             self._view.force_out(key)
-        if not wait:
-            return
+        if wait:
+            await self.unloaded(key, deadline_s)
+
+    async def unloaded(self, key: VersionKey, deadline_s: float) -> None:
+        """Returns when no worker has a version any more. Raises DeadlineExceeded."""
         gone = await self._view.waiters.until(
             key,
             lambda: True if not self._view.replicas(key) else None,

@@ -54,10 +54,11 @@ class Preloader:
                     log.info("a model to pre-load is not ready", model=str(ref), why=error.message)
 
     async def _want(self, ref: ModelRef) -> None:
-        key = self._view.catalogue.ready(ref).key
-        old = self._view.desired.want(key)
-        replicas = old.replicas if old is not None else 1
-        want = Want(key, replicas, True, WantSource.ADMIN, self._clock.unix())
-        if await self._registry.want(want) is not None:
-            await self._refresh()
-            log.info("a model is pre-loaded", version=str(key))
+        self._view.catalogue.ready(ref)
+        for key in [version.key for version in self._view.catalogue.meant(ref)]:
+            old = self._view.desired.want(key)
+            replicas = old.replicas if old is not None else 1
+            want = Want(key, replicas, True, WantSource.ADMIN, self._clock.unix())
+            if await self._registry.want(want) is not None:
+                await self._refresh()
+                log.info("a model is pre-loaded", version=str(key))

@@ -12,7 +12,7 @@ from control_plane.routing.detect_call import DetectCall, DetectContext
 from control_plane.routing.families.chooser import FamilyChooser
 from control_plane.routing.request_log import RequestRecord
 from control_plane.routing.request_traces import RequestHistory
-from control_plane.types.rollout.alias import Alias
+from control_plane.types.rollout.alias import Alias, point_for
 from yolopool.errors import DeadlineUnmeetable, QueueFull, YolopoolError
 from yolopool.names import ModelRef
 from yolopool.v1 import detection_pb2, worker_pb2
@@ -49,7 +49,7 @@ class Router:
         body.request_id = request_id
         self._metrics.in_flight.inc()
         try:
-            answer = await self._answer(ref, record, body, deadline_s)
+            answer = await self._answer(ref, request.sticky_key, record, body, deadline_s)
         except YolopoolError as error:
             error.details["request_id"] = request_id  # so that the caller can ask for it
             self._failed(record, error.reason, error.message)
@@ -69,14 +69,16 @@ class Router:
     async def _answer(
         self,
         ref: ModelRef,
+        sticky_key: str,
         record: RequestRecord,
         body: worker_pb2.InferRequest,
         deadline_s: float,
     ) -> detection_pb2.DetectResponse:
         family = self._view.catalogue.family(ref)
         if family is not None:
-            return await self._of_family(family, record, body, deadline_s)
-        key = record.key = self._view.catalogue.ready(ref).key
+            return await self._of_family(family, sticky_key, record, body, deadline_s)
+        point = point_for(ref, sticky_key, self._context.rng.randrange)
+        key = record.key = self._view.catalogue.ready(ref, point).key
         body.version.CopyFrom(key_out(key))
         await self._quarantine.check(body)
         return await DetectCall(self._context, record, key, body, deadline_s).run()
@@ -84,6 +86,7 @@ class Router:
     async def _of_family(
         self,
         family: Alias,
+        sticky_key: str,
         record: RequestRecord,
         body: worker_pb2.InferRequest,
         deadline_s: float,
@@ -94,7 +97,7 @@ class Router:
         choice = self._families.choose(family, deadline_s, record.principal.grants)
         while True:
             try:
-                answer = await self._answer(choice.ref, record, body, deadline_s)
+                answer = await self._answer(choice.ref, sticky_key, record, body, deadline_s)
             except (DeadlineUnmeetable, QueueFull) as error:
                 smaller = self._families.smaller(choice)
                 if smaller is None:

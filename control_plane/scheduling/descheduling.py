@@ -41,7 +41,7 @@ def release_idle(context: PlanContext, wants: Iterable[Want]) -> Iterable[Releas
 
 def _idle_limit_s(context: PlanContext, want: Want) -> float | None:
     version = context.version(want.key)
-    if version is None or want.pinned:
+    if version is None or want.pinned or want.is_kept:
         return None
     residency = version.given.residency
     on_demand = residency.mode is ResidencyMode.ON_DEMAND

@@ -42,6 +42,7 @@ _ASKED_BY = {
     WantSource.ADMIN: "asked for by name",
     WantSource.MISS: "asked for since requests found it nowhere",
     WantSource.PREFETCH: "likely to be asked for",
+    WantSource.ALIAS: "held for an alias that moves to it or may go back to it",
 }
 
 

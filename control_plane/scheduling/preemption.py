@@ -111,8 +111,8 @@ def victims_of(
 
 
 def may_preempt(context: PlanContext, worker: ProposedWorker, replica: Replica, want: Want) -> bool:
-    """Whether a replica may be evicted for `want`: it is unpinned, idle, and was used since it
-    was wanted, or its want comes before `want` in order of urgency.
+    """Whether a replica may be evicted for `want`: it is unpinned, idle, kept for no alias, and was
+    used since it was wanted, or its want comes before `want` in order of urgency.
 
     A replica that was loaded for a later want and not used yet stays: otherwise two wants could
     evict each other's replicas, and neither would be served.
@@ -126,6 +126,8 @@ def may_preempt(context: PlanContext, worker: ProposedWorker, replica: Replica, 
         return False
     if want.pinned:
         return True
+    if wanted.is_kept:
+        return False
     return context.was_used(worker, replica) or context.urgency(wanted) < context.urgency(want)
 
 

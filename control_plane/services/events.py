@@ -1,12 +1,13 @@
 """EventService: streams the stored events, then new ones until the caller leaves."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 from control_plane.caller import CallContext
 from control_plane.convert.events import check_event_id, event_out, filter_in, order_of
 from control_plane.store.registry import EventLog
-from control_plane.types.event import Event
+from control_plane.types.event import Event, EventFilter
+from control_plane.view.view import View
 from yolopool.errors import ResourceExhausted
 from yolopool.v1 import events_pb2, events_pb2_grpc
 
@@ -20,8 +21,9 @@ MAX_READS = 32
 class EventService(events_pb2_grpc.EventServiceServicer):
     """Callers who have seen the same event share one read for the next."""
 
-    def __init__(self, registry: EventLog) -> None:
+    def __init__(self, registry: EventLog, view: View) -> None:
         self._registry = registry
+        self._view = view
         self._reads: dict[str, asyncio.Task[tuple[Event, ...]]] = {}
         self._closing = False
 
@@ -34,15 +36,22 @@ class EventService(events_pb2_grpc.EventServiceServicer):
         events = await self._registry.events(after, limit)
         if after and not events and await self._is_ahead(after):
             after, events = "", await self._registry.events("", limit)
-        found = [event for event in events if matching.has(event)]
+        found = [event for event in events if matching.has(event, self._of_alias(matching))]
         for event in found[-request.last :]:
             yield event_out(event)
         while request.follow and not self._closing:
             after = events[-1].id if events else after
             events = await self._next(after)
             for event in events:
-                if matching.has(event):
+                if matching.has(event, self._of_alias(matching)):
                     yield event_out(event)
+
+    def _of_alias(self, matching: EventFilter) -> Collection[int]:
+        """Raises AliasNotFound."""
+        ref = matching.model
+        if ref is None or ref.alias is None:
+            return ()
+        return self._view.catalogue.alias(ref).versions
 
     async def close(self) -> None:
         """Ends the streams that follow new events, within WAIT_S."""

@@ -10,13 +10,16 @@ from control_plane.caller import CallContext, Principal, principal_of
 from control_plane.convert.validation import check_placement, check_replicas
 from control_plane.convert.versions import key_out, placement_in, rates_out
 from control_plane.identity.access import name_of
+from control_plane.rollout.switch_controller import explained, waits_for
 from control_plane.routing.request_traces import RequestHistory, RequestTrace
 from control_plane.scheduling import explanation
 from control_plane.scheduling.explanation import Feasibility
 from control_plane.types.access.api_key import Role, is_granted
 from control_plane.types.command import Assign, Blocked, Release
 from control_plane.types.desired import Want, WantSource
+from control_plane.types.rollout.alias import naming
 from control_plane.types.snapshot import Snapshot
+from control_plane.types.version import VersionKey
 from control_plane.view.view import View
 from yolopool.names import parse_ref
 from yolopool.server.clock import Clock
@@ -65,7 +68,15 @@ class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
             value_per_gib=explanation.value_per_gib(snapshot, version, rates.estimate),
             workers=[verdict_out(verdict) for verdict in verdicts],
             waiting_reason=f"{blocked.reason}: {blocked.why}" if blocked is not None else "",
+            aliases=self._aliases(key),
         )
+
+    def _aliases(self, key: VersionKey) -> list[str]:
+        aliases, now = self._view.desired.aliases, self._clock.unix()
+        return [
+            explained(aliases[name], key.number, waits_for(self._view, aliases[name], now), now)
+            for name in naming(aliases, key)
+        ]
 
     async def ExplainRequest(
         self, request: explain_pb2.ExplainRequestRequest, context: CallContext

@@ -133,6 +133,8 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         ref = parse_ref(request.model)
         versions = self._view.catalogue.versions(ref)
         model = self._model(ref.name, versions)
+        if ref.alias is not None:
+            model.default_version = self._view.catalogue.find(ref).key.number
         for answer, version in zip(model.versions, versions, strict=True):
             answer.metadata.update(version.given.metadata)
         return model_pb2.GetModelResponse(model=model)
@@ -141,6 +143,10 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.DeleteModelRequest, context: CallContext
     ) -> model_pb2.DeleteModelResponse:
         ref, by = parse_ref(request.model), principal_of(context).name
+        if ref.alias is not None:
+            raise InvalidOption(
+                f"{ref} is an alias: delete it as one, or delete a version as {ref.name}@<version>"
+            )
         deleted = await self._registration.delete(ref, by)
         return model_pb2.DeleteModelResponse(deleted=[key_out(key) for key in sorted(deleted)])
 
@@ -148,53 +154,68 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.LoadModelRequest, context: CallContext
     ) -> model_pb2.LoadModelResponse:
         replicas = check_replicas(request.replicas)
-        version = self._view.catalogue.ready(parse_ref(request.model))
+        self._view.catalogue.ready(parse_ref(request.model))
+        versions = self._meant(request.model)
         if request.HasField("placement"):
             placement = placement_in(check_placement(request.placement))
-            version = await self._policies.set_placement(version.key, placement)
-        want = Want(version.key, replicas, request.pin, WantSource.ADMIN, self._clock.unix())
-        _log("load requested", want.key, context)
-        await self._loader.load(want, request.wait, self._deadline_s(context))
-        return model_pb2.LoadModelResponse(version=self._full(version))
+            versions = tuple(
+                [await self._policies.set_placement(one.key, placement) for one in versions]
+            )
+        now, deadline_s = self._clock.unix(), self._deadline_s(context)
+        wants = [Want(one.key, replicas, request.pin, WantSource.ADMIN, now) for one in versions]
+        # All are wanted before the first is waited for.
+        for want in wants:
+            _log("load requested", want.key, context)
+            await self._loader.load(want, False, deadline_s)
+        if request.wait:
+            for want in wants:
+                await self._loader.loaded(want, deadline_s)
+        return model_pb2.LoadModelResponse(version=self._full(versions[0]))
 
     async def UnloadModel(
         self, request: model_pb2.UnloadModelRequest, context: CallContext
     ) -> model_pb2.UnloadModelResponse:
-        version = self._view.catalogue.find(parse_ref(request.model))
-        version = await self._policies.end_standby(version)
-        _log("unload requested", version.key, context, force=request.force)
         deadline_s = self._deadline_s(context)
-        await self._loader.unload(version.key, request.wait, deadline_s, request.force)
-        return model_pb2.UnloadModelResponse(version=self._full(version))
+        versions = [await self._policies.end_standby(one) for one in self._meant(request.model)]
+        for version in versions:
+            _log("unload requested", version.key, context, force=request.force)
+            await self._loader.unload(version.key, False, deadline_s, request.force)
+        if request.wait:
+            for version in versions:
+                await self._loader.unloaded(version.key, deadline_s)
+        return model_pb2.UnloadModelResponse(version=self._full(versions[0]))
 
     async def SetResidency(
         self, request: model_pb2.SetResidencyRequest, context: CallContext
     ) -> model_pb2.SetResidencyResponse:
-        version = self._view.catalogue.find(parse_ref(request.model))
+        versions = self._meant(request.model)
         residency = residency_in(check_residency(request.residency))
-        _log("residency set", version.key, context, mode=residency.mode)
-        version = await self._policies.set_residency(version.key, residency)
-        return model_pb2.SetResidencyResponse(version=self._full(version))
+        for version in versions:
+            _log("residency set", version.key, context, mode=residency.mode)
+        done = [await self._policies.set_residency(one.key, residency) for one in versions]
+        return model_pb2.SetResidencyResponse(version=self._full(done[0]))
 
     async def SetPlacement(
         self, request: model_pb2.SetPlacementRequest, context: CallContext
     ) -> model_pb2.SetPlacementResponse:
-        version = self._view.catalogue.find(parse_ref(request.model))
+        versions = self._meant(request.model)
         placement = placement_in(check_placement(request.placement))
-        _log("placement set", version.key, context, placement=placement.requires)
-        version = await self._policies.set_placement(version.key, placement)
-        return model_pb2.SetPlacementResponse(version=self._full(version))
+        for version in versions:
+            _log("placement set", version.key, context, placement=placement.requires)
+        done = [await self._policies.set_placement(one.key, placement) for one in versions]
+        return model_pb2.SetPlacementResponse(version=self._full(done[0]))
 
     async def SetBatching(
         self, request: model_pb2.SetBatchingRequest, context: CallContext
     ) -> model_pb2.SetBatchingResponse:
-        version = self._view.catalogue.find(parse_ref(request.model))
+        versions = self._meant(request.model)
         kind, batching = check_device_kind(request.device_kind), None
         if request.HasField("batching"):
             batching = batching_in(check_batching(request.batching))
-        _log("batching set", version.key, context, device_kind=kind, batching=str(batching))
-        version = await self._policies.set_batching(version.key, kind, batching)
-        return model_pb2.SetBatchingResponse(version=self._full(version))
+        for version in versions:
+            _log("batching set", version.key, context, device_kind=kind, batching=str(batching))
+        done = [await self._policies.set_batching(one.key, kind, batching) for one in versions]
+        return model_pb2.SetBatchingResponse(version=self._full(done[0]))
 
     async def BuildModel(
         self, request: model_pb2.BuildModelRequest, context: CallContext
@@ -286,6 +307,10 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
 
     def _deadline_s(self, context: CallContext) -> float:
         return deadline_of(context, self._clock.monotonic(), DEFAULT_WAIT_S)
+
+    def _meant(self, model: str) -> tuple[ModelVersion, ...]:
+        """The versions that a change of `model` is about: of an alias all that it means now."""
+        return self._view.catalogue.meant(parse_ref(model))
 
     def _model(self, name: str, versions: tuple[ModelVersion, ...]) -> model_pb2.Model:
         default = self._view.catalogue.default(name)

@@ -15,6 +15,7 @@ from control_plane.models.policies import Policies
 from control_plane.models.registration import Registration
 from control_plane.models.sweeper import Sweeper
 from control_plane.reconcile.drainer import Drainer
+from control_plane.rollout.alias_orders import AliasOrders
 from control_plane.routing.attempts import AttemptRunner
 from control_plane.routing.detect_call import DetectContext
 from control_plane.routing.quarantine import Quarantine
@@ -32,6 +33,7 @@ from control_plane.services.models import ModelService
 from control_plane.services.processes.imports import ImportService
 from control_plane.services.processes.membership import MembershipService
 from control_plane.services.processes.peers import PeerService
+from control_plane.services.rollout.alias_service import AliasService
 from control_plane.services.schedules import ScheduleService
 from control_plane.services.tenants import TenantService
 from control_plane.settings import Settings
@@ -50,6 +52,7 @@ from yolopool.server.clock import Clock
 from yolopool.server.limits.byte_budget import ByteBudget
 from yolopool.server.open_calls import OpenCalls
 from yolopool.v1 import (
+    aliases_pb2_grpc,
     bench_pb2_grpc,
     certificates_pb2_grpc,
     detection_pb2_grpc,
@@ -66,6 +69,7 @@ from yolopool.v1 import (
 )
 
 SERVICES = (
+    "yolopool.v1.AliasService",
     "yolopool.v1.BenchService",
     "yolopool.v1.CertificateService",
     "yolopool.v1.DetectionService",
@@ -122,6 +126,8 @@ class Services:
             deps.identity.name, admission, registry, view, deps.metrics, deps.is_leader, clock
         )
         router = Router(_detect_context(deps, admission), history)
+        orders = AliasOrders(registry, view, refresh, deps.recorder, clock)
+        self._aliases = AliasService(view, orders, clock)
         self._bench = BenchService(view, loader, deps.worker_client, clock, Random())
         self._detection = DetectionService(
             router,
@@ -141,7 +147,7 @@ class Services:
             ),
             admission,
         )
-        self._events = EventService(registry)
+        self._events = EventService(registry, view)
         self._explain = ExplainService(view, deps.snapshot, history, clock)
         self._fleet = FleetService(
             deps.identity, view, refresh, deps.metrics, jobs, registry, deps.drainer, clock
@@ -177,6 +183,7 @@ class Services:
 
     def add_to(self, server: Any) -> None:
         """`server`: of gRPC, or what takes the methods of services as one does."""
+        aliases_pb2_grpc.add_AliasServiceServicer_to_server(self._aliases, server)
         bench_pb2_grpc.add_BenchServiceServicer_to_server(self._bench, server)
         certificates_pb2_grpc.add_CertificateServiceServicer_to_server(self._certificates, server)
         detection_pb2_grpc.add_DetectionServiceServicer_to_server(self._detection, server)

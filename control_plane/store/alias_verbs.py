@@ -1,23 +1,16 @@
 """The verbs that change aliases, as `transactions` has the others."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from control_plane.store import transactions
 from control_plane.store.transaction import Transaction
-from control_plane.types.desired import Want
+from control_plane.types.desired import WantChanges
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.version import VersionKey
 from yolopool.errors import AliasChanged, VersionNotFound
 
 
-def put_alias(
-    tx: Transaction,
-    alias: Alias,
-    expected: int,
-    put: Sequence[Want],
-    drop: Sequence[VersionKey],
-) -> Alias:
+def put_alias(tx: Transaction, alias: Alias, expected: int, wants: WantChanges) -> Alias:
     old = _expected(tx, alias.key, expected)
     known = old.versions if old is not None else frozenset()
     new = [VersionKey(alias.model, number) for number in sorted(alias.versions - known)]
@@ -25,13 +18,18 @@ def put_alias(
     for key in new:
         if tx.version(key) is None:
             raise VersionNotFound(f"{key} does not exist: {alias.key} can't name it")
-    transactions.change_wants(tx, put, drop, ())
+    _change(tx, wants)
     return tx.put_alias(replace(alias, revision=expected + 1))
 
 
-def drop_alias(tx: Transaction, key: AliasKey, expected: int) -> None:
+def drop_alias(tx: Transaction, key: AliasKey, expected: int, wants: WantChanges) -> None:
     _expected(tx, key, expected or -1)
+    _change(tx, wants)
     tx.drop_alias(key)
+
+
+def _change(tx: Transaction, wants: WantChanges) -> None:
+    transactions.change_wants(tx, wants.put, wants.drop, wants.end_standby)
 
 
 def _expected(tx: Transaction, key: AliasKey, expected: int) -> Alias | None:

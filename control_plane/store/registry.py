@@ -11,7 +11,7 @@ from typing import Protocol
 from control_plane.store.accounts import Accounts
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
-from control_plane.types.desired import Desired, DesiredDelta, Want
+from control_plane.types.desired import NO_CHANGES, Desired, DesiredDelta, Want, WantChanges
 from control_plane.types.event import Event
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.lease import FencingToken, Leader
@@ -256,20 +256,21 @@ class DesiredState(Protocol):
         self,
         alias: Alias,
         expected_revision: int,
-        put: Sequence[Want] = (),
-        drop: Sequence[VersionKey] = (),
+        wants: WantChanges = NO_CHANGES,
         token: FencingToken | None = None,
     ) -> Alias:
         """Adds or replaces an alias if its revision is still the expected one (0: there is none),
-        and changes wants in the same write, as `change_wants`. Returns it with its new revision.
+        and changes wants in the same write. Returns it with its new revision.
 
         Raises AliasChanged, VersionNotFound for a version that it newly names and that is not
         there, StaleToken with a token that is not the lease's.
         """
         ...
 
-    async def drop_alias(self, key: AliasKey, expected_revision: int) -> None:
-        """Removes an alias. Raises AliasChanged if its revision is another, or there is none."""
+    async def drop_alias(
+        self, key: AliasKey, expected_revision: int, wants: WantChanges = NO_CHANGES
+    ) -> None:
+        """Removes an alias as `put_alias` puts it; AliasChanged also if there is none."""
         ...
 
     # --- schedules ------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from control_plane.store import alias_verbs, transactions
 from control_plane.store.transaction import Transaction
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
-from control_plane.types.desired import Want
+from control_plane.types.desired import NO_CHANGES, Want, WantChanges
 from control_plane.types.lease import FencingToken
 from control_plane.types.policy import BatchingConfig, Placement, Residency
 from control_plane.types.rollout.alias import Alias, AliasKey
@@ -144,16 +144,17 @@ class WriteVerbs(ABC):
         self,
         alias: Alias,
         expected_revision: int,
-        put: Sequence[Want] = (),
-        drop: Sequence[VersionKey] = (),
+        wants: WantChanges = NO_CHANGES,
         token: FencingToken | None = None,
     ) -> Alias:
         return await self.write(
-            lambda tx: alias_verbs.put_alias(tx, alias, expected_revision, put, drop), token
+            lambda tx: alias_verbs.put_alias(tx, alias, expected_revision, wants), token
         )
 
-    async def drop_alias(self, key: AliasKey, expected_revision: int) -> None:
-        await self.write(lambda tx: alias_verbs.drop_alias(tx, key, expected_revision))
+    async def drop_alias(
+        self, key: AliasKey, expected_revision: int, wants: WantChanges = NO_CHANGES
+    ) -> None:
+        await self.write(lambda tx: alias_verbs.drop_alias(tx, key, expected_revision, wants))
 
     # --- schedules ------------------------------------------------------------------------
 

@@ -7,7 +7,11 @@ from contextlib import aclosing
 from typing import Any
 
 from control_plane.caller import CallContext
-from control_plane.convert.validation import check_options, check_request_id
+from control_plane.convert.validation import (
+    check_options,
+    check_request_id,
+    check_sticky_key,
+)
 from control_plane.metrics import Metrics
 from control_plane.streams.frame_stream import Answer, Detect, FrameStream
 from control_plane.streams.frame_window import StreamRules
@@ -129,9 +133,13 @@ def _common(opening: detection_pb2.StreamOpening) -> detection_pb2.DetectRequest
         raise InvalidOption(f"the request_id of a stream has at most {MAX_STREAM_ID} characters")
     if opening.priority not in types_pb2.Priority.values():
         raise InvalidOption(f"priority {opening.priority} is not known: leave it out for BULK")
+    check_sticky_key(opening.sticky_key)
+    own = uuid.uuid4().hex
     return detection_pb2.DetectRequest(
         model=opening.model,
         options=opening.options if opening.HasField("options") else None,
         priority=opening.priority or types_pb2.PRIORITY_BULK,
-        request_id=opening.request_id or uuid.uuid4().hex,
+        request_id=opening.request_id or own,
+        # Frames of one video that different versions see can't be followed from one to the next.
+        sticky_key=opening.sticky_key or own,
     )

@@ -224,9 +224,10 @@ class FrameStream:
 
     def _ask(self, now: float) -> None:
         wants = not self._ending and self._window.may_start(now)
-        model, priority = self._common.model, self._common.priority
-        tenant = principal_of(self._context).tenant
-        group = self._turnstile.group(model, priority, tenant) if wants else None
+        common, tenant = self._common, principal_of(self._context).tenant
+        group = None
+        if wants:
+            group = self._turnstile.group(common.model, common.priority, tenant, common.sticky_key)
         if self._asked is not None and self._asked is not group:
             self._turnstile.withdraw(self, self._asked)
             self._asked = None

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from control_plane.streams.pass_times import PassTimes
 from control_plane.streams.turns import Turns
+from control_plane.types.rollout.alias import point_for
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import LOADED, Replica
 from control_plane.view.view import View
@@ -41,12 +42,16 @@ class Turnstile:
         self._view = view
         self._groups: dict[tuple[VersionKey, int, str], Group] = {}
 
-    def group(self, model: str, priority: int, tenant: str = "") -> Group | None:
+    def group(
+        self, model: str, priority: int, tenant: str = "", sticky_key: str = ""
+    ) -> Group | None:
         """Where a stream of this model asks now; None: the model can't be used, so that its frames
         fail at once, without a turn.
         """
+        ref = parse_ref(model)
         try:
-            key = (self._view.catalogue.ready(parse_ref(model)).key, priority, tenant)
+            point = point_for(ref, sticky_key, lambda _: 0)
+            key = (self._view.catalogue.ready(ref, point).key, priority, tenant)
         except YolopoolError:
             return None
         return self._groups.setdefault(key, Group(key))

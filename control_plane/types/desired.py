@@ -19,6 +19,7 @@ class WantSource(StrEnum):
     ADMIN = "ADMIN"  # by LoadModel
     MISS = "MISS"  # by a Detect for a version that no worker had
     PREFETCH = "PREFETCH"  # by the plan: a request is likely soon
+    ALIAS = "ALIAS"  # by an alias that moves to it, or left it and may come back
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,13 @@ class Want:
     pinned: bool
     source: WantSource
     since_unix_s: float
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its replicas stay although nobody may be asking for them: only a pinned version
+        may take their memory.
+        """
+        return self.source is WantSource.ALIAS
 
     def following(self, old: "Want | None") -> "Want":
         """The want after this one is asked for while `old` is in force. A miss never lowers or
@@ -45,6 +53,18 @@ class Want:
             replicas = max(old.replicas, self.replicas)
             return replace(old, replicas=replicas, pinned=old.pinned or self.pinned)
         return replace(self, since_unix_s=old.since_unix_s)
+
+
+@dataclass(frozen=True, slots=True)
+class WantChanges:
+    """Wants to set as given and to remove, and hot standbys to make normal, in one write."""
+
+    put: tuple[Want, ...] = ()
+    drop: tuple[VersionKey, ...] = ()
+    end_standby: tuple[VersionKey, ...] = ()
+
+
+NO_CHANGES = WantChanges()
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ class EventKind(StrEnum):
     DELETED = "DELETED"
     CHANGEOVER = "CHANGEOVER"
     SCHEDULE = "SCHEDULE"
+    ALIAS = "ALIAS"  # an alias moved, or a switch of it was given up
     DIFFERENCE = "DIFFERENCE"
     WORKER_CRASHED = "WORKER_CRASHED"  # a process ended unexpectedly
     IMAGE_QUARANTINED = "IMAGE_QUARANTINED"  # an image ended two processes
@@ -66,15 +67,18 @@ class EventFilter:
     def everything(self) -> bool:
         return not self.kinds and self.model is None and not self.worker
 
-    def has(self, event: Event) -> bool:
+    def has(self, event: Event, of_alias: Collection[int] = ()) -> bool:
+        """Whether it is asked for; `of_alias`: the versions that the alias in `model` needs now."""
         return (
             (not self.kinds or event.kind in self.kinds)
             and (not self.worker or event.worker == self.worker)
-            and (self.model is None or _is_of(event.version, self.model))
+            and (self.model is None or _is_of(event.version, self.model, of_alias))
         )
 
 
-def _is_of(version: VersionKey | None, ref: ModelRef) -> bool:
-    return (
-        version is not None and version.model == ref.name and ref.version in (None, version.number)
-    )
+def _is_of(version: VersionKey | None, ref: ModelRef, of_alias: Collection[int]) -> bool:
+    if version is None or version.model != ref.name:
+        return False
+    if ref.alias is not None:
+        return version.number in of_alias
+    return ref.version in (None, version.number)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from control_plane.types.moments import cron
 from control_plane.types.moments.sun import SunMoment
 from control_plane.types.policy import Placement
+from yolopool.names import parse_ref
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Changeover:
     def models(self) -> frozenset[str]:
         """The names, without versions, of all models in it."""
         references = (*(preparation.model for preparation in self.prepare), *self.release)
-        return frozenset(reference.partition("@")[0] for reference in references)
+        return frozenset(parse_ref(reference).name for reference in references)
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,6 +205,16 @@ class Catalogue:
         versions = self.versions(ref)
         return (self._defaults.get(ref.name) if ref.version is None else None) or versions[0]
 
+    def meant(self, ref: ModelRef) -> tuple[ModelVersion, ...]:
+        """All versions that a reference means, READY or not: that of `find`, and of an alias with
+        several targets the others after it.
+        """
+        main = self.find(ref)
+        if ref.alias is None:
+            return (main,)
+        others = (version for version in self.versions(ref) if version is not main)
+        return (main, *others)
+
     def ready(self, ref: ModelRef, point: int | None = None) -> ModelVersion:
         """The READY version that a reference means; `point` as in `find`.
 

@@ -127,6 +127,7 @@ class View:
         if changes.cordons or changes.tenants:
             self._changes.touch_all()
         self._show(*self._desired_cache.take(changes))
+        self.waiters.wake(*changes.aliases)
 
     def plan_drops(self, keys: Iterable[VersionKey]) -> None:
         """Announces the wants that a plan is about to drop, in place of those of the plan before.

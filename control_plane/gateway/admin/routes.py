@@ -5,6 +5,7 @@ from fastapi import APIRouter
 from control_plane.gateway.admin.endpoints import Route, endpoint_of
 
 MODEL = "/v1/models/{model:path}"
+ALIAS = "/v1/aliases/{alias:path}"
 
 # A path that ends in a word comes before the model's own, which takes any.
 ROUTES = (
@@ -54,10 +55,28 @@ ROUTES = (
         body="", body_may_lack=True, errors=(404, 409),
     ),
     Route(
+        verb="POST", path=f"{MODEL}/promote", rpc="AliasService/PromoteModel",
+        body="", answer="alias", errors=(404, 409),
+    ),
+    Route(
         verb="GET", path=f"{MODEL}/explain", rpc="ExplainService/ExplainModel", errors=(404, 409),
     ),
     Route(verb="GET", path=MODEL, rpc="ModelService/GetModel", answer="model", errors=(404, 409)),
     Route(verb="DELETE", path=MODEL, rpc="ModelService/DeleteModel", errors=(404, 409)),
+    Route(verb="GET", path="/v1/aliases", rpc="AliasService/ListAliases", query=("name_prefix",)),
+    Route(
+        verb="POST", path=f"{ALIAS}/rollback", rpc="AliasService/RollbackAlias",
+        body="", body_may_lack=True, answer="alias", errors=(404, 409),
+    ),
+    Route(verb="GET", path=ALIAS, rpc="AliasService/GetAlias", answer="alias", errors=(404, 409)),
+    Route(
+        verb="PUT", path=ALIAS, rpc="AliasService/SetAlias",
+        body="", answer="alias", errors=(404, 409),
+    ),
+    Route(
+        verb="DELETE", path=ALIAS, rpc="AliasService/DeleteAlias",
+        query=("expected_revision",), status=204, errors=(404, 409),
+    ),
     Route(
         verb="POST", path="/v1/plan", rpc="ExplainService/PlanLoad", body="", errors=(404, 409),
     ),

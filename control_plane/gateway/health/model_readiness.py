@@ -3,6 +3,7 @@
 from random import Random
 
 from control_plane.routing.balancer import Reject, Send, choose
+from control_plane.types.version import ModelVersion
 from control_plane.view.view import View
 from yolopool.error_table import rebuild_reason
 from yolopool.errors import ModelNotLoaded, YolopoolError
@@ -20,15 +21,18 @@ class ModelReadiness:
         self._rng = rng
 
     def why_not(self, ref: ModelRef) -> YolopoolError | None:
-        """None: it is ready. Raises ModelNotFound, VersionNotFound, AliasNotFound; ModelNotReady
-        and ModelImportFailed are returned like other reasons.
+        """None: it is ready; an alias is if all its targets are. Raises ModelNotFound,
+        VersionNotFound, AliasNotFound; ModelNotReady and ModelImportFailed are returned like other
+        reasons.
         """
-        version = self._view.catalogue.find(ref)
+        return next(filter(None, map(self._why_not, self._view.catalogue.meant(ref))), None)
+
+    def _why_not(self, version: ModelVersion) -> YolopoolError | None:
+        key = version.key
         try:
-            self._view.catalogue.ready(ref)
+            self._view.catalogue.ready(ModelRef(key.model, key.number))
         except YolopoolError as error:
             return error
-        key = version.key
         route = choose(self._view, key, self._clock.monotonic(), self._rng)
         if isinstance(route, Send):
             return None

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from control_plane.convert.validation import check_sticky_key
 from control_plane.gateway.kserve.image_tensors import NCHW, NHWC, RGB, Order
 from yolopool.errors import InvalidOption
 from yolopool.kserve import grpc_service_pb2 as kserve
@@ -20,10 +21,14 @@ _COUNTS = ("max_detections", "top_k", "image_size")
 _FLAGS = ("agnostic_nms", "accept_damaged")
 _CLASSES, _PRIORITY, _TIMEOUT = "classes", "priority", "timeout"
 _LAYOUT, _ORDER = "layout", "channel_order"
+_STICKY_KEY = "sticky_key"
 _ORDERS = {"RGB": RGB, "BGR": types_pb2.CHANNEL_ORDER_BGR}
 # What clients ask of the protocol itself: nothing here depends on it.
 _OF_PROTOCOL = frozenset({"triton_enable_empty_final_response"})
-NAMES = (*_FRACTIONS, *_COUNTS, *_FLAGS, _CLASSES, _PRIORITY, _TIMEOUT, _LAYOUT, _ORDER)
+NAMES = (
+    *(*_FRACTIONS, *_COUNTS, *_FLAGS, _CLASSES, _PRIORITY, _TIMEOUT, _LAYOUT, _ORDER),
+    _STICKY_KEY,
+)
 # 1 is the most urgent; 0 is what the server takes by default; all beyond the last are like it.
 PRIORITIES = (
     types_pb2.PRIORITY_UNSPECIFIED,
@@ -73,6 +78,17 @@ def parameters_of(given: Mapping[str, kserve.InferParameter]) -> Parameters:
             raise InvalidOption(f"parameter {name} has no value: give one or leave it out")
         read(found, name, getattr(parameter, which))
     return found
+
+
+def sticky_key_of(given: Mapping[str, kserve.InferParameter]) -> str:
+    """By which the version of a request is chosen, before the others are read; empty: none."""
+    return given[_STICKY_KEY].string_param if _STICKY_KEY in given else ""
+
+
+def _sticky_key(found: Parameters, name: str, value: Value) -> None:
+    if not isinstance(value, str):
+        raise InvalidOption(f"{name} is {str(value)[:80]!r}: give a text")
+    check_sticky_key(value)
 
 
 def _fraction(found: Parameters, name: str, value: Value) -> None:

@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from random import Random
 
 from google.protobuf.message import Message
 
 from control_plane.gateway.dispatch import Caller, Dispatch
 from control_plane.gateway.kserve import model_description as description
 from control_plane.gateway.kserve.image_tensors import is_heavy
+from control_plane.gateway.kserve.infer_parameters import sticky_key_of
 from control_plane.gateway.kserve.infer_request import Images, images_in, reference
 from control_plane.gateway.kserve.infer_statistics import InferStatistics
 from control_plane.gateway.kserve.result_tensors import infer_response
+from control_plane.types.rollout.alias import point_for
 from control_plane.types.version import ModelVersion
 from control_plane.view.view import View
 from yolopool import __version__
@@ -60,11 +63,12 @@ _FEW_OBJECTS = 1000
 class Operations:
     """Every call raises YolopoolError. `ask` raises what refuses a method to a caller."""
 
-    def __init__(self, dispatch: Dispatch, ask: Ask, view: View, clock: Clock) -> None:
+    def __init__(self, dispatch: Dispatch, ask: Ask, view: View, clock: Clock, rng: Random) -> None:
         self._dispatch = dispatch
         self._ask = ask
         self._view = view
         self._clock = clock
+        self._rng = rng
         self._statistics = InferStatistics()
 
     def is_ready(self) -> bool:
@@ -101,7 +105,8 @@ class Operations:
         """The one that Detect will run; None if it will refuse."""
         try:
             ref = parse_ref(reference(request.model_name, request.model_version))
-            return self._view.catalogue.find(ref)
+            point = point_for(ref, sticky_key_of(request.parameters), self._rng.randrange)
+            return self._view.catalogue.find(ref, point)
         except YolopoolError:
             return None
 
@@ -222,8 +227,9 @@ class Operations:
         model = await self._model(request.model_name, "", caller)
         version = description.meant(model)
         key = version.version
+        named = parse_ref(request.model_name)
         wanted = model_pb2.LoadModelRequest(
-            model=f"{key.model}@{key.version}",
+            model=str(named) if named.alias is not None else f"{key.model}@{key.version}",
             replicas=max(1, version.wanted_replicas),
             pin=version.pinned,
             wait=True,

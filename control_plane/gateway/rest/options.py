@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from control_plane.convert.validation import MAX_STICKY_KEY_CHARS
 from yolopool.errors import InvalidOption
 from yolopool.v1 import detection_pb2, types_pb2
 from yolopool.vocabulary import MAX_DETECTIONS
@@ -125,6 +126,12 @@ class DetectParameters(BaseModel):
     priority: Annotated[Literal["interactive", "normal", "bulk"], _word("priority_")] | None = (
         Field(None, description="normal if left out")
     )
+    sticky_key: str = Field(
+        "",
+        description="of an alias with several versions: requests with the same key are answered by "
+        "the same one",
+        max_length=MAX_STICKY_KEY_CHARS,
+    )
     timeout: Annotated[float, Field(gt=0, le=_MAX_TIMEOUT_S)] | None = Field(
         None, description="seconds that the caller waits; the server's default if left out"
     )
@@ -188,7 +195,7 @@ def _told(faults: Sequence[Any], kind: type[BaseModel]) -> Iterable[str]:
 
 def request_of(given: DetectParameters) -> detection_pb2.DetectRequest:
     """The request without its image."""
-    request = detection_pb2.DetectRequest(model=given.model)
+    request = detection_pb2.DetectRequest(model=given.model, sticky_key=given.sticky_key)
     if given.priority is not None:
         request.priority = types_pb2.Priority.Value(f"PRIORITY_{given.priority.upper()}")
     named = given.model_fields_set

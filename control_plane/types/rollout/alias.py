@@ -4,7 +4,7 @@ Weights are in per mille: those of an alias's targets sum to WHOLE. A switch in 
 the record, so that whoever leads carries it on.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from control_plane.types.rollout.family import Family
 from control_plane.types.version import VersionKey
+from yolopool.names import ModelRef, base_name
 
 WHOLE = 1000
 HISTORY_KEPT = 50
@@ -56,7 +57,7 @@ class Shadow:
 
 @dataclass(frozen=True, slots=True)
 class AliasChange:
-    """`kind`: a ChangeKind, or the word of a newer release."""
+    """`kind`: a ChangeKind, or the word of a newer release. `request_id`: of the order."""
 
     at_unix_s: float
     kind: str
@@ -64,6 +65,7 @@ class AliasChange:
     why: str
     before: Targets
     after: Targets
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +78,19 @@ class Switch:
     why: str
     since_unix_s: float
     until_unix_s: float
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A version that the alias left, and that stays loaded until then."""
+    """A version that the alias left, and that stays loaded until then. `replicas`, `source`: of the
+    want that it had (0: none), which its successors have then.
+    """
 
     version: int
     until_unix_s: float
+    replicas: int = 0
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +152,21 @@ class Alias:
                 return target.version
         return self.main
 
+    def has_order(self, request_id: str) -> bool:
+        """Whether the order of this id was taken already."""
+        switch = [self.switch.request_id] if self.switch is not None else []
+        return bool(request_id) and request_id in (
+            *switch,
+            *(change.request_id for change in self.history),
+        )
+
+    def ordered(self, targets: Targets) -> Targets:
+        """Targets in the order that the alias has them, those that are new to it last: whose keys
+        stick to a version keep it.
+        """
+        at = {target.version: place for place, target in enumerate(self.targets)}
+        return tuple(sorted(targets, key=lambda one: (at.get(one.version, len(at)), one.version)))
+
     def noted(self, change: AliasChange) -> "Alias":
         return replace(self, history=(*self.history, change)[-HISTORY_KEPT:])
 
@@ -153,6 +175,17 @@ def point_of(alias: AliasKey, sticky_key: str) -> int:
     """Where a caller's key lies, 0 to WHOLE - 1: the same in each process and release."""
     digest = blake2b(f"{alias}\n{sticky_key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) % WHOLE
+
+
+def point_for(ref: ModelRef, sticky_key: str, draw: Callable[[int], int]) -> int | None:
+    """Where a request for a reference lies, 0 to WHOLE - 1: by its sticky key, else where
+    `draw(WHOLE)` says. None: it names no alias.
+    """
+    if ref.alias is None:
+        return None
+    if not sticky_key:
+        return draw(WHOLE)
+    return point_of(AliasKey(base_name(ref.name), ref.alias), sticky_key)
 
 
 def naming(aliases: Mapping[AliasKey, Alias], version: VersionKey) -> tuple[AliasKey, ...]:
