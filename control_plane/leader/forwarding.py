@@ -43,6 +43,7 @@ FORWARDED = frozenset(
             f"/yolopool.v1.AliasService/{name}"
             for name in ("GetAlias", "SetAlias", "PromoteModel", "RollbackAlias", "DeleteAlias")
         ),
+        "/yolopool.v1.FamilyService/SetFamily",
         "/yolopool.v1.TenantService/SetTenant",
         "/yolopool.v1.TenantService/DeleteTenant",
     }
@@ -70,6 +71,7 @@ SERVED_LOCALLY: Mapping[str, str] = {
     "/yolopool.v1.CertificateService/RenewCertificate": _AUTHORITY,
     "/yolopool.v1.CertificateService/ListCertificates": "each control plane follows the store",
     "/yolopool.v1.AliasService/ListAliases": "each control plane follows the store",
+    "/yolopool.v1.FamilyService/GetFamily": "each control plane chooses by the calls that it sends",
     "/yolopool.v1.TenantService/ListTenants": "each control plane follows the store",
     "/yolopool.v1.TenantService/GetUsage": "all control planes count in the store",
     "/yolopool.v1.ScheduleService/GetSchedule": "each control plane follows the store",

@@ -79,6 +79,8 @@ class AliasOrders:
             self._view.catalogue.ready(ModelRef(key.model, target.version))
         for attempt in range(ATTEMPTS):
             alias = self._view.desired.aliases.get(key)
+            if alias is not None and alias.family is not None:
+                raise AliasChanged(f"{key} is a family: set its members, or delete it first")
             asked = alias.ordered(targets) if alias is not None else targets
             if alias is not None and _is_done(alias, asked, order):
                 return alias

@@ -21,14 +21,16 @@ from yolopool.v1 import detection_pb2, worker_pb2
 class Router:
     """Holds no request: one call of `detect` is one request."""
 
-    def __init__(self, context: DetectContext, history: RequestHistory) -> None:
+    def __init__(
+        self, context: DetectContext, history: RequestHistory, families: FamilyChooser
+    ) -> None:
         self._context = context
         self._view = context.view
         self._quarantine = context.quarantine
         self._metrics = context.metrics
         self._clock = context.clock
         self._history = history
-        self._families = FamilyChooser(context.view, context.clock, context.rng)
+        self._families = families
 
     async def detect(
         self,

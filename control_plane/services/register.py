@@ -16,8 +16,10 @@ from control_plane.models.registration import Registration
 from control_plane.models.sweeper import Sweeper
 from control_plane.reconcile.drainer import Drainer
 from control_plane.rollout.alias_orders import AliasOrders
+from control_plane.rollout.family_orders import FamilyOrders
 from control_plane.routing.attempts import AttemptRunner
 from control_plane.routing.detect_call import DetectContext
+from control_plane.routing.families.chooser import FamilyChooser
 from control_plane.routing.quarantine import Quarantine
 from control_plane.routing.request_traces import RequestHistory
 from control_plane.routing.router import Router
@@ -34,6 +36,7 @@ from control_plane.services.processes.imports import ImportService
 from control_plane.services.processes.membership import MembershipService
 from control_plane.services.processes.peers import PeerService
 from control_plane.services.rollout.alias_service import AliasService
+from control_plane.services.rollout.family_service import FamilyService
 from control_plane.services.schedules import ScheduleService
 from control_plane.services.tenants import TenantService
 from control_plane.settings import Settings
@@ -58,6 +61,7 @@ from yolopool.v1 import (
     detection_pb2_grpc,
     events_pb2_grpc,
     explain_pb2_grpc,
+    families_pb2_grpc,
     fleet_pb2_grpc,
     importing_pb2_grpc,
     keys_pb2_grpc,
@@ -75,6 +79,7 @@ SERVICES = (
     "yolopool.v1.DetectionService",
     "yolopool.v1.EventService",
     "yolopool.v1.ExplainService",
+    "yolopool.v1.FamilyService",
     "yolopool.v1.FleetService",
     "yolopool.v1.ImportService",
     "yolopool.v1.KeyService",
@@ -125,7 +130,10 @@ class Services:
         self.quotas = QuotaExchange(
             deps.identity.name, admission, registry, view, deps.metrics, deps.is_leader, clock
         )
-        router = Router(_detect_context(deps, admission), history)
+        families = FamilyChooser(view, clock, Random())
+        router = Router(_detect_context(deps, admission), history, families)
+        family_orders = FamilyOrders(registry, view, refresh, deps.recorder, clock)
+        self._families = FamilyService(view, family_orders, families)
         orders = AliasOrders(registry, view, refresh, deps.recorder, clock)
         self._aliases = AliasService(view, orders, clock)
         self._bench = BenchService(view, loader, deps.worker_client, clock, Random())
@@ -189,6 +197,7 @@ class Services:
         detection_pb2_grpc.add_DetectionServiceServicer_to_server(self._detection, server)
         events_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
         explain_pb2_grpc.add_ExplainServiceServicer_to_server(self._explain, server)
+        families_pb2_grpc.add_FamilyServiceServicer_to_server(self._families, server)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(self._fleet, server)
         importing_pb2_grpc.add_ImportServiceServicer_to_server(self._imports, server)
         keys_pb2_grpc.add_KeyServiceServicer_to_server(self._keys, server)

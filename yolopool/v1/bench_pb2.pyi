@@ -172,7 +172,7 @@ class BenchModelRequest(_message.Message):
     DEVICE_KIND_FIELD_NUMBER: _builtins.int
     SWEEP_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version."""
+    """name | name@version | name:alias: the version that it means most."""
     worker: _builtins.str
     """Only this worker; empty: any."""
     device_kind: _builtins.str

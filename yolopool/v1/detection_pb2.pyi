@@ -92,6 +92,7 @@ class DetectRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    STICKY_KEY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """name | team/name | name@version | name:alias. Without a version: the newest that is ready."""
     encoded: _builtins.bytes
@@ -100,6 +101,10 @@ class DetectRequest(_message.Message):
     request_id: _builtins.str
     """Echoed in the answer, the logs and the traces; made by the server if empty.
     At most 128 characters of [A-Za-z0-9._:/-].
+    """
+    sticky_key: _builtins.str
+    """Where the model is an alias with several targets: requests with the same key are of the same
+    target, as long as the weights stay. At most 200 characters; empty: each request draws.
     """
     @_builtins.property
     def raw(self) -> _types_pb2.RawImage: ...
@@ -114,10 +119,11 @@ class DetectRequest(_message.Message):
         options: Global___DetectOptions | None = ...,
         priority: _types_pb2.Priority.ValueType = ...,
         request_id: _builtins.str = ...,
+        sticky_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "image", b"image", "options", b"options", "raw", b"raw"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "image", b"image", "model", b"model", "options", b"options", "priority", b"priority", "raw", b"raw", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "image", b"image", "model", b"model", "options", b"options", "priority", b"priority", "raw", b"raw", "request_id", b"request_id", "sticky_key", b"sticky_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_image: _TypeAlias = _typing.Literal["encoded", "raw"]  # noqa: Y015
     _WhichOneofArgType_image: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
@@ -733,6 +739,7 @@ class StreamOpening(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
     FRAME_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    STICKY_KEY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """As in DetectRequest."""
     priority: _types_pb2.Priority.ValueType
@@ -753,6 +760,8 @@ class StreamOpening(_message.Message):
     """
     frame_timeout_ms: _builtins.int
     """From reading a frame to its answer; 0: the server's default deadline."""
+    sticky_key: _builtins.str
+    """As in DetectRequest; if it is empty the frames of the stream are of one target all the same."""
     @_builtins.property
     def options(self) -> Global___DetectOptions:
         """Of every frame."""
@@ -768,10 +777,11 @@ class StreamOpening(_message.Message):
         order: Global___StreamOrder.ValueType = ...,
         window: _builtins.int = ...,
         frame_timeout_ms: _builtins.int = ...,
+        sticky_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_timeout_ms", b"frame_timeout_ms", "model", b"model", "newest_only", b"newest_only", "options", b"options", "order", b"order", "priority", b"priority", "request_id", b"request_id", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_timeout_ms", b"frame_timeout_ms", "model", b"model", "newest_only", b"newest_only", "options", b"options", "order", b"order", "priority", b"priority", "request_id", b"request_id", "sticky_key", b"sticky_key", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

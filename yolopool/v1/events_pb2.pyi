@@ -60,6 +60,8 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """
     EVENT_KIND_STORE_REFUSES_WRITES: _EventKind.ValueType  # 19
     """The store answers and refuses writes: it became a replica, or is full. The message says why."""
+    EVENT_KIND_ALIAS: _EventKind.ValueType  # 20
+    """An alias was made or moved, or a switch of it was given up. The version is what it means then."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper): ...
 
@@ -97,6 +99,8 @@ refused for a while.
 """
 EVENT_KIND_STORE_REFUSES_WRITES: EventKind.ValueType  # 19
 """The store answers and refuses writes: it became a replica, or is full. The message says why."""
+EVENT_KIND_ALIAS: EventKind.ValueType  # 20
+"""An alias was made or moved, or a switch of it was given up. The version is what it means then."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final
@@ -165,7 +169,9 @@ class WatchEventsRequest(_message.Message):
     last: _builtins.int
     """Only the newest so many of those kept, before those to come; 0: all."""
     model: _builtins.str
-    """Only of this model, name | name@version."""
+    """Only of this model, name | name@version | name:alias: of the versions that the alias needs when
+    an event is looked at.
+    """
     worker: _builtins.str
     """Only of this worker."""
     @_builtins.property

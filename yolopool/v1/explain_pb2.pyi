@@ -29,7 +29,9 @@ class PlanLoadRequest(_message.Message):
     PIN_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version; a bare name means its default version."""
+    """name | name@version | name:alias; a bare name means its default version, an alias the version
+    that it means most.
+    """
     replicas: _builtins.int
     """1..1000; 0 means 1."""
     pin: _builtins.bool
@@ -137,7 +139,9 @@ class ExplainModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version; a bare name means its default version."""
+    """name | name@version | name:alias; a bare name means its default version, an alias the version
+    that it means most.
+    """
     def __init__(
         self,
         *,
@@ -162,6 +166,7 @@ class ExplainModelResponse(_message.Message):
     VALUE_PER_GIB_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     WAITING_REASON_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
     rate: _builtins.float
     value_per_gib: _builtins.float
     """Cold-start seconds saved a second by keeping one replica loaded, per GiB."""
@@ -179,6 +184,10 @@ class ExplainModelResponse(_message.Message):
 
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerVerdict]: ...
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A sentence for each alias that needs it: what the alias means, and what a switch waits for."""
+
     def __init__(
         self,
         *,
@@ -189,10 +198,11 @@ class ExplainModelResponse(_message.Message):
         value_per_gib: _builtins.float = ...,
         workers: _abc.Iterable[Global___WorkerVerdict] | None = ...,
         waiting_reason: _builtins.str = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rates", b"rates", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rate", b"rate", "rates", b"rates", "value_per_gib", b"value_per_gib", "version", b"version", "waiting_reason", b"waiting_reason", "wants", b"wants", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "rate", b"rate", "rates", b"rates", "value_per_gib", b"value_per_gib", "version", b"version", "waiting_reason", b"waiting_reason", "wants", b"wants", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

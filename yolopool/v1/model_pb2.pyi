@@ -663,7 +663,9 @@ class GetModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version; with a version only that one is in the answer."""
+    """name | name@version | name:alias; with a version only that one is in the answer, with an alias
+    those that it means now, and the heaviest as the default.
+    """
     def __init__(
         self,
         *,
@@ -703,7 +705,7 @@ class DeleteModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name (all versions) | name@version."""
+    """name (all versions) | name@version. An alias is deleted by DeleteAlias."""
     def __init__(
         self,
         *,
@@ -747,7 +749,9 @@ class LoadModelRequest(_message.Message):
     WAIT_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version; a bare name means its default version."""
+    """name | name@version | name:alias; a bare name means its default version, an alias every version
+    that it means now.
+    """
     replicas: _builtins.int
     """1..1000; 0 means 1."""
     pin: _builtins.bool
@@ -781,7 +785,9 @@ class LoadModelResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def version(self) -> Global___ModelVersion: ...
+    def version(self) -> Global___ModelVersion:
+        """Of an alias the version that it means most."""
+
     def __init__(
         self,
         *,
@@ -803,7 +809,9 @@ class UnloadModelRequest(_message.Message):
     WAIT_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version."""
+    """name | name@version | name:alias; a bare name means its default version, an alias every version
+    that it means now.
+    """
     wait: _builtins.bool
     """Answer when it is nowhere any more."""
     force: _builtins.bool
@@ -829,7 +837,9 @@ class UnloadModelResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def version(self) -> Global___ModelVersion: ...
+    def version(self) -> Global___ModelVersion:
+        """Of an alias the version that it means most."""
+
     def __init__(
         self,
         *,
@@ -850,7 +860,9 @@ class SetResidencyRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     RESIDENCY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version; a bare name means its default version."""
+    """name | name@version | name:alias; a bare name means its default version, an alias every version
+    that it means now.
+    """
     @_builtins.property
     def residency(self) -> _types_pb2.Residency: ...
     def __init__(
@@ -873,7 +885,9 @@ class SetResidencyResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def version(self) -> Global___ModelVersion: ...
+    def version(self) -> Global___ModelVersion:
+        """Of an alias the version that it means most."""
+
     def __init__(
         self,
         *,
@@ -894,7 +908,9 @@ class SetPlacementRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version; a bare name means its default version."""
+    """name | name@version | name:alias; a bare name means its default version, an alias every version
+    that it means now.
+    """
     @_builtins.property
     def placement(self) -> _types_pb2.Placement: ...
     def __init__(
@@ -917,7 +933,9 @@ class SetPlacementResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def version(self) -> Global___ModelVersion: ...
+    def version(self) -> Global___ModelVersion:
+        """Of an alias the version that it means most."""
+
     def __init__(
         self,
         *,
@@ -939,7 +957,9 @@ class SetBatchingRequest(_message.Message):
     DEVICE_KIND_FIELD_NUMBER: _builtins.int
     BATCHING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version; a bare name means its default version."""
+    """name | name@version | name:alias; a bare name means its default version, an alias every version
+    that it means now.
+    """
     device_kind: _builtins.str
     """cpu | cuda | sim"""
     @_builtins.property
@@ -967,7 +987,9 @@ class SetBatchingResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def version(self) -> Global___ModelVersion: ...
+    def version(self) -> Global___ModelVersion:
+        """Of an alias the version that it means most."""
+
     def __init__(
         self,
         *,
@@ -992,7 +1014,9 @@ class BuildModelRequest(_message.Message):
     CALIBRATION_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version"""
+    """name | name@version | name:alias; a bare name means its default version, an alias the version
+    that it means most.
+    """
     backend: _builtins.str
     """torch | onnx | openvino | tensorrt"""
     precision: _builtins.str
@@ -1051,7 +1075,9 @@ class SetVariantRequest(_message.Message):
     DRIFT_FIELD_NUMBER: _builtins.int
     UNCHECKED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """name | name@version; a bare name means its default version."""
+    """name | name@version | name:alias; a bare name means its default version, an alias the version
+    that it means most.
+    """
     device_kind: _builtins.str
     """cpu | cuda"""
     variant: _builtins.str
@@ -1113,7 +1139,7 @@ class ChangeoverRequest(_message.Message):
 
     @_builtins.property
     def release(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """name | name@version. One that is in `prepare` too stays."""
+        """name | name@version | name:alias. One that is in `prepare` too stays."""
 
     def __init__(
         self,

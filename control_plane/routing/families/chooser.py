@@ -15,7 +15,8 @@ from control_plane.types.access.api_key import is_granted
 from control_plane.types.moments.day_parts import Part
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.version import ModelVersion, VersionKey
-from control_plane.types.worker import WorkerInfo
+from control_plane.types.worker import LOADED, WorkerInfo
+from control_plane.view.catalogue import NotUsable
 from control_plane.view.view import View
 from yolopool.errors import AliasNotFound
 from yolopool.names import ModelRef, parse_ref
@@ -56,6 +57,16 @@ class _Known:
     beside_s: float = _BESIDE_S
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A member now: `answer_s` is its estimate, None where it is not loaded."""
+
+    means: ModelVersion | NotUsable
+    loaded: int
+    answer_s: float | None
+    is_first: bool
+
+
 class FamilyChooser:
     def __init__(self, view: View, clock: Clock, rng: Random) -> None:
         self._view = view
@@ -83,6 +94,27 @@ class FamilyChooser:
             if inner is not None:
                 return self.choose(inner, deadline_s)
         return Choice(alias.key, number, known.refs[number], now, left_s)
+
+    def look(self, alias: Alias) -> tuple[list[Looked], float]:
+        """What there is of each member, in order; and when the next one takes over, in Unix seconds
+        (0: the size decides).
+        """
+        known, now = self._known(alias), self._clock.monotonic()
+        assert alias.family is not None, "it is a family"
+        by_size = alias.family.is_by_size
+        part = None if by_size else alias.family.part(self._clock.unix())
+        loaded = [self._loaded(key, now) for key in known.keys]
+        largest = max((n for n, count in enumerate(loaded) if count), default=-1)
+        first = largest if part is None else part.number
+        looked = [
+            Looked(means, loaded[n], self._finish_s(known, n, now), n == first)
+            for n, means in enumerate(self._view.catalogue.members(alias))
+        ]
+        return looked, part.until_unix_s if part is not None else 0.0
+
+    def _loaded(self, key: VersionKey | None, now: float) -> int:
+        replicas = self._view.replicas(key) if key is not None else ()
+        return sum(worker.is_live(now) and one.state in LOADED for worker, one in replicas)
 
     def smaller(self, choice: Choice) -> Choice | None:
         """The next smaller size that is loaded, after a worker had no time or no place for the one

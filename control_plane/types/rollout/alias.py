@@ -33,6 +33,7 @@ class ChangeKind(StrEnum):
     PROMOTE = "PROMOTE"  # to other versions
     STEP = "STEP"  # other weights on the way of one promotion: no place to roll back to
     ROLLBACK = "ROLLBACK"  # to where it was before
+    FAMILY = "FAMILY"  # the members of a family were set
     ABANDON = "ABANDON"  # a switch that was given up: nothing moved
 
 
