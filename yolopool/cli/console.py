@@ -32,7 +32,7 @@ ModelRef = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Name of the model, or NAME@VERSION.",
+        help="Name of the model, NAME@VERSION or NAME:ALIAS.",
         autocompletion=pool_names.models,
     ),
 ]

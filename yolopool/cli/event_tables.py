@@ -51,6 +51,7 @@ def explanation(one: ModelExplanation) -> Table:
     facts = {
         "wanted": "\n".join(one.wants) or "no: the next request loads it",
         "waiting": one.waiting_reason,
+        "aliases": "\n".join(one.aliases),
         "requests": "none recently",
     }
     if one.rate_slow:

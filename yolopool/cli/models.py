@@ -16,6 +16,7 @@ from yolopool.cli.console import (
     print_json,
 )
 from yolopool.cli.register import registering
+from yolopool.cli.rollout import aliases
 from yolopool.client.client import Client
 from yolopool.client.model_records import Batching, Model, ModelVersion, Placement
 from yolopool.errors import InvalidOption
@@ -25,6 +26,7 @@ from yolopool.transport import DEFAULT_ADDRESS
 class _Commands(SectionedGroup):
     sections = {  # noqa: RUF012 - typed in the base class
         "Registry": ["list", "show", "register", "delete", "sweep"],
+        "Aliases": ["promote", "rollback", "alias", "aliases", "unalias"],
         "Loading": ["load", "plan", "unload", "residency", "placement"],
         "Speed": ["batching", "build", "variant"],
     }
@@ -35,6 +37,11 @@ app.command("register")(registering.models_register)
 app.command("build")(builds.build)
 app.command("variant")(builds.variant)
 app.command("sweep")(fleet.sweep)
+app.command("promote")(aliases.promote)
+app.command("rollback")(aliases.rollback)
+app.command("alias")(aliases.set_)
+app.command("aliases")(aliases.list_)
+app.command("unalias")(aliases.unalias)
 
 Pool = Annotated[
     str | None, typer.Option("--pool", help="Run only on workers of this pool (label pool).")

@@ -27,6 +27,7 @@ from yolopool.client.media.outcomes import FrameAnswer, ImageAnswer
 from yolopool.client.media.video import FrameCalls, VideoOptions
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
+from yolopool.client.rollout import alias_records
 from yolopool.client.streams.awaited import AsyncFrameStream, Frames
 from yolopool.client.streams.frames import FrameResult, messages_of
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
@@ -204,6 +205,13 @@ class AsyncClient:
     set_placement = _call(calls.set_placement)
     set_batching = _call(calls.set_batching)
     set_variant = _call(calls.set_variant)
+
+    aliases = _call(alias_records.aliases)
+    alias = _call(alias_records.alias)
+    set_alias = _call(alias_records.set_alias)
+    promote = _call(alias_records.promote)
+    rollback = _call(alias_records.rollback)
+    delete_alias = _call(alias_records.delete_alias)
 
     changeover = _call(calls.changeover)
     set_schedule = _call(calls.set_schedule)

@@ -61,7 +61,7 @@ class WorkerVerdict:
 class ModelExplanation:
     """Why a version is loaded where it is.
 
-    `rate_fast`, `rate_middle` and `rate_slow` are requests a second over 30 s, 5 min and 1 h;
+    `aliases`: a sentence for each alias that needs it. `rate_fast`, `rate_middle` and `rate_slow` are requests a second over 30 s, 5 min and 1 h;
     placement uses `rate`. `value_per_gib` is how many cold-start seconds a loaded replica saves
     each second, per GiB of memory.
     """
@@ -75,6 +75,7 @@ class ModelExplanation:
     value_per_gib: float
     workers: tuple[WorkerVerdict, ...]
     waiting_reason: str
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,7 @@ def model_of(message: explain_pb2.ExplainModelResponse) -> ModelExplanation:
         value_per_gib=message.value_per_gib,
         workers=tuple(verdict_of(worker) for worker in message.workers),
         waiting_reason=message.waiting_reason,
+        aliases=tuple(message.aliases),
     )
 
 

@@ -76,7 +76,8 @@ class DetectOptions(TypedDict, total=False):
 
     The call: `priority`, "interactive", "normal" (default; of a stream "bulk") or "bulk";
     `request_id`, a name of your own for logs and `explain_request`; `timeout_s`, its deadline
-    (default 30), in a stream that of each frame.
+    (default 30), in a stream that of each frame; `sticky_key`, a text: where an alias has several
+    versions, requests with the same one are answered by the same.
     """
 
     channel_order: images.Order | None
@@ -97,6 +98,7 @@ class DetectOptions(TypedDict, total=False):
     tile_overlap: float | None
     priority: PriorityName
     request_id: str
+    sticky_key: str
     timeout_s: float
 
 
@@ -137,6 +139,7 @@ def detect(
         model=model,
         priority=priority(given.get("priority", "normal")),
         request_id=given.get("request_id", ""),
+        sticky_key=given.get("sticky_key", ""),
     )
     source = images.put(image, given.get("channel_order"), given.get("bit_depth"), request)
     put_options(request.options, given)
@@ -305,12 +308,9 @@ def load(
     model: str, replicas: int, pin: bool, wait: bool, where: Placement | None
 ) -> model_pb2.LoadModelRequest:
     """The message that loads a version; `where` also changes its placement."""
+    place = placement(where) if where is not None else None
     return model_pb2.LoadModelRequest(
-        model=model,
-        replicas=replicas,
-        pin=pin,
-        wait=wait,
-        placement=placement(where) if where is not None else None,
+        model=model, replicas=replicas, pin=pin, wait=wait, placement=place
     )
 
 

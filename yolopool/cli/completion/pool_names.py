@@ -14,10 +14,15 @@ _LIMIT_S = 0.5
 
 
 def models(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Models whose name begins so; once an @ is typed, the versions of that model."""
+    """Models whose name begins so; once an @ is typed, the versions of that model, once a colon is,
+    its aliases.
+    """
     name, at, _ = incomplete.partition("@")
 
     def asked(client: Client) -> Iterable[str]:
+        if ":" in name:
+            yield from (alias.name for alias in client.aliases(name.partition(":")[0]))
+            return
         for model in client.models(name, timeout_s=_LIMIT_S):
             yield from (version.name for version in model.versions) if at else (model.name,)
 

@@ -3,6 +3,7 @@
 Nothing is sent here.
 """
 
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +103,8 @@ def messages_of(
         model=model,
         priority=requests.priority(given.get("priority", "bulk")),
         request_id=given.get("request_id", ""),
+        # A stream that is opened again goes on with the version that it had.
+        sticky_key=given.get("sticky_key") or uuid.uuid4().hex,
         newest_only=newest_only,
         order=order,
         window=window,
