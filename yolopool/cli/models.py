@@ -16,7 +16,7 @@ from yolopool.cli.console import (
     print_json,
 )
 from yolopool.cli.register import registering
-from yolopool.cli.rollout import aliases
+from yolopool.cli.rollout import aliases, families
 from yolopool.client.client import Client
 from yolopool.client.model_records import Batching, Model, ModelVersion, Placement
 from yolopool.errors import InvalidOption
@@ -26,7 +26,7 @@ from yolopool.transport import DEFAULT_ADDRESS
 class _Commands(SectionedGroup):
     sections = {  # noqa: RUF012 - typed in the base class
         "Registry": ["list", "show", "register", "delete", "sweep"],
-        "Aliases": ["promote", "rollback", "alias", "aliases", "unalias"],
+        "Aliases": ["promote", "rollback", "alias", "aliases", "unalias", "family"],
         "Loading": ["load", "plan", "unload", "residency", "placement"],
         "Speed": ["batching", "build", "variant"],
     }
@@ -42,6 +42,7 @@ app.command("rollback")(aliases.rollback)
 app.command("alias")(aliases.set_)
 app.command("aliases")(aliases.list_)
 app.command("unalias")(aliases.unalias)
+app.command("family")(families.family)
 
 Pool = Annotated[
     str | None, typer.Option("--pool", help="Run only on workers of this pool (label pool).")

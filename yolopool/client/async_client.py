@@ -27,7 +27,7 @@ from yolopool.client.media.outcomes import FrameAnswer, ImageAnswer
 from yolopool.client.media.video import FrameCalls, VideoOptions
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
-from yolopool.client.rollout import alias_records
+from yolopool.client.rollout import alias_records, family_records
 from yolopool.client.streams.awaited import AsyncFrameStream, Frames
 from yolopool.client.streams.frames import FrameResult, messages_of
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
@@ -212,6 +212,8 @@ class AsyncClient:
     promote = _call(alias_records.promote)
     rollback = _call(alias_records.rollback)
     delete_alias = _call(alias_records.delete_alias)
+    family = _call(family_records.family)
+    set_family = _call(family_records.set_family)
 
     changeover = _call(calls.changeover)
     set_schedule = _call(calls.set_schedule)

@@ -29,7 +29,7 @@ from yolopool.client.media.outcomes import FrameAnswer, ImageAnswer
 from yolopool.client.media.video import FrameCalls, VideoOptions
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
-from yolopool.client.rollout import alias_records
+from yolopool.client.rollout import alias_records, family_records
 from yolopool.client.streams.blocking import FrameStream
 from yolopool.client.streams.frames import Frame, FrameResult, messages_of
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
@@ -257,6 +257,8 @@ class Client:
     promote = _call(alias_records.promote)
     rollback = _call(alias_records.rollback)
     delete_alias = _call(alias_records.delete_alias)
+    family = _call(family_records.family)
+    set_family = _call(family_records.set_family)
 
     changeover = _call(calls.changeover)
     set_schedule = _call(calls.set_schedule)
