@@ -61,9 +61,9 @@ class WorkerVerdict:
 class ModelExplanation:
     """Why a version is loaded where it is.
 
-    `aliases`: a sentence for each alias that needs it. `rate_fast`, `rate_middle` and `rate_slow` are requests a second over 30 s, 5 min and 1 h;
+    `rate_fast`, `rate_middle` and `rate_slow` are requests a second over 30 s, 5 min and 1 h;
     placement uses `rate`. `value_per_gib` is how many cold-start seconds a loaded replica saves
-    each second, per GiB of memory.
+    each second, per GiB of memory. `aliases`: a sentence for each alias that needs the version.
     """
 
     model: str

@@ -7,6 +7,15 @@ from control_plane.store.registry import Registry
 from control_plane.types.access.api_key import ApiKey, Role, SecretHash
 from control_plane.types.access.tenant import Tenant, TenantLimits
 from control_plane.types.desired import Want, WantSource
+from control_plane.types.rollout.alias import (
+    Alias,
+    AliasChange,
+    ChangeKind,
+    Kept,
+    Shadow,
+    Switch,
+    Target,
+)
 from control_plane.types.schedule import Changeover, Schedule
 from control_plane.types.version import Imported, Pack, VersionKey, VersionSettings
 from yolopool.vocabulary import Priority, ShapePolicy
@@ -28,6 +37,24 @@ NORTH = Tenant(
     2.0,
     Priority.NORMAL,
     "night",
+)
+
+
+STABLE = Alias(
+    "wanted",
+    "stable",
+    (Target(1, 1000),),
+    600.0,
+    5.0,
+    switch=Switch(
+        (Target(1, 950), Target(2, 50)), ChangeKind.SET, "ann", "try it", 6.0, 606.0, "r"
+    ),
+    kept=(Kept(3, 99.0, 2, WantSource.ADMIN),),
+    shadow=Shadow(2, 100),
+    history=(
+        AliasChange(4.0, ChangeKind.SET, "ann", "first", (), (Target(1, 1000),), "q"),
+        AliasChange(5.0, "A_NEWER_WORD", "ann", "", (Target(1, 1000),), (Target(1, 1000),)),
+    ),
 )
 
 

@@ -11,7 +11,7 @@ import structlog
 from control_plane.store.backup import DesiredBackup
 from control_plane.types.desired import Desired, Want, WantSource
 from control_plane.types.schedule import Changeover, Preparation, Schedule
-from tests.contract.registry.samples import ISSUED, NORTH
+from tests.contract.registry.samples import ISSUED, NORTH, STABLE
 from tests.unit.control_plane.fleets import key, version
 from yolopool.server.clock import Clock
 
@@ -29,6 +29,7 @@ DESIRED = Desired(
     {"a": 3, "gone": 9},
     {ISSUED.id: ISSUED},
     {NORTH.name: NORTH},
+    {STABLE.key: STABLE},
     "mark",
 )
 

@@ -11,11 +11,12 @@ import pytest
 
 from control_plane.store.registry import Registry
 from control_plane.types.access.tenant import Tenant
-from control_plane.types.desired import Desired, DesiredDelta, WantSource
+from control_plane.types.desired import Desired, DesiredDelta, WantChanges, WantSource
 from control_plane.types.event import Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.lease import FencingToken
 from control_plane.types.policy import BatchingConfig, Placement, Residency, ResidencyMode
+from control_plane.types.rollout.alias import Alias, AliasKey, Target
 from control_plane.types.version import (
     ModelVersion,
     ServedBuild,
@@ -87,6 +88,7 @@ async def fill(registry: Registry) -> FencingToken:
     await registry.note_schedule("day", 200.0, "")
     await registry.put_api_key(ISSUED)
     await registry.put_tenant(NORTH)
+    await registry.put_alias(LIVE, 0)
     token = await registry.take_lease("one", HOUR_S, None)
     assert token is not None
     return token
@@ -103,6 +105,7 @@ class Names:
     numbers: frozenset[str] = frozenset()
     api_keys: frozenset[str] = frozenset()
     tenants: frozenset[str] = frozenset()
+    aliases: frozenset[AliasKey] = frozenset()
 
 
 NOTHING = Names()
@@ -149,6 +152,8 @@ NEW = Names(frozenset({VersionKey("wanted", 2)}), numbers=frozenset({"wanted"}))
 SEEN = ("wanted", "a" * 64, SETTINGS, "")
 EVENT = Event(EventKind.TAKEOVER, 0.5, message="decides now")
 PACK_KEY = FootprintKey("d" * 64, "torch/fp32", "cpu")
+LIVE = Alias("pinned", "live", (Target(1, 1000),), 600.0, 5.0)
+ITS = frozenset({LIVE.key})
 OTHER_DAY = replace(DAILY, cron="0 7 * * *")
 
 STEPS = (
@@ -218,6 +223,12 @@ STEPS = (
     step("put_tenant", "the same", NORTH),
     step("drop_tenant", "there", "north", names=Names(tenants=frozenset({"north"}))),
     step("drop_tenant", "absent", "south"),
+    step("put_alias", "new", replace(LIVE, name="next"), 0,
+         names=Names(aliases=frozenset({AliasKey("pinned", "next")}))),
+    step("put_alias", "with wants, fenced", replace(LIVE, keep_s=5.0), 1,
+         WantChanges((a_want(WAITING),), (WANTED,), (WANTED,)), token=True,
+         names=Names(version(WANTED).versions, want(WAITING, WANTED).wants, aliases=ITS)),
+    step("drop_alias", "there", LIVE.key, 1, names=Names(aliases=ITS)),
     step("drop_api_key", "there", "k1", names=KEY),
     step("drop_api_key", "absent", "k9"),
     step("change_api_key", "absent", "k9", lambda key: replace(key, label="other")),

@@ -11,12 +11,13 @@ from control_plane.store.redis.redis_registry import RedisRegistry
 from control_plane.store.registry import LOG_KEPT, Registry, StoreEmptied
 from control_plane.store.transaction import ImportJob, Transaction
 from control_plane.types.access.tenant import Tenant
-from control_plane.types.desired import Want, WantSource
+from control_plane.types.desired import Want, WantChanges, WantSource
 from control_plane.types.event import EVENTS_KEPT, Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.lease import FencingToken, Leader
 from control_plane.types.policy import BatchingConfig, Placement, Residency, ResidencyMode
 from control_plane.types.moments.sun import Place, sun_moment
+from control_plane.types.rollout.alias import Alias, Target
 from control_plane.types.schedule import Changeover, Preparation, Schedule
 from control_plane.types.version import (
     Drift,
@@ -35,11 +36,12 @@ from tests.contract.registry.samples import (
     NORTH,
     PACK,
     SETTINGS,
+    STABLE,
     Case,
     a_want,
     register,
 )
-from yolopool.errors import ImportNotYours, StaleToken
+from yolopool.errors import AliasChanged, ImportNotYours, StaleToken, VersionNotFound
 from yolopool.names import build_name
 from yolopool.vocabulary import HeadMode, Priority, ReplicaState
 
@@ -414,6 +416,63 @@ async def test_tenants_are_kept_as_they_were_set(case: Case) -> None:
     assert await registry.drop_tenant("north")
     assert not await registry.drop_tenant("north")
     assert (await seen.desired()).tenants == {}
+
+
+async def test_an_alias_is_changed_by_whoever_saw_it_last(case: Case) -> None:
+    registry, seen = case.registry, case.other
+    key = await register(registry)
+    first = Alias(key.model, "stable", (Target(key.number, 1000),), 600.0, 1.0)
+    held = await registry.put_alias(first, 0)
+    assert held == replace(first, revision=1)
+    assert (await seen.desired()).aliases == {first.key: held}
+    newer = replace(held, keep_s=5.0)
+    for expected in (0, 2, 7):
+        with pytest.raises(AliasChanged):
+            await registry.put_alias(newer, expected)
+    # Of two who saw the same one, one comes first, and the other is told.
+    both = [registry.put_alias(replace(held, keep_s=n), 1) for n in (1.0, 2.0)]
+    ends = await asyncio.gather(*both, return_exceptions=True)
+    assert sorted(type(end).__name__ for end in ends) == ["Alias", "AliasChanged"]
+    with pytest.raises(AliasChanged):
+        await registry.drop_alias(first.key, 1)
+    await registry.drop_alias(first.key, 2)
+    assert (await seen.desired()).aliases == {}
+    for expected in (0, 1):
+        with pytest.raises(AliasChanged):
+            await registry.drop_alias(first.key, expected)
+
+
+async def test_an_alias_names_only_versions_that_are_there(case: Case) -> None:
+    registry = case.registry
+    key = await register(registry)
+    lost = Alias(key.model, "stable", (Target(9, 1000),), 600.0, 1.0)
+    with pytest.raises(VersionNotFound):
+        await registry.put_alias(lost, 0, WantChanges((a_want(key),)))
+    assert not (await case.other.desired()).wants  # all or nothing
+    held = await registry.put_alias(replace(lost, targets=(Target(key.number, 1000),)), 0)
+    await registry.delete([key])
+    # What it named before may be gone: it can still be moved away, and deleted.
+    assert (await registry.put_alias(replace(held, keep_s=1.0), 1)).revision == 2
+
+
+async def test_an_alias_moves_and_wants_change_in_one_write(case: Case) -> None:
+    registry = case.registry
+    one, two = await register(registry), await register(registry)
+    await registry.want(a_want(one, 2))
+    alias = Alias(one.model, "stable", (Target(two.number, 1000),), 600.0, 1.0)
+    before = await case.other.desired()
+    await registry.put_alias(alias, 0, WantChanges((a_want(two, 3),), (one,)))
+    after = await case.other.desired()
+    assert after.revision == before.revision + 1
+    assert after.wants == {two: a_want(two, 3)}
+
+
+def test_what_a_newer_release_wrote_of_an_alias_is_read_and_kept() -> None:
+    raw = json.loads(codec.encode_alias(STABLE))
+    raw["colour"] = "blue"
+    text = json.dumps(raw)
+    assert codec.decode_alias(text) == STABLE
+    assert json.loads(codec.keeping(Alias, codec.encode_alias(STABLE), text))["colour"] == "blue"
 
 
 def test_what_a_newer_release_wrote_of_a_tenant_is_read() -> None:

@@ -15,8 +15,8 @@ SWITCH_TIMEOUT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class AliasChange:
-    """`kind`: SET, PROMOTE, STEP (other weights on the way of one promotion), ROLLBACK or ABANDON (a
-    switch was given up: nothing moved). `before`, `after`: versions with their weights in per mille.
+    """`kind`: SET, PROMOTE, STEP (other weights on the way of one promotion), ROLLBACK or ABANDON
+    (a switch was given up: nothing moved). `before`, `after`: versions and weights in per mille.
     """
 
     unix_s: float

@@ -10,12 +10,14 @@ from control_plane.store.transaction import ImportJob
 from control_plane.types.access.api_key import ApiKey, Role, SecretHash
 from control_plane.types.access.tenant import Tenant
 from control_plane.types.desired import Desired, Want, WantSource
+from control_plane.types.rollout.alias import Alias, Target
 from control_plane.types.version import ModelVersion, VersionKey, VersionState
 from tests.unit.control_plane.fleets import key, version, want
 
 A, B = version("a"), version("b", state=VersionState.UPLOADED)
 WANTED = Want(A.key, 2, True, WantSource.ADMIN, 1.0)
 KEY = ApiKey("k", "cameras", "", Role.DETECT, ("*",), (SecretHash("00", "11"),), 1.0)
+STABLE = Alias("a", "stable", (Target(1, 1000),), 600.0, 1.0, 1)
 COPY = Desired(
     5,
     "one",
@@ -26,11 +28,13 @@ COPY = Desired(
     {"a": 1, "b": 1},
     {"k": KEY},
     {"north": Tenant("north", ("a",))},
+    {STABLE.key: STABLE},
     "five",
 )
 WHOLE = Remains(
     COPY.cluster, COPY.revision, COPY.mark, COPY.versions, COPY.wants, COPY.cordons,
-    COPY.schedules, COPY.numbers, COPY.api_keys, COPY.tenants, {B.key: ImportJob(3)},
+    COPY.schedules, COPY.numbers, COPY.api_keys, COPY.tenants, COPY.aliases,
+    {B.key: ImportJob(3)},
 )  # fmt: skip
 
 

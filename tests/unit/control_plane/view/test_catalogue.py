@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from control_plane.types.rollout.alias import Alias
+from control_plane.types.rollout.alias import Alias, Target
 from control_plane.types.rollout.family import Family, Member, classes_of
 from control_plane.types.version import ModelVersion, VersionState
 from control_plane.view.catalogue import Catalogue
@@ -53,6 +53,45 @@ def test_what_can_not_be_resolved_says_why(
     with pytest.raises(kind) as caught:
         catalogue(READY, READY, FAILED, IMPORTING).ready(parse_ref(reference))
     assert says in caught.value.message
+
+
+STABLE = Alias("team/shapes", "stable", (Target(2, 950), Target(1, 50)), 600.0, 0.0)
+
+
+def named(*states: VersionState) -> Catalogue:
+    return Catalogue(catalogue(*states).models["team/shapes"], {STABLE.key: STABLE})
+
+
+def test_an_alias_means_its_heaviest_version_or_the_one_at_a_point() -> None:
+    models, ref = named(READY, READY, READY), parse_ref("team/shapes:stable")
+    assert models.find(ref).key.number == 2
+    assert [v.key.number for v in models.meant(ref)] == [2, 1]
+    assert [v.key.number for v in models.versions(ref)] == [2, 1]
+    drawn = [models.ready(ref, point).key.number for point in range(1000)]
+    assert (drawn.count(2), drawn.count(1)) == (950, 50)
+    assert models.default("team/shapes") == models.ready(parse_ref("team/shapes@3"))
+
+
+def test_what_an_alias_means_may_be_unusable() -> None:
+    ref = parse_ref("team/shapes:stable")
+    with pytest.raises(errors.ModelImportFailed):
+        named(READY, FAILED).ready(ref)
+    with pytest.raises(errors.VersionNotFound):
+        named(READY).ready(ref)
+    assert named(READY, FAILED).ready(ref, 999).key.number == 1
+    with pytest.raises(errors.ModelNotFound):
+        Catalogue().ready(ref)
+    with pytest.raises(errors.AliasNotFound) as caught:
+        named(READY, READY).ready(parse_ref("team/shapes:live"))
+    assert "use team/shapes:stable" in caught.value.message
+
+
+def test_a_build_is_named_by_an_alias_of_its_model() -> None:
+    build = replace(version("x"), key=key("team/shapes+onnx-fp32-cpu", 2))
+    models = Catalogue(
+        [*catalogue(READY, READY).models["team/shapes"], build], {STABLE.key: STABLE}
+    )
+    assert models.ready(parse_ref("team/shapes+onnx-fp32-cpu:stable")).key == build.key
 
 
 def test_a_model_with_no_ready_version_says_where_its_newest_stands() -> None:
