@@ -190,10 +190,16 @@ def point_for(ref: ModelRef, sticky_key: str, draw: Callable[[int], int]) -> int
 
 
 def naming(aliases: Mapping[AliasKey, Alias], version: VersionKey) -> tuple[AliasKey, ...]:
-    """The aliases that need a version: it must not be deleted."""
-    return tuple(
-        sorted(alias.key for alias in _of(aliases, version) if version.number in alias.versions)
-    )
+    """The aliases that need a version: it must not be deleted. A family needs those of its members
+    that it names by their number.
+    """
+    own = [alias.key for alias in _of(aliases, version) if version.number in alias.versions]
+    families = [
+        alias.key
+        for alias in aliases.values()
+        if alias.family is not None and str(version) in alias.family.models
+    ]
+    return tuple(sorted(own + families))
 
 
 def _of(aliases: Mapping[AliasKey, Alias], version: VersionKey) -> Iterable[Alias]:
