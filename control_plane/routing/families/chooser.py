@@ -149,7 +149,7 @@ class FamilyChooser:
 
     def _known(self, alias: Alias) -> _Known:
         known, revision = self._families.get(alias.key), self._view.desired.revision
-        if known is not None and known.revision == revision:
+        if known is not None and known.alias is alias and known.revision == revision:
             return known
         assert alias.family is not None, "it is a family"
         found = self._view.catalogue.members(alias)

@@ -1,7 +1,10 @@
 """The largest size that is in time: at once smaller, slowly larger, and never late without need."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from random import Random
+from statistics import mean
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -135,3 +138,42 @@ def test_it_never_grows_twice_within_a_calm(waits: list[float], left_s: float) -
             grown_s.append(now)
         standing = found
     assert all(later - sooner >= CALM_S - 1e-9 for sooner, later in pairwise(grown_s))
+
+
+@dataclass(frozen=True)
+class Served:
+    at_s: float
+    size: int
+    late: bool
+    could: bool  # whether the smallest size would have been in time
+
+
+def device(rates: Sequence[float], left_s: float, seed: int, seconds: float = 20.0) -> list[Served]:
+    """One device, one request after the other, at one rate of arrivals after another."""
+    rng, moment, free_s = Random(seed), 0.0, 0.0
+    standing: Standing | None = None
+    served: list[Served] = []
+    while moment < seconds * len(rates):
+        moment += rng.expovariate(rates[int(moment / seconds)])
+        wait_s = max(0.0, free_s - moment)
+        standing = chosen([run + wait_s for run in RUNS_S], left_s, standing, moment)
+        took_s = wait_s + RUNS_S[standing.size]
+        could = wait_s + RUNS_S[0] <= left_s
+        served.append(Served(moment, standing.size, took_s > left_s, could))
+        free_s = moment + took_s
+    return served
+
+
+@given(seed=st.integers(0, 1000), left_s=st.floats(0.04, 0.5))
+def test_as_load_rises_the_size_falls_and_nothing_is_late_that_the_smallest_could_meet(
+    seed: int, left_s: float
+) -> None:
+    # The largest can do 55 a second, the smallest 333.
+    served = device((5.0, 40.0, 80.0, 140.0, 220.0), left_s, seed)
+    assert not [one for one in served if one.late and one.could]
+    sizes = [mean(one.size for one in served if int(one.at_s / 20.0) == n) for n in range(5)]
+    assert sizes[0] > 3.5
+    assert all(later < sooner + 0.2 for sooner, later in pairwise(sizes))
+    assert sizes[-1] < sizes[0] - 1.0
+    grown = sum(later.size > sooner.size for sooner, later in pairwise(served))
+    assert grown <= 100.0 / CALM_S
