@@ -30,6 +30,8 @@ MAX_MESSAGE_BYTES = 128 * 1024**2
 # The most bytes of raw pixels in a request, unless servers were started with another limit. Clients
 # encode what is larger.
 MAX_RAW_BYTES = 96 * 1024**2
+# Of a request's sticky_key.
+MAX_STICKY_KEY_CHARS = 200
 # Texts that are kept beside a version: how many, and their bytes together.
 MAX_METADATA_TEXTS, MAX_METADATA_BYTES = 8, 32 * 1024
 # What one pixel of model input takes on a device: three channels, as uint8 and as float32.

@@ -18,6 +18,7 @@ from yolopool.vocabulary import (
     MAX_DETECTIONS,
     MAX_METADATA_BYTES,
     MAX_METADATA_TEXTS,
+    MAX_STICKY_KEY_CHARS,
     VARIANTS,
 )
 
@@ -38,7 +39,6 @@ MAX_REPLICAS = 1000
 MAX_YAML_CHARS = 64 * 1024
 MAX_BATCH, MAX_QUEUE, MAX_DELAY_MS = 256, 100_000, 60_000.0
 MAX_IDLE_S = 7 * 24 * 3600.0
-MAX_STICKY_KEY_CHARS = 200
 # The share of the caller's time that is left for the answer's way back. Without it the caller's own
 # clock ends the call first, and the reason is lost.
 _MARGIN, _MAX_MARGIN_S = 0.05, 0.05
@@ -71,7 +71,6 @@ def infer_request(
     each time that it is read from there it is copied.
     """
     check_request_id(request.request_id)
-    check_sticky_key(request.sticky_key)
     if request.priority not in types_pb2.Priority.values():
         raise InvalidOption(f"priority {request.priority} is not known: leave it out for NORMAL")
     body = worker_pb2.InferRequest(priority=request.priority)

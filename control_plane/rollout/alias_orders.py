@@ -4,14 +4,16 @@ An order is one write that says what it found (compare and set). Whatever must b
 left to the switch controller of the leader, which goes on if the caller leaves.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from control_plane.events.recorder import EventRecorder
 from control_plane.rollout.switch import Step, begun, ended, given_up
-from control_plane.rollout.switch_controller import standing_of, tell, waits_for
+from control_plane.rollout.switch_controller import in_words, standing_of, tell, waits_for
 from control_plane.store import bounds
 from control_plane.store.bounds import check_room
 from control_plane.store.registry import DesiredState
+from control_plane.types.event import EventKind
 from control_plane.types.rollout.alias import (
     Alias,
     AliasChange,
@@ -77,31 +79,20 @@ class AliasOrders:
         """
         for target in targets:
             self._view.catalogue.ready(ModelRef(key.model, target.version))
-        for attempt in range(ATTEMPTS):
-            alias = self._view.desired.aliases.get(key)
-            if alias is not None and alias.family is not None:
-                raise AliasChanged(f"{key} is a family: set its members, or delete it first")
-            asked = alias.ordered(targets) if alias is not None else targets
-            if alias is not None and _is_done(alias, asked, order):
-                return alias
-            check(key, alias, order)
-            try:
-                return await self._begin(key, alias, asked, kind, order)
-            except AliasChanged:
-                if order.expected is not None or attempt == ATTEMPTS - 1:
-                    raise
-                await self._refresh()
-        raise AssertionError("the last attempt returns or raises")
+        return await self._tried(order, lambda: self._move(key, targets, kind, order))
 
     async def roll_back(self, key: AliasKey, order: Order) -> Alias:
         """Gives up a switch in progress, else moves the alias to its previous targets: at once
         where they are still loaded. Raises AliasNotFound, NothingToRollBack, and as `move`.
         """
+        return await self._tried(order, lambda: self._roll_back(key, order))
+
+    async def _roll_back(self, key: AliasKey, order: Order) -> Alias:
         alias = self._found(key)
         if alias.has_order(order.request_id):
             return alias
+        check(key, alias, order)
         if alias.switch is not None:
-            check(key, alias, order)
             now = self._now()
             why = f"rolled back by {order.by}" + (f": {order.why}" if order.why else "")
             standing = standing_of(self._view, alias, now)
@@ -111,7 +102,9 @@ class AliasOrders:
             raise NothingToRollBack(
                 f"{key} has no earlier target: promote the version that it should mean"
             )
-        return await self.move(key, alias.previous, ChangeKind.ROLLBACK, order)
+        for target in alias.previous:
+            self._view.catalogue.ready(ModelRef(key.model, target.version))
+        return await self._begin(key, alias, alias.previous, ChangeKind.ROLLBACK, order)
 
     async def delete(self, key: AliasKey, order: Order) -> None:
         """Raises AliasNotFound, AliasChanged."""
@@ -120,6 +113,9 @@ class AliasOrders:
         wants = ended(alias, standing_of(self._view, alias, self._now()))
         await self._registry.drop_alias(key, alias.revision, wants)
         await self._refresh()
+        version = VersionKey(key.model, alias.main)
+        message = f"{key} deleted, by {order.by or 'nobody'}; it meant {in_words(alias.targets)}"
+        self._recorder.record(EventKind.ALIAS, version=version, message=message)
 
     async def moved(self, key: AliasKey, targets: Targets, deadline_s: float) -> Alias:
         """The alias once it means these targets; deadline_s: monotonic. Raises SwitchAbandoned,
@@ -136,6 +132,27 @@ class AliasOrders:
                 details={"waited_for": "SWITCH"},
             )
         return found
+
+    async def _tried(self, order: Order, once: Callable[[], Awaitable[Alias]]) -> Alias:
+        """Does it again where another came first, unless the caller said what to find."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await once()
+            except AliasChanged:
+                if order.expected is not None or order.expected_main is not None:
+                    raise
+                await self._refresh()
+        return await once()
+
+    async def _move(self, key: AliasKey, targets: Targets, kind: ChangeKind, order: Order) -> Alias:
+        alias = self._view.desired.aliases.get(key)
+        if alias is not None and alias.family is not None:
+            raise AliasChanged(f"{key} is a family: set its members, or delete it first")
+        asked = alias.ordered(targets) if alias is not None else targets
+        if alias is not None and _is_done(alias, asked, order):
+            return alias
+        check(key, alias, order)
+        return await self._begin(key, alias, asked, kind, order)
 
     def _outcome(self, key: AliasKey, targets: Targets) -> Alias | None:
         alias = self._found(key)

@@ -138,11 +138,16 @@ def _of_switch(alias: Alias, switch: Switch, standing: Standing, now: float) -> 
 
 
 def _needed(alias: Alias, targets: Targets, standing: Standing) -> dict[int, int]:
-    """Replicas for each of the targets: as many as the old ones have or want, by its weight. None
-    where the old ones are not loaded either.
+    """Replicas that each of the targets must have: as many as the old ones have, by its weight;
+    while those are away as many as are wanted of them. None where nobody wants those.
     """
-    most = max((_count(one.version, standing) for one in alias.targets), default=0)
+    there = max((standing.loaded.get(one.version, 0) for one in alias.targets), default=0)
+    most = there or _most(alias, standing)
     return {one.version: ceil(most * one.weight / WHOLE) for one in targets}
+
+
+def _most(alias: Alias, standing: Standing) -> int:
+    return max((_count(one.version, standing) for one in alias.targets), default=0)
 
 
 def _count(version: int, standing: Standing) -> int:
@@ -157,8 +162,9 @@ def _is_pinned(alias: Alias, standing: Standing) -> bool:
 
 def _wants_of(alias: Alias, switch: Switch, standing: Standing, now: float) -> Iterable[Want]:
     """The wants that the targets of a switch lack."""
-    pinned = _is_pinned(alias, standing)
-    for version, count in _needed(alias, switch.targets, standing).items():
+    pinned, most = _is_pinned(alias, standing), _most(alias, standing)
+    for target in switch.targets:
+        version, count = target.version, ceil(most * target.weight / WHOLE)
         old = standing.wants.get(version)
         is_own = old is not None and old.source is WantSource.ADMIN
         new = Want(

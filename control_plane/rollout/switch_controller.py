@@ -11,10 +11,10 @@ import structlog
 from control_plane.events.recorder import EventRecorder
 from control_plane.rollout.switch import Standing, Step, missing, step
 from control_plane.store.registry import DesiredState
-from control_plane.types.desired import WantSource
+from control_plane.types.desired import Desired, WantSource
 from control_plane.types.event import EventKind
 from control_plane.types.lease import FencingToken
-from control_plane.types.rollout.alias import Alias, ChangeKind, Targets
+from control_plane.types.rollout.alias import Alias, AliasKey, ChangeKind, Targets
 from control_plane.types.version import VersionKey, VersionState
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
@@ -47,6 +47,9 @@ class SwitchController:
         self._recorder = recorder
         self._clock = clock
         self._token = token
+        # The revision that was looked at, and the aliases that something is left to do of.
+        self._seen = (-1, "")
+        self._active: list[AliasKey] = []
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -67,9 +70,13 @@ class SwitchController:
         token, written = self._token(), False
         if token is None or not self._view.is_loaded:
             return
-        now = self._clock.unix()
-        for alias in list(self._view.desired.aliases.values()):
-            if alias.switch is None and not alias.kept and not _is_held(self._view, alias):
+        now, desired = self._clock.unix(), self._view.desired
+        if self._seen != (desired.revision, desired.mark):
+            self._seen = (desired.revision, desired.mark)
+            self._active = [one.key for one in desired.aliases.values() if _is_active(desired, one)]
+        for key in self._active:
+            alias = self._view.desired.aliases.get(key)
+            if alias is None:
                 continue
             found = step(alias, standing_of(self._view, alias, now), now)
             if found is not None:
@@ -88,8 +95,6 @@ class SwitchController:
             log.info("an alias changed meanwhile", alias=str(alias.key), why=error.message)
             await self._refresh()
             return False
-        for key in found.wants.drop:
-            self._view.want_nowhere(key)
         tell(self._recorder, alias, held)
         return True
 
@@ -212,6 +217,8 @@ def _why_hopeless(view: View, key: VersionKey) -> str:
     return ""
 
 
-def _is_held(view: View, alias: Alias) -> bool:
-    wants = (view.desired.wants.get(VersionKey(alias.model, one.version)) for one in alias.targets)
+def _is_active(desired: Desired, alias: Alias) -> bool:
+    if alias.switch is not None or alias.kept:
+        return True
+    wants = (desired.wants.get(VersionKey(alias.model, one.version)) for one in alias.targets)
     return any(want is not None and want.source is WantSource.ALIAS for want in wants)

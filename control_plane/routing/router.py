@@ -6,6 +6,7 @@ import asyncio
 import uuid
 
 from control_plane.caller import Principal
+from control_plane.convert.validation import check_sticky_key
 from control_plane.convert.versions import drift_out, key_out
 from control_plane.routing import request_log
 from control_plane.routing.detect_call import DetectCall, DetectContext
@@ -51,7 +52,8 @@ class Router:
         body.request_id = request_id
         self._metrics.in_flight.inc()
         try:
-            answer = await self._answer(ref, request.sticky_key, record, body, deadline_s)
+            sticky_key = check_sticky_key(request.sticky_key) if ref.alias is not None else ""
+            answer = await self._answer(ref, sticky_key, record, body, deadline_s)
         except YolopoolError as error:
             error.details["request_id"] = request_id  # so that the caller can ask for it
             self._failed(record, error.reason, error.message)
@@ -76,10 +78,12 @@ class Router:
         body: worker_pb2.InferRequest,
         deadline_s: float,
     ) -> detection_pb2.DetectResponse:
-        family = self._view.catalogue.family(ref)
-        if family is not None:
-            return await self._of_family(family, sticky_key, record, body, deadline_s)
-        point = point_for(ref, sticky_key, self._context.rng.randrange)
+        point = None
+        if ref.alias is not None:
+            family = self._view.catalogue.family(ref)
+            if family is not None:
+                return await self._of_family(family, sticky_key, record, body, deadline_s)
+            point = point_for(ref, sticky_key, self._context.rng.randrange)
         key = record.key = self._view.catalogue.ready(ref, point).key
         body.version.CopyFrom(key_out(key))
         await self._quarantine.check(body)

@@ -83,4 +83,5 @@ class TenantService(tenants_pb2_grpc.TenantServiceServicer):
             changed_schedules=[name for name, change in found.schedules.items() if change],
             usage_days=usage_days,
             existed=found.exists,
+            aliases=[str(key) for key in found.aliases],
         )

@@ -33,7 +33,7 @@ def _change(tx: Transaction, wants: WantChanges) -> None:
 
 
 def _expected(tx: Transaction, key: AliasKey, expected: int) -> Alias | None:
-    old = tx.aliases().get(key)
+    old = tx.alias(key)
     found = old.revision if old is not None else 0
     if found != expected:
         now = f"is at revision {found}" if old is not None else "does not exist"

@@ -111,6 +111,9 @@ class _MemoryTransaction(Transaction):
     def tenant(self, name: str) -> Tenant | None:
         return self._held.tenants.get(name)
 
+    def alias(self, key: AliasKey) -> Alias | None:
+        return self._held.aliases.get(key)
+
     def aliases(self) -> Mapping[AliasKey, Alias]:
         return self._held.aliases
 

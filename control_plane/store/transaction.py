@@ -95,6 +95,9 @@ class Transaction(ABC):
     def tenant(self, name: str) -> Tenant | None: ...
 
     @abstractmethod
+    def alias(self, key: AliasKey) -> Alias | None: ...
+
+    @abstractmethod
     def aliases(self) -> Mapping[AliasKey, Alias]:
         """All aliases."""
 

@@ -14,6 +14,7 @@ from control_plane.tenants.exchange import days_until
 from control_plane.types.access.tenant import Owners
 from control_plane.types.access.usage import DAYS_KEPT
 from control_plane.types.desired import Desired
+from control_plane.types.rollout.alias import AliasKey
 from control_plane.types.schedule import Changeover, Schedule
 from control_plane.types.version import VersionKey
 from control_plane.view.reflector import Refresh
@@ -36,6 +37,7 @@ class Belongings:
     keys: tuple[str, ...]
     versions: tuple[VersionKey, ...]
     schedules: Mapping[str, Changeover | None]
+    aliases: tuple[AliasKey, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -66,6 +68,7 @@ def belongings(desired: Desired, tenant: str) -> Belongings:
             for name, change in changes.items()
             if change != desired.schedules[name].change
         },
+        tuple(sorted(key for key in desired.aliases if is_own(key.model))),
     )
 
 
@@ -123,6 +126,10 @@ class Deletion:
                 await self._registry.delete_schedule(name)
             else:
                 await self._registry.put_schedule(replace(schedule, change=change))
+        for key in found.aliases:
+            alias = self._view.desired.aliases.get(key)
+            if alias is not None:
+                await self._registry.drop_alias(key, alias.revision)
         await self._refresh()
         await self._delete_models(found.models, by)
         usage_days = await self._registry.accounts.drop_usage(tenant, days)

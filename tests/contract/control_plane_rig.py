@@ -25,6 +25,7 @@ from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.status import error_from_rpc
 from yolopool.v1 import (
+    aliases_pb2_grpc,
     bench_pb2,
     bench_pb2_grpc,
     detection_pb2,
@@ -359,6 +360,7 @@ class Rig:
         self._stack.push_async_callback(self.plane.stop)
         channel = grpc.aio.insecure_channel(self.addresses.grpc)
         await self._stack.enter_async_context(channel)
+        self.aliases: Any = aliases_pb2_grpc.AliasServiceStub(channel)
         self.bench: Any = bench_pb2_grpc.BenchServiceStub(channel)
         self.detection: Any = detection_pb2_grpc.DetectionServiceStub(channel)
         self.models: Any = model_pb2_grpc.ModelServiceStub(channel)

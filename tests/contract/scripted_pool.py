@@ -13,6 +13,8 @@ from yolopool import status
 from yolopool.error_table import BY_REASON
 from yolopool.errors import ImageNotDecodable, YolopoolError
 from yolopool.v1 import (
+    aliases_pb2,
+    aliases_pb2_grpc,
     bench_pb2,
     bench_pb2_grpc,
     detection_pb2,
@@ -410,6 +412,71 @@ class Schedules(schedule_pb2_grpc.ScheduleServiceServicer):
         return schedule_pb2.DeleteScheduleResponse()
 
 
+def an_alias(**more: Any) -> Any:
+    one, two = (
+        aliases_pb2.AliasTarget(version=1, weight=950),
+        aliases_pb2.AliasTarget(version=2, weight=50),
+    )
+    before = [aliases_pb2.AliasTarget(version=1, weight=1000)]
+    return aliases_pb2.Alias(
+        model="shapes",
+        name="stable",
+        targets=[one, two],
+        keep_s=600,
+        changed_unix_s=1795237200,
+        revision=3,
+        kept=[aliases_pb2.KeptVersion(version=3, until_unix_s=1795237800)],
+        previous=before,
+        history=[
+            aliases_pb2.AliasChange(
+                unix_s=1795237200,
+                kind=aliases_pb2.ALIAS_CHANGE_KIND_SET,
+                by="ann",
+                why="try [it]",
+                before=before,
+                after=[one, two],
+            )
+        ],
+        **more,
+    )
+
+
+class Aliases(aliases_pb2_grpc.AliasServiceServicer):
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    def GetAlias(self, request: Any, context: Any) -> Any:
+        self.script.note("GetAlias", request, context)
+        switch = aliases_pb2.AliasSwitch(
+            targets=[aliases_pb2.AliasTarget(version=4, weight=1000)],
+            kind=aliases_pb2.ALIAS_CHANGE_KIND_PROMOTE,
+            waits_for="1 more replica of shapes@4",
+        )
+        return aliases_pb2.GetAliasResponse(alias=an_alias(switch=switch))
+
+    def ListAliases(self, request: Any, context: Any) -> Any:
+        self.script.note("ListAliases", request, context)
+        return aliases_pb2.ListAliasesResponse(aliases=[an_alias()])
+
+    def SetAlias(self, request: Any, context: Any) -> Any:
+        self.script.note("SetAlias", request, context)
+        return aliases_pb2.SetAliasResponse(alias=an_alias())
+
+    def PromoteModel(self, request: Any, context: Any) -> Any:
+        self.script.note("PromoteModel", request, context)
+        if request.expected_version == 9:
+            refuse(context, BY_REASON["ALIAS_CHANGED"]("shapes:stable means version 1, not 9"))
+        return aliases_pb2.PromoteModelResponse(alias=an_alias())
+
+    def RollbackAlias(self, request: Any, context: Any) -> Any:
+        self.script.note("RollbackAlias", request, context)
+        return aliases_pb2.RollbackAliasResponse(alias=an_alias())
+
+    def DeleteAlias(self, request: Any, context: Any) -> Any:
+        self.script.note("DeleteAlias", request, context)
+        return aliases_pb2.DeleteAliasResponse()
+
+
 class ScriptedPool:
     """`with ScriptedPool() as pool`: listens on `pool.address`, follows `pool.script`."""
 
@@ -419,6 +486,7 @@ class ScriptedPool:
         detection_pb2_grpc.add_DetectionServiceServicer_to_server(
             Detection(self.script), self._server
         )
+        aliases_pb2_grpc.add_AliasServiceServicer_to_server(Aliases(self.script), self._server)
         bench_pb2_grpc.add_BenchServiceServicer_to_server(Bench(self.script), self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(Models(self.script), self._server)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(Fleet(self.script), self._server)

@@ -316,6 +316,7 @@ class DeleteTenantResponse(_message.Message):
     CHANGED_SCHEDULES_FIELD_NUMBER: _builtins.int
     USAGE_DAYS_FIELD_NUMBER: _builtins.int
     EXISTED_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
     usage_days: _builtins.int
     """Days of usage."""
     existed: _builtins.bool
@@ -331,6 +332,10 @@ class DeleteTenantResponse(_message.Message):
 
     @_builtins.property
     def changed_schedules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As model:name."""
+
     def __init__(
         self,
         *,
@@ -340,10 +345,11 @@ class DeleteTenantResponse(_message.Message):
         changed_schedules: _abc.Iterable[_builtins.str] | None = ...,
         usage_days: _builtins.int = ...,
         existed: _builtins.bool = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_schedules", b"changed_schedules", "existed", b"existed", "keys", b"keys", "schedules", b"schedules", "usage_days", b"usage_days", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "changed_schedules", b"changed_schedules", "existed", b"existed", "keys", b"keys", "schedules", b"schedules", "usage_days", b"usage_days", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

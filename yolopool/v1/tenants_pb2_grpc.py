@@ -86,7 +86,7 @@ class TenantServiceServicer:
 
     def DeleteTenant(self, request, context):
         """Deletes all of a tenant: revokes its keys, removes its models from schedules (a schedule that
-        is left without any goes), deletes its models, its usage and at last itself. Blocks until done.
+        is left without any goes), deletes its aliases and models, its usage and at last itself. Blocks until done.
         A repeat goes on where one was interrupted, and is OK where nothing is left. Errors:
         INVALID_ARGUMENT (INVALID_OPTION: confirm is not its name), FAILED_PRECONDITION (it has the
         last valid key of an admin for all models), UNAVAILABLE (REGISTRY_UNAVAILABLE).

@@ -45,7 +45,7 @@ class TenantServiceStub:
     """
     DeleteTenant: _grpc.UnaryUnaryMultiCallable[_tenants_pb2.DeleteTenantRequest, _tenants_pb2.DeleteTenantResponse]
     """Deletes all of a tenant: revokes its keys, removes its models from schedules (a schedule that
-    is left without any goes), deletes its models, its usage and at last itself. Blocks until done.
+    is left without any goes), deletes its aliases and models, its usage and at last itself. Blocks until done.
     A repeat goes on where one was interrupted, and is OK where nothing is left. Errors:
     INVALID_ARGUMENT (INVALID_OPTION: confirm is not its name), FAILED_PRECONDITION (it has the
     last valid key of an admin for all models), UNAVAILABLE (REGISTRY_UNAVAILABLE).
@@ -68,7 +68,7 @@ class TenantServiceAsyncStub(TenantServiceStub):
     """
     DeleteTenant: _aio.UnaryUnaryMultiCallable[_tenants_pb2.DeleteTenantRequest, _tenants_pb2.DeleteTenantResponse]  # type: ignore[assignment]
     """Deletes all of a tenant: revokes its keys, removes its models from schedules (a schedule that
-    is left without any goes), deletes its models, its usage and at last itself. Blocks until done.
+    is left without any goes), deletes its aliases and models, its usage and at last itself. Blocks until done.
     A repeat goes on where one was interrupted, and is OK where nothing is left. Errors:
     INVALID_ARGUMENT (INVALID_OPTION: confirm is not its name), FAILED_PRECONDITION (it has the
     last valid key of an admin for all models), UNAVAILABLE (REGISTRY_UNAVAILABLE).
@@ -112,7 +112,7 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tenants_pb2.DeleteTenantResponse, _abc.Awaitable[_tenants_pb2.DeleteTenantResponse]]:
         """Deletes all of a tenant: revokes its keys, removes its models from schedules (a schedule that
-        is left without any goes), deletes its models, its usage and at last itself. Blocks until done.
+        is left without any goes), deletes its aliases and models, its usage and at last itself. Blocks until done.
         A repeat goes on where one was interrupted, and is OK where nothing is left. Errors:
         INVALID_ARGUMENT (INVALID_OPTION: confirm is not its name), FAILED_PRECONDITION (it has the
         last valid key of an admin for all models), UNAVAILABLE (REGISTRY_UNAVAILABLE).

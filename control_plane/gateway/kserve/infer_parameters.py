@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from control_plane.convert.validation import check_sticky_key
 from control_plane.gateway.kserve.image_tensors import NCHW, NHWC, RGB, Order
 from yolopool.errors import InvalidOption
 from yolopool.kserve import grpc_service_pb2 as kserve
 from yolopool.v1 import detection_pb2, types_pb2
+from yolopool.vocabulary import MAX_STICKY_KEY_CHARS
 
 # Spellings of those who have YOLO on Triton, beside the names of DetectOptions.
 ALSO = {"conf": "confidence", "max_det": "max_detections"}
@@ -86,9 +86,10 @@ def sticky_key_of(given: Mapping[str, kserve.InferParameter]) -> str:
 
 
 def _sticky_key(found: Parameters, name: str, value: Value) -> None:
-    if not isinstance(value, str):
-        raise InvalidOption(f"{name} is {str(value)[:80]!r}: give a text")
-    check_sticky_key(value)
+    if not isinstance(value, str) or len(value) > MAX_STICKY_KEY_CHARS:
+        raise InvalidOption(
+            f"{name} is {str(value)[:80]!r}: a text of {MAX_STICKY_KEY_CHARS} characters at most"
+        )
 
 
 def _fraction(found: Parameters, name: str, value: Value) -> None:
@@ -154,4 +155,5 @@ _READERS: Mapping[str, Callable[[Parameters, str, Value], None]] = {
     _TIMEOUT: _timeout,
     _LAYOUT: _layout,
     _ORDER: _order,
+    _STICKY_KEY: _sticky_key,
 }

@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from control_plane.convert.validation import MAX_STICKY_KEY_CHARS
 from yolopool.errors import InvalidOption
 from yolopool.v1 import detection_pb2, types_pb2
-from yolopool.vocabulary import MAX_DETECTIONS
+from yolopool.vocabulary import MAX_DETECTIONS, MAX_STICKY_KEY_CHARS
 
 _UINT32 = 2**32 - 1
 _MAX_TIMEOUT_S = 24 * 3600.0

@@ -87,6 +87,9 @@ class RedisTransaction(Transaction):
     def tenant(self, name: str) -> Tenant | None:
         return self._decoded(_field(TENANTS, name), codec.decode_tenant)
 
+    def alias(self, key: AliasKey) -> Alias | None:
+        return self._decoded(_field(ALIASES, str(key)), codec.decode_alias)
+
     def aliases(self) -> Mapping[AliasKey, Alias]:
         found = (codec.decode_alias(text) for text in self._reply(("HGETALL", ALIASES)).values())
         return {alias.key: alias for alias in found}

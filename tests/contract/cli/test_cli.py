@@ -150,6 +150,10 @@ def test_detect_for_programs(pool: ScriptedPool, image: Path) -> None:
         ("explain", "model", "shapes"), ("explain", "request", "r1"),
         ("schedules", "list"),
         ("changeover", "--load", "shapes", "--release", "old"),
+        ("models", "aliases"), ("models", "alias", "shapes:stable"),
+        ("models", "alias", "shapes:stable", "1=95", "2=5"),
+        ("models", "promote", "shapes@2", "--to", "stable"),
+        ("models", "rollback", "shapes:stable"), ("models", "unalias", "shapes:stable"),
         ("schedules", "set", "day", "--cron", "0 6 * * *", "--load", "shapes"),
         ("workers", "drain", "box-cpu"), ("bench", "shapes"),
     ],
@@ -200,6 +204,28 @@ def test_a_changeover_names_both_sides(pool: ScriptedPool) -> None:
         ("b@2", 2, True),
     ]
     assert list(sent.release) == ["c"]
+
+
+def test_an_alias_is_promoted_rolled_back_and_shown(pool: ScriptedPool) -> None:
+    order = ("--expect", "1", "--keep", "1h", "--within", "90s", "--why", "better", "--no-wait")
+    done = yolopool(pool, "models", "promote", "shapes@2", "--to", "stable", *order)
+    assert done.returncode == 0, done.stderr
+    assert "shapes:stable means 1 95 % + 2 5 %" in done.stdout
+    assert "yolopool models rollback shapes:stable" in done.stdout
+    sent = pool.script.last("PromoteModel")
+    assert (sent.expected_version, sent.keep_s, sent.within_s) == (1, 3600.0, 90.0)
+    assert (sent.why, sent.wait, sent.force) == ("better", False, False)
+    refused = yolopool(pool, "models", "promote", "shapes@2", "--to", "stable", "--expect", "9")
+    assert refused.returncode == 8
+    assert "ALIAS_CHANGED" in refused.stderr
+    yolopool(pool, "models", "alias", "shapes:stable", "1=95", "2=5", "--force")
+    sent = pool.script.last("SetAlias")
+    assert [(one.version, one.weight) for one in sent.targets] == [(1, 950), (2, 50)]
+    assert sent.force
+    shown = yolopool(pool, "models", "alias", "shapes:stable").stdout
+    for words in ("SET", "ann", "try [it]", "1 more replica of", "revision 3", "keeps 3"):
+        assert words in " ".join(shown.split()), words
+    assert yolopool(pool, "models", "alias", "shapes:stable", "1=95", "2=6").returncode == 4
 
 
 def test_schedules_are_told_in_their_own_zone(pool: ScriptedPool) -> None:

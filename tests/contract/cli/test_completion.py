@@ -27,6 +27,7 @@ def offered(pool: ScriptedPool | None, line: str, *more: str) -> list[str]:
 def test_models_and_workers_of_the_pool(pool: ScriptedPool) -> None:
     assert offered(pool, "yolopool models load sh") == ["shapes"]
     assert offered(pool, "yolopool detect x.jpg --model shapes@") == ["shapes@1"]
+    assert offered(pool, "yolopool detect x.jpg --model shapes:") == ["shapes:stable"]
     assert offered(pool, "yolopool workers drain ") == ["box-cpu"]
     other = f"yolopool bench --address {pool.address} --worker "
     assert offered(None, other) == ["box-cpu"]

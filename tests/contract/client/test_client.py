@@ -274,6 +274,38 @@ def test_changeovers_and_schedules(call: Call, pool: ScriptedPool) -> None:
         call("changeover", "shapes")
 
 
+def test_aliases_are_sent_and_shown(call: Call, pool: ScriptedPool) -> None:
+    held = call("promote", "shapes@2", "stable", expected_version=1, keep_s=60.0, why="better")
+    assert (held.name, held.targets, held.version) == ("shapes:stable", {1: 950, 2: 50}, 1)
+    assert (held.previous, held.kept) == ({1: 1000}, {3: 1795237800.0})
+    sent = pool.script.last("PromoteModel")
+    assert (sent.model, sent.alias, sent.why, sent.wait) == ("shapes@2", "stable", "better", True)
+    assert (sent.expected_version, sent.keep_s) == (1, 60.0)
+    assert not sent.HasField("expected_revision")
+    call("promote", "shapes@2", "stable")
+    again = pool.script.last("PromoteModel")
+    assert again.request_id not in ("", sent.request_id)
+    assert not again.HasField("expected_version")
+    with pytest.raises(errors.AliasChanged):
+        call("promote", "shapes@2", "stable", expected_version=9)
+    call("set_alias", "shapes:stable", {1: 950, 2: 50}, expected_revision=2, wait=False)
+    sent = pool.script.last("SetAlias")
+    assert [(one.version, one.weight) for one in sent.targets] == [(1, 950), (2, 50)]
+    assert (sent.expected_revision, sent.wait) == (2, False)
+    call("set_alias", "shapes:stable", 4)
+    assert pool.script.last("SetAlias").targets[0].weight == 1000
+    call("rollback", "shapes:stable", force=True, within_s=5.0)
+    assert pool.script.last("RollbackAlias").force
+    with pytest.raises(errors.InvalidOption):
+        call("rollback", "shapes:stable", within_s=-1.0)
+    one = call("alias", "shapes:stable")
+    assert (one.switch.targets, one.switch.kind) == ({4: 1000}, "PROMOTE")
+    (change,) = one.history
+    assert (change.kind, change.by, change.before) == ("SET", "ann", {1: 1000})
+    assert [one.name for one in call("aliases", "sha")] == ["shapes:stable"]
+    assert call("delete_alias", "shapes:stable") is None
+
+
 def test_what_is_to_leave(call: Call, pool: ScriptedPool) -> None:
     assert call("drain_worker", "box-cpu") == ("shapes@1",)
     assert pool.script.last("DrainWorker").wait

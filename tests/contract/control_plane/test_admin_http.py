@@ -115,6 +115,38 @@ async def test_policies_builds_and_variants(rig: Rig, http: httpx.AsyncClient) -
     problem(await http.put("/v1/models/a/variant/tpu", json={}), 400, "INVALID_OPTION")
 
 
+async def test_aliases(rig: Rig, http: httpx.AsyncClient) -> None:
+    await rig.worker("w1")
+    for data in (b"one", b"two"):
+        await rig.register("team/a", data)
+        await rig.import_next()
+    made = fits(
+        await http.post("/v1/models/team/a@1/promote?wait=true", json={"alias": "live"}), 200
+    )
+    assert made["targets"] == [{"version": 1, "weight": 1000}]
+    shared = {"targets": [{"version": 1, "weight": 900}, {"version": 2, "weight": 100}]}
+    put = await http.put("/v1/aliases/team/a:live", json={**shared, "expected_revision": 1})
+    assert fits(put, 202)["revision"] == 2
+    stale = await http.put("/v1/aliases/team/a:live", json={**shared, "expected_revision": 1})
+    assert fits(stale, 202)["revision"] == 2  # a repeat
+    other = {"targets": [{"version": 2, "weight": 1000}], "expected_revision": 1}
+    problem(await http.put("/v1/aliases/team/a:live", json=other), 409, "ALIAS_CHANGED")
+    held = fits(await http.get("/v1/aliases/team/a:live"), 200)
+    assert [one["kind"] for one in held["history"]] == ["ALIAS_CHANGE_KIND_SET"] * 2
+    listed = fits(await http.get("/v1/aliases"), 200)
+    assert [(one["model"], one["name"]) for one in listed["aliases"]] == [("team/a", "live")]
+    assert (
+        fits(await http.post("/v1/aliases/team/a:live/rollback"), 202)["targets"] == made["targets"]
+    )
+    back = await http.post("/v1/aliases/team/a:live/rollback", json={"why": "again"})
+    problem(back, 409, "NOTHING_TO_ROLL_BACK")
+    gone = await http.delete("/v1/aliases/team/a:live?expected_revision=9")
+    problem(gone, 409, "ALIAS_CHANGED")
+    assert (await http.delete("/v1/aliases/team/a:live")).status_code == 204
+    problem(await http.get("/v1/aliases/team/a:live"), 404, "ALIAS_NOT_FOUND")
+    problem(await http.get("/v1/aliases/team/a"), 400, "INVALID_MODEL_REFERENCE")
+
+
 async def test_changeovers_and_schedules(rig: Rig, http: httpx.AsyncClient) -> None:
     worker = await rig.worker("w1", models=1)
     await rig.ready("day", "night")

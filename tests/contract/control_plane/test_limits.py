@@ -20,7 +20,14 @@ from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from tests.waiting import becomes
 from yolopool.server.limits.byte_budget import ByteBudget
 from yolopool.status import error_from_rpc
-from yolopool.v1 import detection_pb2, events_pb2, membership_pb2, model_pb2, schedule_pb2
+from yolopool.v1 import (
+    aliases_pb2,
+    detection_pb2,
+    events_pb2,
+    membership_pb2,
+    model_pb2,
+    schedule_pb2,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -267,6 +274,14 @@ async def test_the_registry_holds_so_much_and_no_more(
     assert await fits("MAX_SCHEDULES", 1, schedule("one")) == ""
     assert await fits("MAX_SCHEDULES", 1, schedule("one")) == ""  # it is there already
     assert await fits("MAX_SCHEDULES", 1, schedule("two")) == "REGISTRY_FULL"
+
+    def alias(name: str) -> Any:
+        request = aliases_pb2.PromoteModelRequest(model="shapes", alias=name)
+        return rig.aliases.PromoteModel(request, timeout=10)
+
+    assert await fits("MAX_ALIASES", 1, alias("one")) == ""
+    assert await fits("MAX_ALIASES", 1, alias("one")) == ""
+    assert await fits("MAX_ALIASES", 1, alias("two")) == "REGISTRY_FULL"
     worker = setting.worker.report()
     join = membership_pb2.JoinRequest(worker=worker)
     workers = len(rig.plane.view.workers)

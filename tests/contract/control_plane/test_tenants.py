@@ -14,6 +14,7 @@ from control_plane.tenants.exchange import days_until
 from control_plane.types.access.api_key import Role
 from control_plane.types.access.tenant import Tenant as HeldTenant
 from control_plane.types.access.usage import Usage
+from control_plane.types.rollout.alias import Alias, Target
 from tests.contract.control_plane.test_kserve import asked
 from tests.contract.control_plane_rig import ScriptedWorker
 from tests.contract.guarded_rig import Guarded, issued
@@ -256,6 +257,9 @@ async def filled(rig: Tenanted) -> None:
     await rig.admin.set_schedule("mine", "0 6 * * *", ["north/a"], ["north/b@1"])
     await rig.admin.set_schedule("mixed", "0 6 * * *", ["free", "north/a@1"])
     await rig.admin.set_schedule("others", "0 6 * * *", ["free"])
+    for name in ("north/a", "free"):
+        stable = Alias(name, "stable", (Target(1, 1000),), 600.0, 1.0)
+        await rig.registry.put_alias(stable, 0)
     used = {"north": Usage(images=1), "south": Usage(images=2)}
     for number, day in enumerate(days_until(rig.plane._clock.unix(), 2)):
         await rig.registry.accounts.add_usage("p", number, day, used)
@@ -267,6 +271,7 @@ async def stands(rig: Tenanted) -> dict[str, Any]:
     return {
         "tenants": sorted(desired.tenants),
         "models": sorted({key.model for key in desired.versions}),
+        "aliases": sorted(map(str, desired.aliases)),
         "schedules": {name: sorted(one.change.models) for name, one in desired.schedules.items()},
         "keys": sorted(
             kind for kind in KINDS if not desired.api_keys[rig.kinds[kind][0].id].revoked_unix_s
@@ -278,6 +283,7 @@ async def stands(rig: Tenanted) -> dict[str, Any]:
 LEFT = {
     "tenants": [],
     "models": ["free"],
+    "aliases": ["free:stable"],
     "schedules": {"mixed": ["free"], "others": ["free"]},
     "keys": ["south"],
     "usage": {"south"},
@@ -295,6 +301,7 @@ async def test_all_of_a_tenant_is_deleted_and_nothing_of_others(rig: Tenanted) -
     assert deleted == shown
     assert deleted.models == ("north/a@1", "north/a@2", "north/b@1")
     assert (deleted.schedules, deleted.changed_schedules) == (("mine",), ("mixed",))
+    assert deleted.aliases == ("north/a:stable",)
     assert (len(deleted.keys), deleted.usage_days, deleted.existed) == (2, 2, True)
     assert await stands(rig) == LEFT
     assert type(await error_of(rig.detect_as("north"))) is CredentialsInvalid
@@ -303,7 +310,7 @@ async def test_all_of_a_tenant_is_deleted_and_nothing_of_others(rig: Tenanted) -
 
 
 @pytest.mark.matrix(sample=2)
-@pytest.mark.parametrize("step", range(1, 8))
+@pytest.mark.parametrize("step", range(1, 9))
 async def test_a_deletion_that_is_interrupted_anywhere_is_gone_on_with(
     rig: Tenanted, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from tests.unit.worker.preprocess.encoded_images import ALL
 from yolopool.kserve import grpc_service_pb2 as kserve
 from yolopool.v1 import (
+    aliases_pb2,
     bench_pb2,
     detection_pb2,
     events_pb2,
@@ -127,6 +128,24 @@ def made() -> Iterator[tuple[str, list[Message]]]:
         name="day", cron="0 6 * * 1-5", time_zone="Europe/Berlin", lead_s=60, change=change
     )
     yield "ScheduleService/SetSchedule", [schedule_pb2.SetScheduleRequest(schedule=schedule)]
+    target = aliases_pb2.AliasTarget(version=1, weight=1000)
+    yield (
+        "AliasService/SetAlias",
+        [
+            aliases_pb2.SetAliasRequest(
+                alias="a:stable", targets=[target], keep_s=5.0, within_s=1.0, why="w", force=True
+            )
+        ],
+    )
+    yield (
+        "AliasService/PromoteModel",
+        [
+            aliases_pb2.PromoteModelRequest(
+                model="a@1", alias="stable", expected_version=0, request_id="r"
+            )
+        ],
+    )
+    yield "AliasService/RollbackAlias", [aliases_pb2.RollbackAliasRequest(alias="a:stable")]
     key = keys_pb2.CreateKeyRequest(
         label="l", tenant="t", role=keys_pb2.ROLE_OPERATE, models=["team/*"], lifetime_s=60
     )

@@ -205,6 +205,7 @@ def told(found: DeletedTenant) -> str:
         *([f"keys {' '.join(found.keys)}"] if found.keys else []),
         *([f"models {' '.join(found.models)}"] if found.models else []),
         *([f"schedules {' '.join(found.schedules)}"] if found.schedules else []),
+        *([f"aliases {' '.join(found.aliases)}"] if found.aliases else []),
         *(
             [f"its models in schedules {' '.join(found.changed_schedules)}"]
             if found.changed_schedules

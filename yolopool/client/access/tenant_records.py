@@ -58,6 +58,7 @@ class DeletedTenant:
     changed_schedules: tuple[str, ...]
     usage_days: int
     existed: bool
+    aliases: tuple[str, ...] = ()
 
 
 def set_tenant(tenant: Tenant) -> Call[Tenant]:
@@ -156,4 +157,5 @@ def _deleted(reply: tenants_pb2.DeleteTenantResponse) -> DeletedTenant:
         tuple(reply.changed_schedules),
         reply.usage_days,
         reply.existed,
+        tuple(reply.aliases),
     )

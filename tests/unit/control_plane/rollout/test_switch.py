@@ -111,6 +111,16 @@ def test_nothing_is_waited_for_where_the_old_one_is_not_loaded_either() -> None:
     assert put(done) == {}
 
 
+def test_the_old_ones_that_are_lost_are_not_waited_for_but_wanted() -> None:
+    """Three are wanted and two fit: two are enough to move, as two serve now."""
+    held = replace(STABLE, switch=a_switch(only(2)))
+    now = standing(want(1, 3), loaded={1: 2})
+    assert missing(held, a_switch(only(2)), now) == {2: 2}
+    assert put(step(held, now, NOW)) == {2: (3, ALIAS, False)}
+    away = standing(want(1, 3))
+    assert missing(held, a_switch(only(2)), away) == {2: 3}
+
+
 def test_force_moves_at_once() -> None:
     done = begun(STABLE, a_switch(only(2)), standing(want(1), loaded={1: 1}), force=True)
     assert done.alias is not None
