@@ -1,11 +1,12 @@
-"""A family of five sizes under rising load: which size answers, and is a deadline missed that a smaller
-one would have met?
+"""A family of five sizes under rising load: which size answers, and is a deadline missed that a
+smaller one would have met?
 
     python -m benchmarks.family --rates 5,10,20,40,60,90 --seconds 10 --deadline 0.3
 
-A pool with a simulated device, whose passes take longer for larger models. The same arrivals go to the
-family and to each size alone, one after the other: a request that the family misses and the smallest
-alone answers in time is one too many. mAP is given, not measured: a simulated device finds nothing.
+A pool with a simulated device, whose passes take longer for larger models. The same arrivals go to
+the family and to each size alone, one after the other: a request that the family misses and the
+smallest alone answers in time is one too many. mAP is given, not measured: a simulated device finds
+nothing.
 """
 
 import argparse
@@ -156,7 +157,9 @@ def total_row(model: str, load: Load, stood: Standstills, deadline_s: float) -> 
         "missed": sum(not in_time(one, deadline_s) for one in asked),
         "errors": str(load.errors) if load.errors else "",
         "map_in_time": mean_map(asked, deadline_s),
-        "stood_still": stood_s(load, stood.spans) / load.window.length_s if stood.is_known else None,
+        "stood_still": stood_s(load, stood.spans) / load.window.length_s
+        if stood.is_known
+        else None,
         "generator_cores": load.generator_cores,
     }
 
@@ -223,9 +226,7 @@ async def run(options: argparse.Namespace) -> Result:
         settings=results.settings_of(options),
         hardware=machine,
         tables={
-            "the family, by rate": tuple(
-                stage_rows(FAMILY, found[FAMILY], rising, deadline_s)
-            ),
+            "the family, by rate": tuple(stage_rows(FAMILY, found[FAMILY], rising, deadline_s)),
             "the family and each size alone": tuple(
                 total_row(model, load, stood, deadline_s) for model, load in found.items()
             ),

@@ -6,7 +6,7 @@ from control_plane.convert.validation import check_placement, check_replicas
 from control_plane.convert.versions import placement_in, placement_out
 from control_plane.types.moments.cron import check_cron, zone_of
 from control_plane.types.moments.sun import Place, SunMoment, sun_moment
-from control_plane.types.schedule import Changeover, Preparation, Schedule
+from control_plane.types.schedule import NEVER, Changeover, Preparation, Schedule
 from yolopool.errors import InvalidOption, InvalidSchedule
 from yolopool.names import parse_ref
 from yolopool.v1 import model_pb2, schedule_pb2, types_pb2
@@ -70,7 +70,7 @@ def schedule_in(schedule: schedule_pb2.Schedule, now: float) -> Schedule:
     sun = _sun_in(schedule)
     return Schedule(
         name=check_schedule_name(schedule.name),
-        cron=check_cron(schedule.cron) if sun is None else "",
+        cron=check_cron(schedule.cron) if sun is None else NEVER,
         time_zone=schedule.time_zone,
         lead_s=schedule.lead_s,
         change=changeover_in(schedule.change),
@@ -86,14 +86,9 @@ def _sun_in(schedule: schedule_pb2.Schedule) -> SunMoment | None:
         return None
     if schedule.cron:
         raise InvalidSchedule("give cron or sun, not both")
-    return sun_moment(schedule.sun, place_in(schedule.place if schedule.HasField("place") else None))
-
-
-def place_in(place: types_pb2.Place | None) -> Place:
-    """Raises InvalidSchedule where there is none: latitude 0, longitude 0 is in the sea."""
-    if place is None:
+    if not schedule.HasField("place"):
         raise InvalidSchedule("the sun needs a place: give its latitude and longitude, in degrees")
-    return Place(place.latitude, place.longitude)
+    return sun_moment(schedule.sun, Place(schedule.place.latitude, schedule.place.longitude))
 
 
 def place_out(place: Place) -> types_pb2.Place:
@@ -105,7 +100,7 @@ def status_out(schedule: Schedule, now: float) -> schedule_pb2.ScheduleStatus:
     return schedule_pb2.ScheduleStatus(
         schedule=schedule_pb2.Schedule(
             name=schedule.name,
-            cron=schedule.cron,
+            cron=schedule.cron if sun is None else "",
             time_zone=schedule.time_zone,
             lead_s=schedule.lead_s,
             change=change_out(schedule.change),

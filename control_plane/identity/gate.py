@@ -121,9 +121,7 @@ class Gate:
         try:
             if rule is None:
                 raise RoleNeeded(f"{method} is allowed to nobody: it has no rule, which is a bug")
-            verdict, name = judged(
-                rule, principal.role, principal.grants, request, self._behind
-            )
+            verdict, name = judged(rule, principal.role, principal.grants, request, self._behind)
             if verdict is Verdict.HIDDEN:
                 raise no_model(name)
             if verdict is Verdict.ROLE_NEEDED:

@@ -123,9 +123,9 @@ def _is_hidden(message: Any, hidden: Callable[[str], bool]) -> bool:
     """Whether a message is about what the caller may not see. A family is seen by who sees all of
     its members.
     """
-    members = ()
-    if message.DESCRIPTOR.full_name == "yolopool.v1.Alias":
-        members = (_REF_END.split(member.model)[0] for member in message.family.members)
+    is_alias = message.DESCRIPTOR.full_name == "yolopool.v1.Alias"
+    named = message.family.members if is_alias else ()
+    members = (_REF_END.split(member.model)[0] for member in named)
     return hidden(_about(message)) or any(map(hidden, members))
 
 

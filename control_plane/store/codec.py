@@ -16,7 +16,7 @@ from control_plane.types.access.tenant import Tenant, TenantLimits
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
-from control_plane.types.moments.sun import Place, SunMoment, sun_moment
+from control_plane.types.moments.sun import sun_of
 from control_plane.types.policy import Placement, Residency, ResidencyMode, batching_of
 from control_plane.types.rollout.alias import (
     Alias,
@@ -27,8 +27,8 @@ from control_plane.types.rollout.alias import (
     Switch,
     Target,
 )
-from control_plane.types.rollout.family import Family, Member
-from control_plane.types.schedule import Changeover, Preparation, Schedule
+from control_plane.types.rollout.family import family_of
+from control_plane.types.schedule import NEVER, Changeover, Preparation, Schedule
 from control_plane.types.version import (
     Drift,
     ModelVersion,
@@ -40,7 +40,6 @@ from control_plane.types.version import (
     VersionState,
 )
 from control_plane.types.worker import Ledger, LoadReport, Replica, WorkerInfo, WorkerState
-from yolopool.errors import InvalidSchedule
 from yolopool.server.arrival_rates import ArrivalRates
 from yolopool.vocabulary import HeadMode, OutputLayout, Priority, ReplicaState, ShapePolicy
 
@@ -55,7 +54,7 @@ PARTS: Mapping[type[Any], Mapping[str, type[Any]]] = {
     Tenant: {"limits": TenantLimits},
 }
 
-_NEVER = "0 0 30 2 *"
+
 # What a word is read as that this release does not know: what serves and takes away least.
 WORDS: Mapping[type[Any], Mapping[str, StrEnum]] = {
     ModelVersion: {"state": VersionState.FAILED},  # is not loaded
@@ -231,38 +230,19 @@ def decode_job(text: str) -> ImportJob:
 
 
 def encode_schedule(schedule: Schedule) -> str:
-    """One by the sun has a cron line that never matches: an earlier release knows no sun, and
-    leaves it alone.
-    """
-    raw = asdict(schedule)
-    if schedule.sun is not None:
-        raw |= {"cron": _NEVER, "sun": encode_sun(schedule.sun)}
-    return _dump(raw)
+    return _dump(asdict(schedule))
 
 
 def decode_schedule(text: str) -> Schedule:
     raw = json.loads(text)
-    # Where an earlier release replaced one by the sun, it kept the field that it does not know.
-    sun = decode_sun(raw["sun"]) if raw.get("sun") and raw["cron"] == _NEVER else None
-    raw |= {"cron": "" if sun is not None else raw["cron"], "sun": sun}
     change = raw["change"]
     parts = {
         "prepare": tuple(_preparation(part) for part in change["prepare"]),
         "release": tuple(change["release"]),
     }
-    return _make(Schedule, {**raw, "change": _make(Changeover, {**change, **parts})})
-
-
-def encode_sun(sun: SunMoment) -> dict[str, Any]:
-    return {"moment": sun.text, **asdict(sun.place)}
-
-
-def decode_sun(raw: Mapping[str, Any]) -> SunMoment | None:
-    """None: a newer release knows more moments."""
-    try:
-        return sun_moment(raw["moment"], _make(Place, raw))
-    except InvalidSchedule:
-        return None
+    # An earlier release that replaces one by the sun keeps the field, which it does not know.
+    by_sun = {"sun": sun_of(raw.get("sun")) if raw["cron"] == NEVER else None}
+    return _make(Schedule, {**raw, **by_sun, "change": _make(Changeover, {**change, **parts})})
 
 
 def encode_api_key(key: ApiKey) -> str:
@@ -315,22 +295,13 @@ def decode_alias(text: str) -> Alias:
         "switch": _make(Switch, _with_targets(switch, "targets")) if switch else None,
         "kept": tuple(_make(Kept, one) for one in raw.get("kept", ())),
         "shadow": _make(Shadow, shadow) if shadow else None,
-        "family": _family(raw["family"]) if raw.get("family") else None,
+        "family": family_of(raw.get("family")),
         "history": tuple(
             _make(AliasChange, _with_targets(one, "before", "after"))
             for one in raw.get("history", ())
         ),
     }
     return _make(Alias, {**raw, **parts})
-
-
-def _family(raw: Mapping[str, Any]) -> Family:
-    place = raw.get("place")
-    parts = {
-        "members": tuple(_make(Member, one) for one in raw["members"]),
-        "place": _make(Place, place) if place else None,
-    }
-    return _make(Family, {**raw, **parts})
 
 
 def decode_alias_key(text: str) -> AliasKey:

@@ -11,6 +11,10 @@ from control_plane.types.moments.sun import SunMoment
 from control_plane.types.policy import Placement
 from yolopool.names import parse_ref
 
+# The cron line of a schedule by the sun: no year has such a day. An earlier release, which knows no
+# sun, leaves it alone.
+NEVER = "0 0 30 2 *"
+
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
@@ -39,7 +43,7 @@ class Changeover:
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """A changeover at each match of `cron` in `time_zone`, or at each moment of the sun, and the
-    result of the last one. One of `cron` and `sun` is set.
+    result of the last one; `cron` is NEVER then.
 
     `since_unix_s`: when it was set; earlier moments do not count. `last_unix_s`: the last moment
     that was tried (0: none yet); `last_error`: why it failed, empty if it did not.

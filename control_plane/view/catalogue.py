@@ -138,8 +138,8 @@ class Catalogue:
         return alias if alias is not None and alias.family is not None else None
 
     def behind(self, reference: str) -> frozenset[str]:
-        """The names of the models that may answer for a reference, which need not be a valid one: of
-        a family those of its members.
+        """The names of the models that may answer for a reference, which need not be a valid one:
+        of a family those of its members.
         """
         met: set[str] = set()
         asked = [reference] if ":" in reference else []
@@ -182,8 +182,8 @@ class Catalogue:
         for one in order:
             if isinstance(one, ModelVersion):
                 return one
-        assert isinstance(order[-1], NotUsable), "no version was found"
-        raise order[-1].error
+        assert isinstance(order[0], NotUsable), "no version was found"
+        raise order[0].error
 
     def find(self, ref: ModelRef, point: int | None = None) -> ModelVersion:
         """The version that a reference means, READY or not: the default, else the newest.

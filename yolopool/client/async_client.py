@@ -27,7 +27,7 @@ from yolopool.client.media.outcomes import FrameAnswer, ImageAnswer
 from yolopool.client.media.video import FrameCalls, VideoOptions
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
-from yolopool.client.rollout import alias_records, family_records
+from yolopool.client.rollout import alias_records, family_records, schedule_calls
 from yolopool.client.streams.awaited import AsyncFrameStream, Frames
 from yolopool.client.streams.frames import FrameResult, messages_of
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
@@ -216,9 +216,9 @@ class AsyncClient:
     set_family = _call(family_records.set_family)
 
     changeover = _call(calls.changeover)
-    set_schedule = _call(calls.set_schedule)
-    schedules = _call(calls.schedules)
-    delete_schedule = _call(calls.delete_schedule)
+    set_schedule = _call(schedule_calls.set_schedule)
+    schedules = _call(schedule_calls.schedules)
+    delete_schedule = _call(schedule_calls.delete_schedule)
 
     workers = _call(calls.workers)
     drain_worker = _call(calls.drain_worker)

@@ -28,7 +28,6 @@ from yolopool.v1 import (
     keys_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
-    schedule_pb2,
     schedule_pb2_grpc,
     tenants_pb2_grpc,
 )
@@ -227,7 +226,7 @@ def set_variant(
     return Call("model", "SetVariant", request, READ_TIMEOUT_S, _version)
 
 
-# --- changeovers and schedules ----------------------------------------------------------------
+# --- changeovers ----------------------------------------------------------------
 
 
 def changeover(
@@ -245,49 +244,6 @@ def changeover(
     """
     request = requests.changeover(prepare, release, replicas, pin)
     return Call("model", "Changeover", request, timeout_s, model_records.changeover_of)
-
-
-def set_schedule(
-    name: str,
-    cron: str,
-    prepare: Sequence[str],
-    release: Sequence[str] = (),
-    *,
-    time_zone: str = "",
-    lead_s: float = 0.0,
-    replicas: int = 1,
-    pin: bool = False,
-    sun: str = "",
-    place: tuple[float, float] | None = None,
-) -> Call[model_records.Schedule]:
-    """Creates or replaces a schedule: a changeover at every time that `cron` matches.
-
-    `cron` is "minute hour day-of-month month day-of-week" in an IANA `time_zone` (empty: UTC).
-    Where it is empty, `sun` says when: "dawn", "sunrise", "sunset" or "dusk", with an offset such
-    as "dusk-15m", at a `place` (latitude and longitude in degrees). Loading begins `lead_s` seconds
-    earlier. Raises InvalidSchedule.
-    """
-    change = requests.changeover(prepare, release, replicas, pin)
-    request = requests.schedule(name, cron, time_zone, lead_s, change, sun, place)
-    return Call(
-        "schedule",
-        "SetSchedule",
-        request,
-        READ_TIMEOUT_S,
-        lambda reply: model_records.schedule_of(reply.schedule),
-    )
-
-
-def schedules() -> Call[tuple[model_records.Schedule, ...]]:
-    """All schedules, sorted by name."""
-    request = schedule_pb2.ListSchedulesRequest()
-    return Call("schedule", "ListSchedules", request, READ_TIMEOUT_S, model_records.schedules_of)
-
-
-def delete_schedule(name: str) -> Call[None]:
-    """Deletes a schedule; the models it loaded stay loaded. Raises ScheduleNotFound."""
-    request = schedule_pb2.DeleteScheduleRequest(name=name)
-    return Call("schedule", "DeleteSchedule", request, READ_TIMEOUT_S, lambda _: None)
 
 
 # --- the fleet --------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from PIL import Image
 from yolopool.client import images
 from yolopool.client.model_records import Batching, Drift, Placement, drift_to
 from yolopool.errors import InvalidOption
-from yolopool.v1 import bench_pb2, detection_pb2, events_pb2, model_pb2, schedule_pb2, types_pb2
+from yolopool.v1 import bench_pb2, detection_pb2, events_pb2, model_pb2, types_pb2
 
 PriorityName = Literal["interactive", "normal", "bulk"]
 ShapePolicyName = Literal["rect", "square"]
@@ -387,31 +387,3 @@ def changeover(
         ],
         release=release,
     )
-
-
-def schedule(
-    name: str,
-    cron: str,
-    time_zone: str,
-    lead_s: float,
-    change: model_pb2.ChangeoverRequest,
-    sun: str = "",
-    at: tuple[float, float] | None = None,
-) -> schedule_pb2.SetScheduleRequest:
-    """The message that creates or replaces a schedule."""
-    return schedule_pb2.SetScheduleRequest(
-        schedule=schedule_pb2.Schedule(
-            name=name,
-            cron=cron,
-            time_zone=time_zone,
-            lead_s=lead_s,
-            change=change,
-            sun=sun,
-            place=place(at),
-        )
-    )
-
-
-def place(at: tuple[float, float] | None) -> types_pb2.Place | None:
-    """The message of a latitude and a longitude, in degrees."""
-    return types_pb2.Place(latitude=at[0], longitude=at[1]) if at is not None else None

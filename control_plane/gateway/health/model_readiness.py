@@ -22,8 +22,8 @@ class ModelReadiness:
         self._rng = rng
 
     def why_not(self, ref: ModelRef) -> YolopoolError | None:
-        """None: it is ready; an alias is if all its targets are, a family if one of its sizes is, or
-        the member whose time it is. Raises ModelNotFound, VersionNotFound, AliasNotFound;
+        """None: it is ready; an alias is if all its targets are, a family if one of its sizes is,
+        or the member whose time it is. Raises ModelNotFound, VersionNotFound, AliasNotFound;
         ModelNotReady and ModelImportFailed are returned like other reasons.
         """
         alias = self._view.catalogue.family(ref)

@@ -31,8 +31,8 @@ _BESIDE_S = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The member that a request is sent to. `ref`: as the family names it. `left_s`: the time it was
-    chosen for.
+    """The member that a request is sent to. `ref`: as the family names it. `left_s`: the time that
+    it was chosen for.
     """
 
     family: AliasKey

@@ -1,8 +1,8 @@
 """Which size of a family answers a request: the largest that will meet its deadline. Pure.
 
-A smaller size is taken at once; a larger one only after it had had room for a while, and by one size
-at a time, so that sizes do not flap: a large size that is chosen lengthens the queue by which it was
-chosen.
+A smaller size is taken at once; a larger one only after it had had room for a while, and by one
+size at a time, so that sizes do not flap: a large size that is chosen lengthens the queue by which
+it was chosen.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""Which part of the day it is: by the clock, or by the sun at a place. Pure: time is an argument."""
+"""Which part of the day it is: by the clock, or by the sun at a place.
+
+Pure: time is an argument.
+"""
 
 import re
 from collections.abc import Sequence

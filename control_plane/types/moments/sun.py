@@ -5,11 +5,12 @@ leave no meaning to seconds, and so two releases of the library agree.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import lru_cache
+from typing import Any
 
 from astral import Observer
 from astral.sun import elevation, noon
@@ -128,6 +129,18 @@ def sun_moment(text: str, place: Place) -> SunMoment:
             "in degrees, such as 52.52,13.41"
         )
     return SunMoment(SunEvent(match[1]), -offset_s if sign == "-" else offset_s, place)
+
+
+def place_of(raw: Mapping[str, Any]) -> Place:
+    """From a stored record; fields that a newer release added are ignored."""
+    return Place(raw["latitude"], raw["longitude"])
+
+
+def sun_of(raw: Mapping[str, Any] | None) -> SunMoment | None:
+    """From a stored record; None: there is none, or a newer release knows more events."""
+    if not raw or raw["event"] not in tuple(SunEvent):
+        return None
+    return SunMoment(SunEvent(raw["event"]), raw["offset_s"], place_of(raw["place"]))
 
 
 @lru_cache(maxsize=4096)

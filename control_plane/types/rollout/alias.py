@@ -120,8 +120,9 @@ class Alias:
 
     @property
     def main(self) -> int:
-        """The version with the largest weight; of equals the first."""
-        return max(self.targets, key=lambda target: target.weight).version
+        """The version with the largest weight; of equals the first. 0: it is a family."""
+        targets = self.targets or (Target(0, 0),)
+        return max(targets, key=lambda target: target.weight).version
 
     @property
     def previous(self) -> Targets:

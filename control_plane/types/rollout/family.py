@@ -1,16 +1,18 @@
-"""Families: an alias that is one of several models, chosen at each request by its deadline or by the
-time of day. Pure and frozen.
+"""Families: an alias that is one of several models, chosen at each request by its deadline or by
+the time of day. Pure and frozen.
 
-Members are references as callers write them, and all of one task and one list of classes, so that an
-answer means the same whichever of them gave it.
+Members are references as callers write them, and all of one task and one list of classes, so that
+an answer means the same whichever of them gave it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import pairwise
+from typing import Any
 
 from control_plane.types.moments.day_parts import Part, by_clock, by_sun, check_pair, is_clock
-from control_plane.types.moments.sun import Place, sun_moment
+from control_plane.types.moments.sun import Place, place_of, sun_moment
 from control_plane.types.version import ModelVersion
 from yolopool.errors import InvalidFamily
 
@@ -70,6 +72,16 @@ class Family:
         return ""
 
 
+def family_of(raw: Mapping[str, Any] | None) -> Family | None:
+    """From a stored record; fields that a newer release added are ignored."""
+    if not raw:
+        return None
+    known = {name: raw[name] for name in Family.__dataclass_fields__ if name in raw}
+    members = tuple(Member(one["model"], one["begins"]) for one in raw["members"])
+    place = place_of(raw["place"]) if raw.get("place") else None
+    return Family(**{**known, "members": members, "place": place})
+
+
 def check_family(family: Family) -> None:
     """Raises InvalidFamily and InvalidSchedule for what no models could mend."""
     if not 2 <= len(family.members) <= MAX_MEMBERS:
@@ -81,18 +93,21 @@ def check_family(family: Family) -> None:
     # Written so that NaN is rejected too.
     if not 0 <= family.within_s <= 3600:
         raise InvalidFamily(f"within_s is {family.within_s:g}: give 0 to 3600 seconds")
+    if not family.is_by_size:
+        _check_begins(family)
+    elif family.place is not None:
+        raise InvalidFamily("a place goes with members that begin at dawn and dusk")
+
+
+def _check_begins(family: Family) -> None:
     begins = [member.begins for member in family.members]
-    if family.is_by_size:
-        if family.place is not None:
-            raise InvalidFamily("a place goes with members that begin at dawn and dusk")
-        return
     if not all(begins):
         raise InvalidFamily("say of each member when it begins, or of none: then the size decides")
     if family.within_s:
         raise InvalidFamily("within_s goes with members by size, not with those by time of day")
     if family.place is not None:
         if len(begins) != 2:
-            raise InvalidFamily("by the sun a family has two members: one of the day, one of the night")
+            raise InvalidFamily("by the sun a family has two members: one by day, one by night")
         check_pair(*(sun_moment(text, family.place) for text in begins))
     elif not all(map(is_clock, begins)):
         raise InvalidFamily(
@@ -104,7 +119,7 @@ def check_family(family: Family) -> None:
 
 
 def of_members(family: Family, versions: Sequence[ModelVersion]) -> Family:
-    """The family with the task and classes of its members; `versions`: what they mean now, in order.
+    """The family with the task and classes of its members; `versions`: what they mean now.
 
     Raises InvalidFamily with all that does not fit: an import that did not end, other tasks or
     classes, and of one by size the wrong order.
@@ -122,7 +137,7 @@ def of_members(family: Family, versions: Sequence[ModelVersion]) -> Family:
         wrong += [
             f"{larger.key} does less work an image than {smaller.key}: list members from small to "
             "large"
-            for smaller, larger in zip(versions, versions[1:], strict=False)
+            for smaller, larger in pairwise(versions)
             if work_of(larger) < work_of(smaller)
         ]
     if wrong:
@@ -153,7 +168,8 @@ def classes_of(version: ModelVersion) -> str:
 
 def _unlike(first: ModelVersion, other: ModelVersion) -> str:
     """How a member differs in what all have to share; empty: in nothing."""
-    assert first.pack is not None and other.pack is not None
+    assert first.pack is not None, "it was checked"
+    assert other.pack is not None, "it was checked"
     if other.pack.task != first.pack.task:
         return f"{other.key} is for {other.pack.task}, {first.key} for {first.pack.task}"
     names, others = first.pack.class_names, other.pack.class_names

@@ -138,7 +138,8 @@ async def test_what_does_not_fit_is_said(rig: Rig, client: AsyncClient) -> None:
         (["n", "gone"], {}, errors.ModelNotFound, "gone"),
         (["n", "s@4"], {}, errors.VersionNotFound, "s@4"),
         (["n", "site:any"], {}, errors.InvalidFamily, "site:any can't be a member"),
-        (["site:new", "n"], {}, errors.ModelNotFound, "site"),
+        (["site:new", "n"], {}, errors.InvalidFamily, "site:new can't be a member"),
+        (["site:other", "n"], {}, errors.ModelNotFound, "site"),
         ({"06:00": "n", "dusk": "s"}, {}, errors.InvalidFamily, "06:30"),
         ({"dawn": "n", "dusk": "s"}, {}, errors.InvalidFamily, "the place"),
         ({"dawn": "n", "sunset": "s"}, {"place": (52.5, 13.4)}, errors.InvalidSchedule, "dusk"),
@@ -206,8 +207,8 @@ async def test_every_door_takes_a_family(rig: Rig, client: AsyncClient) -> None:
         files = {"image": ("a.jpg", b"jpeg", "image/jpeg")}
         told = await http.post("/v1/detect", params={"model": "site:any"}, files=files)
         assert told.json()["version"] == {"model": "s", "version": 1}
-    stream = [answer async for answer in await client.detect_stream([b"jpeg"], model="site:any")]
-    assert [one.answer.model for one in stream] == ["s@1"]
+    stream = [answer async for answer in client.detect_stream([b"jpeg"], model="site:any")]
+    assert [one.detections and one.detections.model for one in stream] == ["s@1"]
     await client.unload("site:any")
     assert set(rig.plane.view.desired.wants) == set()
 
@@ -243,7 +244,9 @@ async def test_a_family_is_for_who_sees_all_of_its_members(tmp_path: Path) -> No
             rig.texts[kind] = secret.text
         async with AsyncClient(rig.addresses.grpc, rig.secret("admin")) as admin:
             for name in ("a1", "a2"):
-                await admin.register(name, f"{name}.pt".encode(), wait=False)
+                weights = tmp_path / f"{name}.pt"
+                weights.write_bytes(name.encode())
+                await admin.register(name, weights, wait=False)
             await rig.import_all(2)
             worker = ScriptedWorker("w", 2)
             worker.metadata = (("authorization", f"Bearer {rig.secret('worker')}"),)

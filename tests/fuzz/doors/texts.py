@@ -13,8 +13,8 @@ from control_plane.gateway.kserve import json_tensors
 from control_plane.gateway.kserve.infer_request import images_in
 from control_plane.gateway.rest import options
 from control_plane.identity import key_secrets
-from control_plane.types.moments import cron, sun
 from control_plane.types.access.api_key import is_granted
+from control_plane.types.moments import cron, sun
 from tests.fuzz import mutation
 from tests.fuzz.target import Door, Pure, Target
 from worker.preprocess.foreign_bytes import describe
@@ -112,13 +112,19 @@ def _sun(text: str, place: str, unix_s: float) -> str:
 
 def _schedules() -> list[bytes]:
     count = max(len(_LINES), len(_ZONES))
-    return [
-        "\n".join((_LINES[n % len(_LINES)], _ZONES[n % 6], _MOMENTS[n % 6])).encode()
-        for n in range(count)
-    ] + ["\n".join((line, zone, _MOMENTS[1])).encode() for line in _LINES for zone in _ZONES] + [
-        f"{line}\n{place}\n{moment}".encode()
-        for line in _SUN for place in _PLACES for moment in _MOMENTS
-    ]
+    return (
+        [
+            "\n".join((_LINES[n % len(_LINES)], _ZONES[n % 6], _MOMENTS[n % 6])).encode()
+            for n in range(count)
+        ]
+        + ["\n".join((line, zone, _MOMENTS[1])).encode() for line in _LINES for zone in _ZONES]
+        + [
+            f"{line}\n{place}\n{moment}".encode()
+            for line in _SUN
+            for place in _PLACES
+            for moment in _MOMENTS
+        ]
+    )
 
 
 # --- options of a query, and of JSON --------------------------------------------------------------

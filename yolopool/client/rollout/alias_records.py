@@ -44,8 +44,8 @@ class AliasSwitch:
 class Alias:
     """`name`: model:name. `targets`: of a thousand requests how many are of which version. `kept`:
     versions that it left, and until when (Unix time) they stay loaded. `previous`: where a rollback
-    goes. `history`: the newest last; empty in a list of aliases. `family`: the models of which it is
-    one at each request; it has no targets then.
+    goes. `history`: the newest last; empty in a list of aliases. `family`: the models of which it
+    is one at each request; it has no targets then.
     """
 
     name: str

@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from yolopool.client import requests
 from yolopool.client.calls import READ_TIMEOUT_S, Call
+from yolopool.client.rollout.schedule_calls import place_of
 from yolopool.v1 import families_pb2
 
 
 @dataclass(frozen=True, slots=True)
 class FamilyMember:
     """`model`: as the family names it; `begins`: the time of day from which it answers, empty: the
-    size decides. `version`: what it means now, name@version; empty: it can't answer, `left_out` says
-    why. `loaded`: on how many workers; `answer_ms`: the estimate for a request that came now, 0: it
-    is not loaded. `first_choice`: it is its time, or it is the largest that is loaded.
+    size decides. `version`: what it means now, name@version; empty: it can't answer, `left_out`
+    says why. `loaded`: on how many workers; `answer_ms`: the estimate for a request that came now,
+    0: it is not loaded. `first_choice`: it is its time, or it is the largest that is loaded.
     """
 
     model: str
@@ -63,8 +63,8 @@ def set_family(
     A sequence is from small to large: the largest that is loaded and will meet the deadline of a
     request answers it, or that answers `within_s` if that is sooner. A mapping says when each
     begins: {"06:00": "day", "22:00": "night"} in a `time_zone`, or {"dawn": "day", "dusk-15m":
-    "night"} at a `place`, a latitude and a longitude in degrees. With `load` members that nobody has
-    asked for are loaded. Raises InvalidFamily with what does not fit.
+    "night"} at a `place`, a latitude and a longitude in degrees. With `load` members that nobody
+    has asked for are loaded. Raises InvalidFamily with what does not fit.
     """
     pairs = (
         [("", model) for model in members]
@@ -79,7 +79,7 @@ def set_family(
             ],
             within_s=within_s,
             time_zone=time_zone,
-            place=requests.place(place),
+            place=place_of(place),
         ),
         expected_revision=expected_revision,
         why=why,
@@ -93,9 +93,7 @@ def _of(message: families_pb2.FamilyStatus) -> Family:
     place = family.place
     return Family(
         message.alias,
-        tuple(
-            _member(*pair) for pair in zip(family.members, message.members, strict=True)
-        ),
+        tuple(_member(*pair) for pair in zip(family.members, message.members, strict=True)),
         message.task,
         family.within_s,
         family.time_zone,
@@ -105,9 +103,7 @@ def _of(message: families_pb2.FamilyStatus) -> Family:
     )
 
 
-def _member(
-    asked: families_pb2.FamilyMember, now: families_pb2.FamilyMemberStatus
-) -> FamilyMember:
+def _member(asked: families_pb2.FamilyMember, now: families_pb2.FamilyMemberStatus) -> FamilyMember:
     known = now.HasField("version")
     return FamilyMember(
         asked.model,

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from control_plane.types.moments.sun import Place, sun_moment
+from control_plane.types.schedule import NEVER
 from tests.unit.control_plane.models.test_due import DAY, NIGHT, schedule
 
 
@@ -23,7 +24,7 @@ def test_the_same_words_are_the_same_schedule() -> None:
 
 def test_one_by_the_sun_has_its_moments() -> None:
     at_dusk = replace(
-        schedule("night", 19, "a"), cron="", sun=sun_moment("dusk", Place(52.52, 13.405))
+        schedule("night", 19, "a"), cron=NEVER, sun=sun_moment("dusk", Place(52.52, 13.405))
     )
     # In November it is dark in Berlin before seven in the evening.
     assert NIGHT - 4 * 3600 < at_dusk.next_after(DAY) < NIGHT - 2 * 3600

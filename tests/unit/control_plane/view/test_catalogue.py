@@ -161,7 +161,9 @@ def test_a_member_that_can_not_answer_is_left_out_and_says_why() -> None:
     told = members_of(models, "site:any")
     assert told[0] == "n@1"
     for said, why in zip(
-        told[1:], ("IMPORTING", "other classes", "no model 'gone'", "n@7 does not exist"), strict=True
+        told[1:],
+        ("IMPORTING", "other classes", "no model 'gone'", "n@7 does not exist"),
+        strict=True,
     ):
         assert why in said
     assert models.ready(parse_ref("site:any")).key == key("n")

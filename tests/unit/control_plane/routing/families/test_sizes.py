@@ -93,8 +93,8 @@ def test_a_refused_size_is_not_taken_next() -> None:
 
 
 def test_deadlines_within_a_factor_of_two_stand_together() -> None:
-    assert class_of(0.06) == class_of(0.1)
-    assert class_of(0.06) != class_of(0.2)
+    assert class_of(0.07) == class_of(0.12)
+    assert class_of(0.07) != class_of(0.2)
     assert class_of(-1.0) == class_of(0.0)
 
 
@@ -148,7 +148,7 @@ class Served:
     could: bool  # whether the smallest size would have been in time
 
 
-def device(rates: Sequence[float], left_s: float, seed: int, seconds: float = 20.0) -> list[Served]:
+def device(rates: Sequence[float], left_s: float, seed: int, seconds: float = 8.0) -> list[Served]:
     """One device, one request after the other, at one rate of arrivals after another."""
     rng, moment, free_s = Random(seed), 0.0, 0.0
     standing: Standing | None = None
@@ -169,11 +169,11 @@ def test_as_load_rises_the_size_falls_and_nothing_is_late_that_the_smallest_coul
     seed: int, left_s: float
 ) -> None:
     # The largest can do 55 a second, the smallest 333.
-    served = device((5.0, 40.0, 80.0, 140.0, 220.0), left_s, seed)
+    served = device((5.0, 40.0, 90.0, 180.0), left_s, seed)
     assert not [one for one in served if one.late and one.could]
-    sizes = [mean(one.size for one in served if int(one.at_s / 20.0) == n) for n in range(5)]
+    sizes = [mean(one.size for one in served if int(one.at_s / 8.0) == n) for n in range(4)]
     assert sizes[0] > 3.5
     assert all(later < sooner + 0.2 for sooner, later in pairwise(sizes))
     assert sizes[-1] < sizes[0] - 1.0
     grown = sum(later.size > sooner.size for sooner, later in pairwise(served))
-    assert grown <= 100.0 / CALM_S
+    assert grown <= 32.0 / CALM_S

@@ -59,7 +59,8 @@ def test_by_the_sun_day_and_night_in_berlin() -> None:
     assert found == [False, True, True, True, False]
     # Dusk is at 22:24.
     assert not is_day(BERLIN, local("2026-06-21T22:10"), night="dusk-15m")
-    part = by_sun(*(sun_moment(one, BERLIN) for one in ("dawn", "dusk")), local("2026-06-21T12:00"))
+    day, night = sun_moment("dawn", BERLIN), sun_moment("dusk", BERLIN)
+    part = by_sun(day, night, local("2026-06-21T12:00"))
     assert part.until_unix_s == local("2026-06-21T22:24")
 
 

@@ -1,4 +1,4 @@
-"""The sun's moments beside the library's own, at the date line, at the poles, and in polar seasons."""
+"""The sun's moments beside the library's own, at the date line, the poles, in polar seasons."""
 
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -69,7 +69,18 @@ def test_what_is_read_is_shown(text: str, offset_s: int, shown: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "noon", "dusk-", "dusk-15", "dusk -15m", "dusk-15s", "dusk+13h", "DUSK", "dusk+m", "duskk"],
+    [
+        "",
+        "noon",
+        "dusk-",
+        "dusk-15",
+        "dusk -15m",
+        "dusk-15s",
+        "dusk+13h",
+        "DUSK",
+        "dusk+m",
+        "duskk",
+    ],
 )
 def test_what_is_no_moment_of_the_sun_is_refused(text: str) -> None:
     with pytest.raises(InvalidSchedule, match=r"dusk-15m|at most 12h"):
