@@ -183,7 +183,7 @@ class AliasOrders:
         switch = Switch(targets, kind, order.by, order.why, now, until, order.request_id)
         for target in targets:
             self._view.ask_again(VersionKey(key.model, target.version))
-        standing = standing_of(self._view, replace(alias, switch=switch), now)
+        standing = standing_of(self._view, alias, now, targets)
         return await self._put(alias, begun(alias, switch, standing, force=order.force))
 
     async def _put(self, old: Alias | None, found: Step) -> Alias:

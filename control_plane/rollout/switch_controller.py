@@ -99,9 +99,12 @@ class SwitchController:
         return True
 
 
-def standing_of(view: View, alias: Alias, now: float) -> Standing:
-    """What this process knows of the versions that an alias needs. now: Unix seconds."""
-    keys = [VersionKey(alias.model, number) for number in sorted(alias.versions)]
+def standing_of(view: View, alias: Alias, now: float, to: Targets = ()) -> Standing:
+    """What this process knows of the versions that an alias needs, and of those that it is to move
+    to. now: Unix seconds.
+    """
+    numbers = alias.versions | {target.version for target in to}
+    keys = [VersionKey(alias.model, number) for number in sorted(numbers)]
     replicas = {key.number: [replica for _, replica in view.replicas(key)] for key in keys}
     wants = {key.number: view.desired.want(key) for key in keys}
     blocked = {key.number: view.waits[key] for key in keys if key in view.waits}

@@ -82,6 +82,7 @@ class PlanContext:
     # Of tenants whose memory is limited, once one of their models was looked at.
     _held_bytes: dict[str, int] = field(default_factory=dict)
     _fleet_bytes: int | None = None
+    _kept: frozenset[VersionKey] | None = None
 
     def __post_init__(self) -> None:
         self.owners = Owners(self.snapshot.desired.tenants)
@@ -177,6 +178,14 @@ class PlanContext:
     def is_pinned(self, replica: Replica) -> bool:
         wanted = self.wants.get(replica.key)
         return wanted.pinned if wanted is not None else replica.pinned
+
+    def is_kept(self, key: VersionKey) -> bool:
+        """Whether an alias needs its replicas to stay: only a pinned version may take their
+        memory.
+        """
+        if self._kept is None:
+            self._kept = self.snapshot.desired.kept()
+        return key in self._kept
 
     def was_used(self, worker: ProposedWorker, replica: Replica) -> bool:
         """Whether a replica was used since it was wanted: whoever asked for it was served."""

@@ -41,11 +41,12 @@ def release_idle(context: PlanContext, wants: Iterable[Want]) -> Iterable[Releas
 
 def _idle_limit_s(context: PlanContext, want: Want) -> float | None:
     version = context.version(want.key)
-    if version is None or want.pinned or want.is_kept:
+    if version is None or want.pinned:
         return None
     residency = version.given.residency
-    on_demand = residency.mode is ResidencyMode.ON_DEMAND
-    return residency.idle_release_s if on_demand else None
+    if residency.mode is not ResidencyMode.ON_DEMAND or context.is_kept(want.key):
+        return None
+    return residency.idle_release_s
 
 
 def _is_idle(context: PlanContext, worker: ProposedWorker, want: Want, limit_s: float) -> bool:

@@ -126,7 +126,7 @@ def may_preempt(context: PlanContext, worker: ProposedWorker, replica: Replica, 
         return False
     if want.pinned:
         return True
-    if wanted.is_kept:
+    if context.is_kept(replica.key):
         return False
     return context.was_used(worker, replica) or context.urgency(wanted) < context.urgency(want)
 

@@ -32,13 +32,6 @@ class Want:
     source: WantSource
     since_unix_s: float
 
-    @property
-    def is_kept(self) -> bool:
-        """Whether its replicas stay although nobody may be asking for them: only a pinned version
-        may take their memory.
-        """
-        return self.source is WantSource.ALIAS
-
     def following(self, old: "Want | None") -> "Want":
         """The want after this one is asked for while `old` is in force. A miss never lowers or
         unpins, and a prefetch never changes another want.
@@ -100,6 +93,17 @@ class Desired:
             since = version.created_unix_s
             return Want(key, 1, pinned=True, source=WantSource.ADMIN, since_unix_s=since)
         return replace(want, pinned=True)
+
+    def kept(self) -> frozenset[VersionKey]:
+        """Versions whose replicas stay, however idle: what an alias means, moves to, or may go back
+        to, while it moves and until nothing is kept for it any more.
+        """
+        return frozenset(
+            VersionKey(alias.model, number)
+            for alias in self.aliases.values()
+            if alias.switch is not None or alias.kept
+            for number in alias.versions
+        )
 
     def all_wants(self) -> dict[VersionKey, Want]:
         """`want` of every version that has one."""

@@ -140,9 +140,14 @@ class Alias:
     @property
     def versions(self) -> frozenset[int]:
         """All versions that it needs: targets, those it moves to, those it keeps, the shadow."""
-        parts = [*self.targets, *self.kept, *(self.switch.targets if self.switch else ())]
-        shadow = [self.shadow.version] if self.shadow else []
-        return frozenset([*(part.version for part in parts), *shadow])
+        targets = (*self.targets, *(self.switch.targets if self.switch is not None else ()))
+        return frozenset(
+            (
+                *(target.version for target in targets),
+                *(kept.version for kept in self.kept),
+                *((self.shadow.version,) if self.shadow is not None else ()),
+            )
+        )
 
     def drawn(self, point: int) -> int:
         """The version of one request: `point` is 0 to WHOLE - 1. A target behind the first that

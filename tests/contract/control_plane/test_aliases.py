@@ -179,6 +179,24 @@ async def test_a_target_that_can_not_be_loaded_changes_nothing(rig: Rig) -> None
     ]
 
 
+async def test_where_there_is_no_room_for_both_the_old_one_stays(rig: Rig) -> None:
+    await versions(rig, 2)
+    await rig.ready("other")
+    worker = await rig.worker("w", models=1)
+    await promote(rig, 1)
+    await rig.load("shapes@1")
+    asked = asyncio.create_task(refused(promote(rig, 2, within_s=1.5)))
+    await becomes(lambda: rig.waits_for("shapes@2"))
+    assert await answers(rig) == 1
+    # Nor does a request for another model take its place meanwhile.
+    error = await refused(rig.detect("other", timeout=0.5))
+    assert isinstance(error, errors.DeadlineExceeded | errors.LedgerFull)
+    assert await answers(rig) == 1
+    assert isinstance(await asked, errors.SwitchAbandoned)
+    assert worker.assigned == ["shapes@1"]
+    assert means(rig) == [1]
+
+
 async def test_a_later_order_takes_the_place_of_a_switch_and_a_rollback_ends_it(rig: Rig) -> None:
     await versions(rig, 3)
     worker = await rig.worker("w", models=4)
@@ -203,6 +221,7 @@ async def test_a_later_order_takes_the_place_of_a_switch_and_a_rollback_ends_it(
 async def test_who_expects_something_else_is_told(rig: Rig) -> None:
     await versions(rig, 3)
     await promote(rig, 1, expected_version=0)
+    wrong: dict[str, Any]
     for wrong in ({"expected_version": 2}, {"expected_revision": 7}, {"expected_version": 0}):
         assert isinstance(await refused(promote(rig, 2, **wrong)), errors.AliasChanged), wrong
     await promote(rig, 2, expected_version=1, expected_revision=1)
@@ -229,15 +248,15 @@ async def test_the_next_leader_goes_on_where_the_last_one_stopped(tmp_path: Path
         await becomes(lambda: first.plane.view.leader)
         async with Rig(tmp_path, first.registry, reconciler_lease_s=1.0) as second:
             await becomes(lambda: second.plane.view.leader_address == first.addresses.grpc)
-            worker = await first.worker("w", models=3, also=[second.addresses.grpc])
+            await first.worker("w", models=1, also=[second.addresses.grpc])
             await versions(first, 2)
             await promote(first, 1)
             await first.load("shapes@1")
-            worker.may_load.clear()
             asked = asyncio.create_task(_awaited(promote(second, 2, timeout=60)))
-            await becomes(lambda: "shapes@2" in held(worker))
+            await becomes(lambda: first.waits_for("shapes@2"))
             await first.plane.stop()
-            worker.may_load.set()
+            assert means(second) == [1]
+            await second.worker("w2", models=1)  # there is room now
             assert [one.version for one in (await asked).alias.targets] == [2]
             assert await answers(second) == 2
             kinds = [change.kind for change in alias_of(second).history]

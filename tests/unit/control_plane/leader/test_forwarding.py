@@ -13,6 +13,7 @@ from yolopool.v1 import (
     detection_pb2,
     events_pb2,
     explain_pb2,
+    families_pb2,
     fleet_pb2,
     importing_pb2,
     keys_pb2,
@@ -24,7 +25,7 @@ from yolopool.v1 import (
 )
 
 PROTOS = (
-    bench_pb2, certificates_pb2, detection_pb2, events_pb2, explain_pb2, fleet_pb2, importing_pb2,
+    bench_pb2, certificates_pb2, detection_pb2, events_pb2, explain_pb2, families_pb2, fleet_pb2, importing_pb2,
     keys_pb2, membership_pb2, model_pb2, peer_pb2, schedule_pb2, tenants_pb2,
 )  # fmt: skip
 
