@@ -11,9 +11,9 @@ from control_plane.types.moments.sun import SunMoment
 from control_plane.types.policy import Placement
 from yolopool.names import parse_ref
 
-# The cron line of a schedule by the sun: no year has such a day. An earlier release, which knows no
-# sun, leaves it alone.
-NEVER = "0 0 30 2 *"
+# The cron line of a schedule by the sun: no February begins with its fifth Monday. An earlier
+# release, which knows no sun, leaves it alone.
+NEVER = "0 0 */31 2 1#5"
 
 
 @dataclass(frozen=True, slots=True)
