@@ -7,7 +7,19 @@ from yolopool.v1 import detection_pb2
 
 def test_every_option_of_the_proto_can_be_said() -> None:
     proto = set(detection_pb2.DetectOptions.DESCRIPTOR.fields_by_name)
-    assert set(options.DetectParameters.model_fields) == proto | {"model", "priority", "timeout"}
+    assert set(options.DetectParameters.model_fields) == proto | {
+        "model",
+        "priority",
+        "sticky_key",
+        "timeout",
+    }
+
+
+def test_a_sticky_key_is_of_the_request() -> None:
+    given = options.request_of(options.of_pairs([("model", "a:b"), ("sticky_key", "camera-7")]))
+    assert (given.model, given.sticky_key) == ("a:b", "camera-7")
+    with pytest.raises(InvalidOption):
+        options.of_pairs([("model", "a:b"), ("sticky_key", "x" * 201)])
 
 
 def test_what_is_left_out_is_not_set() -> None:

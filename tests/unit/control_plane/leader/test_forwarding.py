@@ -8,6 +8,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from control_plane.leader.forwarding import FORWARDED, SERVED_LOCALLY
 from control_plane.services.register import SERVICES
 from yolopool.v1 import (
+    aliases_pb2,
     bench_pb2,
     certificates_pb2,
     detection_pb2,
@@ -25,8 +26,9 @@ from yolopool.v1 import (
 )
 
 PROTOS = (
-    bench_pb2, certificates_pb2, detection_pb2, events_pb2, explain_pb2, families_pb2, fleet_pb2, importing_pb2,
-    keys_pb2, membership_pb2, model_pb2, peer_pb2, schedule_pb2, tenants_pb2,
+    aliases_pb2, bench_pb2, certificates_pb2, detection_pb2, events_pb2, explain_pb2, families_pb2,
+    fleet_pb2, importing_pb2, keys_pb2, membership_pb2, model_pb2, peer_pb2, schedule_pb2,
+    tenants_pb2,
 )  # fmt: skip
 
 
@@ -53,8 +55,11 @@ def test_each_method_is_forwarded_or_says_why_it_is_served_locally() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["Set", "Delete", "Register", "Load", "Unload", "Build", "Drain", "Create", "Rotate", "Revoke"],
-)
+    [
+        "Set", "Delete", "Register", "Load", "Unload", "Build", "Drain", "Create", "Rotate",
+        "Revoke", "Promote", "Rollback",
+    ],
+)  # fmt: skip
 def test_what_changes_desired_state_is_forwarded(verb: str) -> None:
     writes = [path(method) for method in methods() if method.name.startswith(verb)]
     assert writes
