@@ -142,6 +142,11 @@ RIGHT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "POST /v1/models/{model}/bench": (OF_MODEL, {"json": {"sweep": {"batch_sizes": [1]}}}),
     "POST /v1/plan": ({}, {"json": OF_MODEL}),
     "POST /v1/changeovers": ({}, {"json": CHANGE}),
+    "PUT /v1/aliases/{alias}/family": (
+        {"alias": "site:any"},
+        {"json": {"family": {"members": [{"model": MODEL}, {"model": CHANGED}]}, "no_load": True}},
+    ),
+    "GET /v1/aliases/{alias}/family": ({"alias": "site:any"}, {}),
     "PUT /v1/schedules/{name}": (
         {"name": "seven"}, {"json": {"cron": "0 7 * * *", "change": CHANGE}},
     ),

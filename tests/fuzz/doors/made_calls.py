@@ -15,6 +15,7 @@ from yolopool.v1 import (
     detection_pb2,
     events_pb2,
     explain_pb2,
+    families_pb2,
     fleet_pb2,
     importing_pb2,
     keys_pb2,
@@ -146,6 +147,16 @@ def made() -> Iterator[tuple[str, list[Message]]]:
         ],
     )
     yield "AliasService/RollbackAlias", [aliases_pb2.RollbackAliasRequest(alias="a:stable")]
+    place = types_pb2.Place(latitude=52.52, longitude=13.41)
+    for begins, at in ((("", ""), None), (("06:00", "22:00"), None), (("dawn", "dusk-15m"), place)):
+        parts = zip(("a", "a@1"), begins, strict=True)
+        members = [families_pb2.FamilyMember(model=one, begins=when) for one, when in parts]
+        family = families_pb2.Family(members=members, time_zone="Europe/Berlin", place=at)
+        yield (
+            "FamilyService/SetFamily",
+            [families_pb2.SetFamilyRequest(alias="s:any", family=family)],
+        )
+    yield "FamilyService/GetFamily", [families_pb2.GetFamilyRequest(alias="s:any")]
     key = keys_pb2.CreateKeyRequest(
         label="l", tenant="t", role=keys_pb2.ROLE_OPERATE, models=["team/*"], lifetime_s=60
     )
