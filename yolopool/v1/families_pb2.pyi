@@ -27,7 +27,7 @@ class Family(_message.Message):
 
     By size: members without `begins`, from small to large. Of those that are loaded the largest answers
     that will be done before the request's deadline, by the present queues. A smaller one is taken at
-    once, a larger one only after it had had room for two seconds. Where a worker has no time or no
+    once, a larger one only after it had had room for a second. Where a worker has no time or no
     place for the one that was chosen, the next smaller one is asked. Where none will be in time the
     soonest answers, and where none is loaded the smallest.
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from math import frexp
 
 # An estimate has to be so much shorter than the time that is left; so much, to go to a larger size.
-MARGIN, ROOM = 1.25, 2.0
+MARGIN, ROOM = 1.25, 1.5
 # How long there is to be room for a larger size before it is taken.
-CALM_S = 2.0
+CALM_S = 1.0
 # What was chosen so long ago says nothing of the present queue.
 STALE_S = 10.0
 
