@@ -3,10 +3,10 @@ smaller one would have met?
 
     python -m benchmarks.family --rates 2,5,10,20,40 --seconds 10 --deadline 1
 
-A pool with a slow simulated device, whose passes take longer for larger models. The same arrivals go to
-the family and to each size alone, one after the other: a request that the family misses and the
-smallest alone answers in time is one too many. mAP is given, not measured: a simulated device finds
-nothing.
+A pool with a slow simulated device, whose passes take longer for larger models. The same arrivals
+go to the family and to each size alone, one after the other: a request that the family misses and
+the smallest alone answers in time is one too many. mAP is given, not measured: a simulated device
+finds nothing.
 """
 
 import argparse
