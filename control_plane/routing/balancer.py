@@ -205,6 +205,12 @@ def per_try_timeout_s(
     return limit_s if limit_s + finish_s < left_s else None
 
 
+def unreported(view: RoutingView, worker: WorkerInfo) -> int:
+    """Calls of this process to a worker that its last report can't contain yet."""
+    report = view.loads.get(worker.id, worker.load)
+    return max(0, view.outstanding.get(worker.id, 0) - report.outstanding)
+
+
 def finish_ms(
     view: RoutingView, worker: WorkerInfo, replica: Replica, unreported_ms: float | None = None
 ) -> float:

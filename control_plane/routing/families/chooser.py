@@ -9,13 +9,13 @@ from random import Random
 
 from control_plane.identity.access import ALL
 from control_plane.identity.gate import no_model
-from control_plane.routing.balancer import UNMEASURED_MS, candidates_of, finish_ms
+from control_plane.routing.balancer import UNMEASURED_MS, candidates_of, finish_ms, unreported
 from control_plane.routing.families.sizes import Standing, choose_size, class_of, stepped_down
 from control_plane.types.access.api_key import is_granted
 from control_plane.types.moments.day_parts import Part
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.version import ModelVersion, VersionKey
-from control_plane.types.worker import LOADED, WorkerInfo
+from control_plane.types.worker import LOADED, Replica, WorkerInfo
 from control_plane.view.catalogue import NotUsable
 from control_plane.view.view import View
 from yolopool.errors import AliasNotFound
@@ -27,12 +27,13 @@ from yolopool.v1 import detection_pb2
 _NEWEST = 0.1
 # Until the first answer.
 _BESIDE_S = 0.005
+_LEAST_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The member that a request is sent to. `ref`: as the family names it. `left_s`: the time that
-    it was chosen for.
+    it was chosen for. `ahead`: what was known of its queue.
     """
 
     family: AliasKey
@@ -40,6 +41,17 @@ class Choice:
     ref: ModelRef
     began_s: float
     left_s: float
+    ahead: "_Ahead | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """Of a request at a worker: its pass and the queue that was reported, and what calls that are
+    on their way would take one by one.
+    """
+
+    base_ms: float
+    calls_ms: float
 
 
 @dataclass(slots=True)
@@ -55,6 +67,8 @@ class _Known:
     part: Part | None = None
     standings: dict[int, Standing] = field(default_factory=dict)
     beside_s: float = _BESIDE_S
+    # How much of its own time a call on its way adds: calls of one size share passes.
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +107,8 @@ class FamilyChooser:
             inner = self._view.catalogue.family(known.refs[number])
             if inner is not None:
                 return self.choose(inner, deadline_s)
-        return Choice(alias.key, number, known.refs[number], now, left_s)
+        ahead = self._ahead(known, number, now)
+        return Choice(alias.key, number, known.refs[number], now, left_s, ahead)
 
     def look(self, alias: Alias) -> tuple[list[Looked], float]:
         """What there is of each member, in order; and when the next one takes over, in Unix seconds
@@ -128,18 +143,26 @@ class FamilyChooser:
             known.standings[of] = stepped_down(known.standings[of], choice.number, now)
         for number in reversed(range(min(choice.number, len(known.keys)))):
             if self._finish_s(known, number, now) is not None:
-                return replace(choice, number=number, ref=known.refs[number])
+                return replace(choice, number=number, ref=known.refs[number], ahead=None)
         return None
 
     def answered(
         self, choice: Choice, answer: detection_pb2.DetectResponse, load_wait_s: float
     ) -> None:
-        """Learns what a request takes beside a load, the queue and its pass."""
+        """Learns what a request takes beside a load, the queue and its pass, and what calls on
+        their way add to the queue.
+        """
         known, timing = self._families.get(choice.family), answer.timing
-        if known is not None:
-            waited_s = load_wait_s + (timing.queue_ms + timing.inference_ms) / 1000
-            beside_s = self._clock.monotonic() - choice.began_s - waited_s
-            known.beside_s += _NEWEST * (max(0.0, beside_s) - known.beside_s)
+        if known is None:
+            return
+        waited_ms = timing.queue_ms + timing.inference_ms
+        beside_s = self._clock.monotonic() - choice.began_s - load_wait_s - waited_ms / 1000
+        known.beside_s += _NEWEST * (max(0.0, beside_s) - known.beside_s)
+        ahead = choice.ahead
+        # Of few calls a moment more or less in the queue would say all.
+        if ahead is not None and ahead.calls_ms >= timing.inference_ms:
+            seen = (waited_ms - ahead.base_ms) / ahead.calls_ms
+            known.share += _NEWEST * (min(max(seen, _LEAST_SHARE), 1.0) - known.share)
 
     def _check_granted(self, alias: Alias, grants: tuple[str, ...]) -> None:
         """The doors have asked for it; a stream goes on while members are set anew."""
@@ -158,6 +181,7 @@ class FamilyChooser:
         new = _Known(revision, alias, refs, keys)
         if known is not None and known.alias.family == alias.family:
             new.standings, new.beside_s = known.standings, known.beside_s
+            new.share = known.share
         self._families[alias.key] = new
         self._forget_gone()
         return new
@@ -185,21 +209,31 @@ class FamilyChooser:
 
     def _finish_s(self, known: _Known, number: int, now: float) -> float | None:
         """When a request would be answered by the best worker for a member."""
+        ahead = self._ahead(known, number, now)
+        if ahead is None:
+            return None
+        return (ahead.base_ms + known.share * ahead.calls_ms) / 1000 + known.beside_s
+
+    def _ahead(self, known: _Known, number: int, now: float) -> _Ahead | None:
+        """What is ahead of a request at the best worker for a member; None: none has it."""
         key = known.keys[number]
-        if key is None:
-            return None
-        found = candidates_of(self._view, key, now, self._rng)
-        if not found:
-            return None
-        best_ms = min(
-            finish_ms(self._view, worker, replica, self._call_ms(worker, known.keys))
+        found = candidates_of(self._view, key, now, self._rng) if key is not None else ()
+        all_ahead = (
+            _Ahead(
+                finish_ms(self._view, worker, replica, 0.0),
+                unreported(self._view, worker) * self._call_ms(worker, replica, known.keys),
+            )
             for worker, replica in found
         )
-        return best_ms / 1000 + known.beside_s
+        return min(
+            all_ahead, key=lambda one: one.base_ms + known.share * one.calls_ms, default=None
+        )
 
-    def _call_ms(self, worker: WorkerInfo, keys: Sequence[VersionKey | None]) -> float | None:
+    def _call_ms(
+        self, worker: WorkerInfo, asked: Replica, keys: Sequence[VersionKey | None]
+    ) -> float:
         """What a call of this process that runs at a worker takes, if those of a family are like
-        the others; None: it has none. The sizes differ too much to take each for the one asked.
+        the others. The sizes differ too much to take each for the one asked.
         """
         calls, total_ms = 0, 0.0
         for key in keys:
@@ -209,7 +243,7 @@ class FamilyChooser:
                 run_ms = replica.inference_ms if replica is not None else 0.0
                 total_ms += tickets.outstanding * (run_ms or UNMEASURED_MS)
                 calls += tickets.outstanding
-        return total_ms / calls if calls else None
+        return total_ms / calls if calls else asked.inference_ms or UNMEASURED_MS
 
     # --- by the time of day ---------------------------------------------------------------------
 

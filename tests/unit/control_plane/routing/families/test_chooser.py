@@ -93,6 +93,22 @@ def test_what_a_request_takes_beside_its_pass_is_learned() -> None:
     assert fleet.chosen(0.05) == "m"
 
 
+def test_calls_that_share_passes_count_for_less_once_that_was_seen() -> None:
+    fleet = Fleet(SIZES)
+    for _ in range(4):
+        fleet.view.sent("w", key("x"))
+    assert fleet.chosen(0.08) == "n"
+    # They run in one pass, of 30 ms.
+    timing = detection_pb2.Timing(queue_ms=0.0, inference_ms=30.0)
+    for _ in range(60):
+        choice = fleet.chooser.choose(fleet.alias, fleet.times.monotonic + 30.0)
+        fleet.times.monotonic += 0.035
+        fleet.chooser.answered(choice, detection_pb2.DetectResponse(timing=timing), 0.0)
+    fleet.times.monotonic += 60.0
+    fleet.view.workers["w"] = replace(fleet.view.workers["w"], lease_until_s=9e9)
+    assert fleet.chosen(0.08) == "x"
+
+
 def test_the_next_smaller_that_is_loaded() -> None:
     fleet = Fleet(SIZES, {"n": 3.0, "m": 10.0, "x": 18.0})
     choice = fleet.chooser.choose(fleet.alias, fleet.times.monotonic + 1.0)
