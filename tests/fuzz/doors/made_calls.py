@@ -147,11 +147,13 @@ def made() -> Iterator[tuple[str, list[Message]]]:
         ],
     )
     yield "AliasService/RollbackAlias", [aliases_pb2.RollbackAliasRequest(alias="a:stable")]
-    place = types_pb2.Place(latitude=52.52, longitude=13.41)
-    for begins, at in ((("", ""), None), (("06:00", "22:00"), None), (("dawn", "dusk-15m"), place)):
-        parts = zip(("a", "a@1"), begins, strict=True)
-        members = [families_pb2.FamilyMember(model=one, begins=when) for one, when in parts]
-        family = families_pb2.Family(members=members, time_zone="Europe/Berlin", place=at)
+    for begins in (("", ""), ("06:00", "22:00"), ("dawn", "dusk-15m")):
+        members = [
+            families_pb2.FamilyMember(model="a", begins=begins[0]),
+            families_pb2.FamilyMember(model="a@1", begins=begins[1]),
+        ]
+        by_sun = types_pb2.Place(latitude=52.52, longitude=13.41) if "dawn" in begins else None
+        family = families_pb2.Family(members=members, time_zone="Europe/Berlin", place=by_sun)
         yield (
             "FamilyService/SetFamily",
             [families_pb2.SetFamilyRequest(alias="s:any", family=family)],
