@@ -83,7 +83,7 @@ class Router:
             family = self._view.catalogue.family(ref)
             if family is not None:
                 return await self._of_family(family, sticky_key, record, body, deadline_s)
-            point = point_for(ref, sticky_key, self._context.rng.randrange)
+            point = point_for(ref, sticky_key, self._context.rng.random)
         key = record.key = self._view.catalogue.ready(ref, point).key
         body.version.CopyFrom(key_out(key))
         await self._quarantine.check(body)

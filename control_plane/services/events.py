@@ -7,6 +7,7 @@ from control_plane.caller import CallContext
 from control_plane.convert.events import check_event_id, event_out, filter_in, order_of
 from control_plane.store.registry import EventLog
 from control_plane.types.event import Event, EventFilter
+from control_plane.types.rollout.alias import AliasKey
 from control_plane.view.view import View
 from yolopool.errors import ResourceExhausted
 from yolopool.v1 import events_pb2, events_pb2_grpc
@@ -31,6 +32,8 @@ class EventService(events_pb2_grpc.EventServiceServicer):
         self, request: events_pb2.WatchEventsRequest, context: CallContext
     ) -> AsyncIterator[events_pb2.Event]:
         matching, after = filter_in(request), check_event_id(request.after)
+        if matching.model is not None and matching.model.alias is not None:
+            self._view.catalogue.alias(matching.model)  # raises what is wrong with it at once
         # `last` counts matching events: the store can apply it only if every event matches.
         limit = request.last if matching.everything else 0
         events = await self._registry.events(after, limit)
@@ -47,11 +50,11 @@ class EventService(events_pb2_grpc.EventServiceServicer):
                     yield event_out(event)
 
     def _of_alias(self, matching: EventFilter) -> Collection[int]:
-        """Raises AliasNotFound."""
         ref = matching.model
         if ref is None or ref.alias is None:
             return ()
-        return self._view.catalogue.alias(ref).versions
+        alias = self._view.desired.aliases.get(AliasKey(ref.name, ref.alias))
+        return alias.versions if alias is not None else ()
 
     async def close(self) -> None:
         """Ends the streams that follow new events, within WAIT_S."""

@@ -50,7 +50,7 @@ class Turnstile:
         """
         ref = parse_ref(model)
         try:
-            point = point_for(ref, sticky_key, lambda _: 0)
+            point = point_for(ref, sticky_key, float)
             key = (self._view.catalogue.ready(ref, point).key, priority, tenant)
         except YolopoolError:
             return None

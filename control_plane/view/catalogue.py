@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.rollout.family import Family
@@ -117,6 +117,11 @@ class Catalogue:
 
     def alias(self, ref: ModelRef) -> Alias:
         """The alias that a reference names. Raises ModelNotFound or AliasNotFound."""
+        # A plain tuple is as good a key, and made in no time: each request asks.
+        key: Any = (ref.name, ref.alias)
+        found = self._aliases.get(key)
+        if found is not None:
+            return found
         model = base_name(ref.name)
         found = self._aliases.get(AliasKey(model, ref.alias or ""))
         if found is not None and found.family is not None and is_build(ref.name):
@@ -196,7 +201,11 @@ class Catalogue:
             alias = self.alias(ref)
             if alias.family is not None:
                 return self._of_family(alias)
-            ref = ModelRef(ref.name, alias.main if point is None else alias.drawn(point))
+            number = alias.main if point is None else alias.drawn(point)
+            found = self._versions.get(VersionKey(ref.name, number))
+            if found is not None:
+                return found
+            ref = ModelRef(ref.name, number)
         if ref.version is None and is_build(ref.name):
             # A bare build means the build of the version that the bare model means.
             base = self._defaults.get(base_name(ref.name))

@@ -2,6 +2,7 @@
 a killed worker, a restart, and an end that leaves nothing behind.
 """
 
+import asyncio
 import contextlib
 import io
 import os
@@ -12,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,9 @@ from PIL import Image, ImageOps
 
 from benchmarks.harness import dataset
 from benchmarks.harness.matching import Detected, match, total
+from benchmarks.harness.switches import Answer, Callers, Move, lives, moved, out_of_time
 from tests.waiting import until
-from yolopool import Client, errors
+from yolopool import AsyncClient, Client, errors
 from yolopool.client.model_records import Replica
 from yolopool.local import demo
 from yolopool.local.pool import LocalPool, PoolOptions
@@ -99,6 +102,36 @@ def test_a_stream_finds_what_single_calls_find(shapes: tuple[Client, Path]) -> N
         assert result.detections is not None
         assert result.detections.class_name == alone.class_name
         np.testing.assert_allclose(result.detections.xyxy, alone.xyxy, atol=0.01)
+
+
+def test_no_caller_notices_that_an_alias_moves(
+    simulated: tuple[LocalPool, Client],
+) -> None:
+    """As benchmarks/alias_switch, shorter: nothing fails, and each answer is of a live version."""
+    pool, client = simulated
+    for _ in range(5):
+        client.register("moved", SHAPES)
+    client.promote("moved@1", "stable")
+    client.load("moved:stable")
+
+    async def story() -> tuple[list[Answer], list[Move]]:
+        async with AsyncClient(pool.address) as asking, AsyncClient(pool.address) as ordering:
+            async with Callers([asking], IMAGE.read_bytes(), "moved:stable", 32) as callers:
+                moves = [
+                    await moved("promote", partial(ordering.promote, f"moved@{number}", "stable"))
+                    for number in range(2, 6)
+                ]
+                moves += [
+                    await moved("rollback", partial(ordering.rollback, "moved:stable"))
+                    for _ in range(2)
+                ]
+            return callers.answers, moves
+
+    answers, moves = asyncio.run(story())
+    assert [move.version for move in moves] == [2, 3, 4, 5, 4, 3]
+    assert {one.reason for one in answers} == {""}
+    assert out_of_time(answers, lives(1, moves)) == []
+    assert {one.version for one in answers} >= {1, 2, 3, 4}
 
 
 def test_three_models_in_room_for_two(folder: Path) -> None:

@@ -35,7 +35,8 @@ class EventServiceStub:
     """Events after `after`, oldest first, and with follow those to come, until the caller leaves.
     The newest 10,000 are kept: an `after` older than those begins with the oldest there is, and so
     does one later than all, which is another store's.
-    Errors: INVALID_ARGUMENT (INVALID_OPTION), UNAVAILABLE (REGISTRY_UNAVAILABLE: the store is
+    Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND (MODEL_NOT_FOUND, ALIAS_NOT_FOUND: it asks
+    for events of an alias), UNAVAILABLE (REGISTRY_UNAVAILABLE: the store is
     away; go on with the last id that was seen).
     """
 
@@ -46,7 +47,8 @@ class EventServiceAsyncStub(EventServiceStub):
     """Events after `after`, oldest first, and with follow those to come, until the caller leaves.
     The newest 10,000 are kept: an `after` older than those begins with the oldest there is, and so
     does one later than all, which is another store's.
-    Errors: INVALID_ARGUMENT (INVALID_OPTION), UNAVAILABLE (REGISTRY_UNAVAILABLE: the store is
+    Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND (MODEL_NOT_FOUND, ALIAS_NOT_FOUND: it asks
+    for events of an alias), UNAVAILABLE (REGISTRY_UNAVAILABLE: the store is
     away; go on with the last id that was seen).
     """
 
@@ -60,7 +62,8 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         """Events after `after`, oldest first, and with follow those to come, until the caller leaves.
         The newest 10,000 are kept: an `after` older than those begins with the oldest there is, and so
         does one later than all, which is another store's.
-        Errors: INVALID_ARGUMENT (INVALID_OPTION), UNAVAILABLE (REGISTRY_UNAVAILABLE: the store is
+        Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND (MODEL_NOT_FOUND, ALIAS_NOT_FOUND: it asks
+        for events of an alias), UNAVAILABLE (REGISTRY_UNAVAILABLE: the store is
         away; go on with the last id that was seen).
         """
 

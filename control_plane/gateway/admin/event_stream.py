@@ -89,7 +89,7 @@ def event_routes(dispatch: Dispatch) -> APIRouter:
                 "model": listed,
                 "content": {SSE: {"schema": {"type": "string"}}},
             },
-            **problems(),
+            **problems(404),
         },
     )
     return router

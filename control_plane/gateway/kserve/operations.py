@@ -105,7 +105,7 @@ class Operations:
         """The one that Detect will run; None if it will refuse."""
         try:
             ref = parse_ref(reference(request.model_name, request.model_version))
-            point = point_for(ref, sticky_key_of(request.parameters), self._rng.randrange)
+            point = point_for(ref, sticky_key_of(request.parameters), self._rng.random)
             return self._view.catalogue.find(ref, point)
         except YolopoolError:
             return None

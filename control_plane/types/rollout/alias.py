@@ -180,18 +180,18 @@ class Alias:
 
 def point_of(alias: AliasKey, sticky_key: str) -> int:
     """Where a caller's key lies, 0 to WHOLE - 1: the same in each process and release."""
-    digest = blake2b(f"{alias}\n{sticky_key}".encode(), digest_size=8).digest()
+    digest = blake2b(f"{alias[0]}:{alias[1]}\n{sticky_key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) % WHOLE
 
 
-def point_for(ref: ModelRef, sticky_key: str, draw: Callable[[int], int]) -> int | None:
-    """Where a request for a reference lies, 0 to WHOLE - 1: by its sticky key, else where
-    `draw(WHOLE)` says. None: it names no alias.
+def point_for(ref: ModelRef, sticky_key: str, draw: Callable[[], float]) -> int | None:
+    """Where a request for a reference lies, 0 to WHOLE - 1: by its sticky key, else by what `draw`
+    says, from 0 up to 1. None: it names no alias.
     """
     if ref.alias is None:
         return None
     if not sticky_key:
-        return draw(WHOLE)
+        return int(draw() * WHOLE)
     return point_of(AliasKey(base_name(ref.name), ref.alias), sticky_key)
 
 

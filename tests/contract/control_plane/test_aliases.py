@@ -221,8 +221,12 @@ async def test_a_later_order_takes_the_place_of_a_switch_and_a_rollback_ends_it(
 async def test_who_expects_something_else_is_told(rig: Rig) -> None:
     await versions(rig, 3)
     await promote(rig, 1, expected_version=0)
-    wrong: dict[str, Any]
-    for wrong in ({"expected_version": 2}, {"expected_revision": 7}, {"expected_version": 0}):
+    others: list[dict[str, Any]] = [
+        {"expected_version": 2},
+        {"expected_revision": 7},
+        {"expected_version": 0},
+    ]
+    for wrong in others:
         assert isinstance(await refused(promote(rig, 2, **wrong)), errors.AliasChanged), wrong
     await promote(rig, 2, expected_version=1, expected_revision=1)
     assert means(rig) == [2]
@@ -357,9 +361,8 @@ async def test_what_operators_set_by_an_alias_is_set_of_all_that_it_means(rig: R
     most = {key.number: one.given.placement.max_replicas for key, one in known.items()}
     assert most == {1: 2, 2: 2, 3: 0}
     assert {key.number for key, one in known.items() if one.given.batching} == {1, 2}
-    unload = model_pb2.UnloadModelRequest(model="shapes:stable", wait=True)
-    await rig.models.UnloadModel(unload, timeout=10)
-    assert held(worker) == set()
+    await rig.models.UnloadModel(model_pb2.UnloadModelRequest(model="shapes:stable"), timeout=10)
+    assert await wants(rig) == {}
     error = await refused(
         rig.models.DeleteModel(model_pb2.DeleteModelRequest(model="shapes:stable"), timeout=5)
     )

@@ -130,9 +130,10 @@ async def test_events_are_chosen_by_kind_model_worker_and_age(rig: Rig) -> None:
 
 
 async def test_what_can_not_be_asked_for_is_said(rig: Rig) -> None:
-    wrong: list[dict[str, Any]] = [{"after": "yesterday"}, {"kinds": [99]}, {"model": "a:stable"}]
+    wrong: list[dict[str, Any]] = [{"after": "yesterday"}, {"kinds": [99]}]
     for asked in wrong:
         assert isinstance(await refused(events(rig, **asked)), errors.InvalidOption)
+    assert isinstance(await refused(events(rig, model="a:stable")), errors.ModelNotFound)
 
 
 async def test_a_version_that_fails_everywhere_is_told_once(rig: Rig) -> None:

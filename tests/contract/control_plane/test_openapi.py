@@ -78,6 +78,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             await rig.worker("w1", kind="cpu")
             await rig.worker("spare")
             await rig.ready(MODEL, CHANGED)
+            await rig.register(CHANGED, CHANGED.encode())  # once more: it has two versions
             await rig.load(MODEL)
             started.set_result(f"http://{rig.addresses.http}")
             await end.wait()
@@ -108,6 +109,7 @@ DATA = b"weights of its own"
 DIGEST = hashlib.sha256(DATA).hexdigest()
 CHANGE = {"prepare": [{"model": MODEL}]}
 OF_MODEL, FORM = {"model": MODEL}, {"files": {"image": b"jpeg"}}
+OF_ALIAS = {"alias": f"{CHANGED}:stable"}
 # One right request for each operation, in this order: what goes into its path, and the rest.
 RIGHT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "GET /livez": ({}, {}),
@@ -140,6 +142,16 @@ RIGHT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     ),
     "DELETE /v1/models/{model}/variant/{device_kind}": ({**OF_MODEL, "device_kind": "cpu"}, {}),
     "POST /v1/models/{model}/bench": (OF_MODEL, {"json": {"sweep": {"batch_sizes": [1]}}}),
+    "POST /v1/models/{model}/promote": (
+        {"model": f"{CHANGED}@1"}, {"params": {"wait": "true"}, "json": {"alias": "stable"}},
+    ),
+    "PUT /v1/aliases/{alias}": (
+        OF_ALIAS, {"json": {"targets": [{"version": 2, "weight": 1000}]}},
+    ),
+    "GET /v1/aliases/{alias}": (OF_ALIAS, {}),
+    "GET /v1/aliases": ({}, {"params": {"name_prefix": CHANGED}}),
+    "POST /v1/aliases/{alias}/rollback": (OF_ALIAS, {"params": {"wait": "true"}, "json": {}}),
+    "DELETE /v1/aliases/{alias}": (OF_ALIAS, {}),
     "POST /v1/plan": ({}, {"json": OF_MODEL}),
     "POST /v1/changeovers": ({}, {"json": CHANGE}),
     "PUT /v1/aliases/{alias}/family": (

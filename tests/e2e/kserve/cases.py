@@ -293,6 +293,36 @@ def options(door: str, address: str, native: str) -> None:
     client.close()
 
 
+def by_alias(door: str, address: str, native: str, model: str) -> None:
+    """An alias is a model's name to the protocol; it moves, and the client never knows."""
+    library, name = LIBRARIES[door], f"{model}:stable"
+    client = library.InferenceServerClient(address)
+    with yolopool.Client(native) as own:
+        for version in ("1", "2"):
+            own.promote(f"{model}@{version}", "stable")
+            client.load_model(name)
+            assert client.is_model_ready(name)
+            as_dict = {"as_json": True} if door == "grpc" else {}
+            assert client.get_model_metadata(name, **as_dict)["versions"] == [version]
+            result = client.infer(
+                name,
+                [bytes_of(library, encoded()[:2])],
+                parameters={"sticky_key": "camera-7"},
+            )
+            assert_rows(result, expected(native)[:2])
+            said = result.get_response()
+            answered = said.model_version if door == "grpc" else said["model_version"]
+            assert answered == version
+        own.rollback(name)
+        own.delete_alias(name)
+    assert not client.is_model_ready(name)
+    assert refusal(lambda: client.infer(name, [bytes_of(library, encoded()[:1])])).status() in (
+        "StatusCode.NOT_FOUND",
+        "404",
+    )
+    client.close()
+
+
 def asyncio_client(door: str, address: str, native: str) -> None:
     async def ask() -> None:
         library = AIO[door]

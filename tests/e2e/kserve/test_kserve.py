@@ -72,6 +72,15 @@ def test_parameters_are_options_of_detect(
     triton.run("options", native=pool.address, **door)
 
 
+def test_an_alias_is_the_name_of_a_model(
+    triton: TritonProcess, pool: LocalPool, door: dict[str, str]
+) -> None:
+    with Client(pool.address) as client:
+        for _ in range(2):
+            client.register(f"by-{door['door']}", SHAPES)
+    triton.run("by_alias", native=pool.address, model=f"by-{door['door']}", **door)
+
+
 def test_errors_have_their_status_and_a_sentence(
     triton: TritonProcess, door: dict[str, str]
 ) -> None:

@@ -251,5 +251,5 @@ def _show(alias: Alias, as_json: bool) -> None:
         text = f"{alias.name} means {in_words(alias.targets)}"
         kept = [version for version in alias.kept if version not in alias.targets]
         if kept and alias.previous:
-            text += f"; back by: yolopool models rollback {name}"
+            text += f"\nback: yolopool models rollback {name}"
     out.print(text, highlight=False, soft_wrap=True)

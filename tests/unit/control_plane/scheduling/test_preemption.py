@@ -7,6 +7,7 @@ from control_plane.scheduling.plan import plan
 from control_plane.types.command import Assign, Blocked, Release
 from control_plane.types.desired import Want
 from control_plane.types.footprint import Footprint
+from control_plane.types.rollout.alias import Alias, Kept, Target
 from control_plane.types.snapshot import OutstandingCalls, Snapshot
 from tests.unit.control_plane.fleets import (
     NOW,
@@ -44,6 +45,20 @@ def test_only_as_many_leave_as_are_needed() -> None:
         [version("a"), version("b", 50), version("c", 50)],
     )
     assert [c.key for c in plan(before, NOW) if isinstance(c, Release)] == [key("b")]
+
+
+def test_what_a_moving_alias_needs_stays_but_for_pinned_ones() -> None:
+    full = worker("w1", 20, [replica("a", used=9.0), replica("b", used=7.0)])
+    before = snapshot([full], [want("a"), want("b"), want("c", since=20.0)])
+    kept = Alias("b", "stable", (Target(2, 1000),), 600.0, 0.0, kept=(Kept(1, 9e9),))
+    held = replace(before, desired=replace(before.desired, aliases={kept.key: kept}))
+    assert [c.key for c in plan(held, NOW) if isinstance(c, Release)] == [key("a")]
+    settled = replace(kept, kept=())
+    loose = replace(before, desired=replace(before.desired, aliases={kept.key: settled}))
+    assert [c.key for c in plan(loose, NOW) if isinstance(c, Release)] == [key("b")]
+    urgent = snapshot([full], [want("a"), want("b"), want("c", since=20.0, pinned=True)])
+    pinned = replace(urgent, desired=replace(urgent.desired, aliases={kept.key: kept}))
+    assert [c.key for c in plan(pinned, NOW) if isinstance(c, Release)] == [key("b")]
 
 
 def test_replicas_with_tickets_and_pinned_ones_stay() -> None:

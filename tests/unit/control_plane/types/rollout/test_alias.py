@@ -122,12 +122,12 @@ def test_keys_are_spread_evenly() -> None:
 
 
 def test_a_request_without_an_alias_has_no_point_and_draws_nothing() -> None:
-    def never(_: int) -> int:
+    def never() -> float:
         raise AssertionError
 
     assert point_for(parse_ref("shapes@3"), "key", never) is None
     assert point_for(parse_ref("shapes:stable"), "a", never) == point_of(ALIAS.key, "a")
-    assert point_for(parse_ref("shapes:stable"), "", lambda whole: whole - 1) == WHOLE - 1
+    assert point_for(parse_ref("shapes:stable"), "", lambda: 0.9999) == WHOLE - 1
     # A build is chosen as its model is.
     of_build = point_for(parse_ref("shapes+onnx-fp32-cpu:stable"), "a", never)
     assert of_build == point_of(ALIAS.key, "a")
