@@ -139,7 +139,8 @@ class Catalogue:
         """The alias that a reference names, if that is a family."""
         if ref.alias is None:
             return None
-        alias = self._aliases.get(AliasKey(ref.name, ref.alias))
+        key: Any = (ref.name, ref.alias)  # as in `alias`
+        alias = self._aliases.get(key)
         return alias if alias is not None and alias.family is not None else None
 
     def behind(self, reference: str) -> frozenset[str]:
