@@ -189,6 +189,9 @@ class Settings(PoolProcess):
         description="for tests: crash=N,hang=N makes a simulated device crash or hang at images "
         "whose mean is N",
     )
+    sim_slowness: float = Field(
+        1.0, gt=0, description="passes of a simulated device take so many times longer"
+    )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="precision in which models run; fp16 on CUDA only"
     )

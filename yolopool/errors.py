@@ -27,6 +27,7 @@ from yolopool.reasons.quota_errors import TenantMemory as TenantMemory
 from yolopool.reasons.quota_errors import TenantRate as TenantRate
 from yolopool.reasons.quota_errors import TenantStore as TenantStore
 from yolopool.reasons.rollout_errors import AliasChanged as AliasChanged
+from yolopool.reasons.rollout_errors import InvalidFamily as InvalidFamily
 from yolopool.reasons.rollout_errors import NothingToRollBack as NothingToRollBack
 from yolopool.reasons.rollout_errors import RolloutNotFound as RolloutNotFound
 from yolopool.reasons.rollout_errors import RolloutNotPossible as RolloutNotPossible

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from control_plane.convert.families import family_out
 from control_plane.types.rollout.alias import (
     WHOLE,
     Alias,
@@ -89,6 +90,7 @@ def alias_out(alias: Alias, waits_for: str = "", *, with_history: bool = True) -
         ],
         previous=_targets_out(alias.previous),
         history=[_change_out(change) for change in alias.history] if with_history else (),
+        family=family_out(alias.family) if alias.family is not None else None,
     )
     if alias.switch is not None:
         switch = alias.switch

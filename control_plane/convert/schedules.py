@@ -4,11 +4,12 @@ import re
 
 from control_plane.convert.validation import check_placement, check_replicas
 from control_plane.convert.versions import placement_in, placement_out
-from control_plane.types.cron import check_cron, next_after, zone_of
-from control_plane.types.schedule import Changeover, Preparation, Schedule
+from control_plane.types.moments.cron import check_cron, zone_of
+from control_plane.types.moments.sun import Place, SunMoment, sun_moment
+from control_plane.types.schedule import NEVER, Changeover, Preparation, Schedule
 from yolopool.errors import InvalidOption, InvalidSchedule
 from yolopool.names import parse_ref
-from yolopool.v1 import model_pb2, schedule_pb2
+from yolopool.v1 import model_pb2, schedule_pb2, types_pb2
 
 MAX_MODELS = 1000
 MAX_LEAD_S = 86_400.0
@@ -66,26 +67,48 @@ def schedule_in(schedule: schedule_pb2.Schedule, now: float) -> Schedule:
     if not 0.0 <= schedule.lead_s <= MAX_LEAD_S:
         raise InvalidSchedule(f"lead_s is {schedule.lead_s:g}: give 0 to {MAX_LEAD_S:g}")
     zone_of(schedule.time_zone)
+    sun = _sun_in(schedule)
     return Schedule(
         name=check_schedule_name(schedule.name),
-        cron=check_cron(schedule.cron),
+        cron=check_cron(schedule.cron) if sun is None else NEVER,
         time_zone=schedule.time_zone,
         lead_s=schedule.lead_s,
         change=changeover_in(schedule.change),
         since_unix_s=now,
+        sun=sun,
     )
 
 
+def _sun_in(schedule: schedule_pb2.Schedule) -> SunMoment | None:
+    if not schedule.sun:
+        if schedule.HasField("place"):
+            raise InvalidSchedule("a place goes with sun, such as dusk-15m: cron needs none")
+        return None
+    if schedule.cron:
+        raise InvalidSchedule("give cron or sun, not both")
+    if not schedule.HasField("place"):
+        raise InvalidSchedule("the sun needs a place: give its latitude and longitude, in degrees")
+    return sun_moment(schedule.sun, Place(schedule.place.latitude, schedule.place.longitude))
+
+
+def place_out(place: Place) -> types_pb2.Place:
+    return types_pb2.Place(latitude=place.latitude, longitude=place.longitude)
+
+
 def status_out(schedule: Schedule, now: float) -> schedule_pb2.ScheduleStatus:
+    sun = schedule.sun
     return schedule_pb2.ScheduleStatus(
         schedule=schedule_pb2.Schedule(
             name=schedule.name,
-            cron=schedule.cron,
+            cron=schedule.cron if sun is None else "",
             time_zone=schedule.time_zone,
             lead_s=schedule.lead_s,
             change=change_out(schedule.change),
+            sun=sun.text if sun is not None else "",
+            place=place_out(sun.place) if sun is not None else None,
         ),
-        next_unix_s=next_after(schedule.cron, schedule.time_zone, now),
+        next_unix_s=schedule.next_after(now),
+        sun_absence=sun.absence(now) if sun is not None else "",
         last_unix_s=schedule.last_unix_s,
         last_error=schedule.last_error,
     )

@@ -24,6 +24,8 @@ class About(StrEnum):
 
 
 Named = Callable[[Any], Iterable[str]]
+# The names of the models that may answer in place of a reference: of a family those of its members.
+Behind = Callable[[str], Iterable[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,10 @@ def _opening(message: Any) -> Iterable[str]:
 
 def _changeover(change: Any) -> Iterable[str]:
     return (*(preparation.model for preparation in change.prepare), *change.release)
+
+
+def _family(request: Any) -> Iterable[str]:
+    return (request.alias, *(member.model for member in request.family.members))
 
 
 def _schedule(request: Any) -> Iterable[str]:
@@ -138,6 +144,8 @@ _NATIVE: Mapping[str, Rule] = {
         "RolloutService/AbortRollout": Rule(Role.OPERATE, About.MODEL, _alias),
         # Images of any caller.
         "RolloutService/GetDisagreements": Rule(Role.ADMIN, About.MODEL, _alias),
+        "FamilyService/SetFamily": Rule(Role.OPERATE, About.MODEL, _family),
+        "FamilyService/GetFamily": Rule(Role.OPERATE, About.MODEL, _alias),
         "TenantService/SetTenant": Rule(Role.ADMIN, About.FLEET),
         "TenantService/ListTenants": Rule(Role.ADMIN, About.FLEET),
         "TenantService/GetUsage": Rule(Role.ADMIN, About.FLEET),
@@ -215,9 +223,11 @@ class Verdict(StrEnum):
     HIDDEN = "hidden"  # as if the model did not exist
 
 
-def judged(rule: Rule, role: Role, grants: tuple[str, ...], request: Any) -> tuple[Verdict, str]:
-    """The verdict, and of HIDDEN the name that is not granted. request: None before the first
-    message of a stream.
+def judged(
+    rule: Rule, role: Role, grants: tuple[str, ...], request: Any, behind: Behind = lambda _: ()
+) -> tuple[Verdict, str]:
+    """The verdict, and of HIDDEN the name that is asked for and not seen. request: None before the
+    first message of a stream.
     """
     if not role.allows(rule.role):
         return Verdict.ROLE_NEEDED, ""
@@ -226,7 +236,7 @@ def judged(rule: Rule, role: Role, grants: tuple[str, ...], request: Any) -> tup
     if rule.about is About.MODEL and grants != ALL and request is not None:
         for reference in rule.models(request):
             name = name_of(reference)
-            if not is_granted(grants, name):
+            if not all(is_granted(grants, one) for one in (name, *behind(reference))):
                 return Verdict.HIDDEN, name
     return Verdict.ALLOWED, ""
 

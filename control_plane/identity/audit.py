@@ -116,7 +116,8 @@ def stand_of(view: View, name: str) -> dict[str, object]:
         }
     for key, alias in desired.aliases.items():
         if key.model == name:
-            told[f":{key.name}"] = {one.version: one.weight for one in alias.targets}
+            means = {one.version: one.weight for one in alias.targets}
+            told[f":{key.name}"] = means if alias.family is None else asdict(alias.family)
     return told
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from control_plane.caller import CALLER, CERTIFICATE, Principal, heard
-from control_plane.identity.access import ALL, OPEN, RULES, Rule, Verdict, judged, name_of
+from control_plane.identity.access import ALL, OPEN, RULES, Behind, Rule, Verdict, judged, name_of
 from control_plane.identity.audit import Audit, changes
 from control_plane.identity.keyring import Keyring
 from control_plane.identity.oidc.tokens import Tokens, looks_like_one
@@ -39,6 +39,7 @@ class Gate:
     a call by gRPC, or the `Caller` of another door. `is_loaded`: whether the keys were read.
     `opened`: paths and services that answer everyone, beside health. `tokens`: of the issuers that
     are trusted. `pool_of`: the pool of workers of a tenant; empty: it has none of its own.
+    `behind`: as `judged` has it.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Gate:
         opened: Sequence[str] = (),
         tokens: Tokens | None = None,
         pool_of: Callable[[str], str] = lambda _: "",
+        behind: Behind = lambda _: (),
     ) -> None:
         self._keyring = keyring
         self._models = models
@@ -57,6 +59,7 @@ class Gate:
         self._opened = tuple(opened)
         self._tokens = tokens
         self._pool_of = pool_of
+        self._behind = behind
         self.audit = audit
 
     def is_open(self, method: str) -> bool:
@@ -124,7 +127,7 @@ class Gate:
         try:
             if rule is None:
                 raise RoleNeeded(f"{method} is allowed to nobody: it has no rule, which is a bug")
-            verdict, name = judged(rule, principal.role, principal.grants, request)
+            verdict, name = judged(rule, principal.role, principal.grants, request, self._behind)
             if verdict is Verdict.HIDDEN:
                 raise no_model(name)
             if verdict is Verdict.ROLE_NEEDED:

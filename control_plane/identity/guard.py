@@ -1,5 +1,6 @@
 """Whether callers are asked who they are: what the doors ask for that, and the first key."""
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ class Guard:
         self._view = view
         self._refresh = refresh
         self._clock = clock
+        self._all_names: frozenset[str] = frozenset()
+        self._named_at = (-1, "")
         self._tokens = self._new_tokens()
         self._gate = self._new_gate() if settings.auth == "keys" else None
 
@@ -68,13 +71,26 @@ class Guard:
         audit = Audit(lambda name: stand_of(view, name))
         return Gate(
             keyring,
-            lambda: view.catalogue.models,
+            self._names,
             audit,
             lambda: view.is_loaded,
             opened,
             self._tokens,
             lambda tenant: view.desired.tenants.get(tenant, NOBODY).pool,
+            self._behind,
         )
+
+    def _behind(self, reference: str) -> Iterable[str]:
+        return self._view.catalogue.behind(reference)
+
+    def _names(self) -> Collection[str]:
+        """Those of all models, and of aliases whose model has no versions."""
+        desired = self._view.desired
+        if (desired.revision, desired.mark) != self._named_at:
+            aliases = (alias.model for alias in desired.aliases)
+            self._all_names = frozenset((*self._view.catalogue.models, *aliases))
+            self._named_at = (desired.revision, desired.mark)
+        return self._all_names
 
     @property
     def is_on(self) -> bool:
@@ -113,7 +129,8 @@ class Guard:
 
     def check_sees(self, reference: str, principal: Principal) -> None:
         """Raises ModelNotFound for a model that the caller may not see."""
-        if not is_granted(principal.grants, name_of(reference)):
+        names = (name_of(reference), *self._behind(reference))
+        if not all(is_granted(principal.grants, name) for name in names):
             raise no_model(name_of(reference))
 
     def veiled(self, error: YolopoolError, principal: Principal, name: str) -> YolopoolError:

@@ -14,6 +14,7 @@ from yolopool.errors import ModelNotFound
 
 IsGranted = Callable[[str], bool]
 INSTEAD = "another model"
+_REF_END = re.compile("[@:]")
 # name, team/name, with a build and a version: what stands in sentences for a model.
 _WORDS = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)?(?:\+[a-z0-9-]+)?(?:@\d+)?")
 
@@ -106,12 +107,12 @@ def _redact_messages(message: Any, field: Any, value: Any, hidden: Callable[[str
                 redact(one, hidden)
         return
     if not field.is_repeated:
-        if hidden(_about(value)):
+        if _is_hidden(value, hidden):
             message.ClearField(field.name)
         else:
             redact(value, hidden)
         return
-    kept = [one for one in value if not hidden(_about(one))]
+    kept = [one for one in value if not _is_hidden(one, hidden)]
     if len(kept) < len(value):
         copies = [type(one).FromString(one.SerializeToString()) for one in kept]
         del value[:]
@@ -129,6 +130,16 @@ def _redact_strings(message: Any, field: Any, value: Any, hidden: Callable[[str]
 
 def _is_own_word(field: Any) -> bool:
     return field.name in _OF_AUTHOR or field.full_name in _OF_ALIAS
+
+
+def _is_hidden(message: Any, hidden: Callable[[str], bool]) -> bool:
+    """Whether a message is about what the caller may not see. A family is seen by who sees all of
+    its members.
+    """
+    is_alias = message.DESCRIPTOR.full_name == "yolopool.v1.Alias"
+    named = message.family.members if is_alias else ()
+    members = (_REF_END.split(member.model)[0] for member in named)
+    return hidden(_about(message)) or any(map(hidden, members))
 
 
 def _about(message: Any) -> str:

@@ -52,6 +52,7 @@ FORWARDED = frozenset(
             f"/yolopool.v1.RolloutService/{name}"
             for name in ("StartRollout", "GetRollout", "AbortRollout")
         ),
+        "/yolopool.v1.FamilyService/SetFamily",
         "/yolopool.v1.TenantService/SetTenant",
         "/yolopool.v1.TenantService/DeleteTenant",
     }
@@ -83,6 +84,7 @@ SERVED_LOCALLY: Mapping[str, str] = {
     "/yolopool.v1.AliasService/ListAliases": "each control plane follows the store",
     "/yolopool.v1.RolloutService/ListRollouts": "each control plane follows the store",
     "/yolopool.v1.RolloutService/GetDisagreements": "each keeps the images that it compared",
+    "/yolopool.v1.FamilyService/GetFamily": "each control plane chooses by the calls that it sends",
     "/yolopool.v1.TenantService/ListTenants": "each control plane follows the store",
     "/yolopool.v1.TenantService/GetUsage": "all control planes count in the store",
     "/yolopool.v1.ScheduleService/GetSchedule": "each control plane follows the store",

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from control_plane.types.cron import latest_at, next_after
 from control_plane.types.schedule import Schedule
 
 
@@ -30,9 +29,7 @@ def due(schedules: Iterable[Schedule], now: float) -> Agenda:
     was tried, and the earlier one is not retried after the later.
     """
     ordered = sorted(schedules, key=lambda schedule: schedule.name)
-    latest = {
-        schedule.name: latest_at(schedule.cron, schedule.time_zone, now) for schedule in ordered
-    }
+    latest = {schedule.name: schedule.latest_at(now) for schedule in ordered}
     come = [schedule for schedule in ordered if latest[schedule.name] > schedule.since_unix_s]
     come.sort(key=lambda schedule: latest[schedule.name])
     found = [
@@ -42,7 +39,7 @@ def due(schedules: Iterable[Schedule], now: float) -> Agenda:
     ]
     changes = []
     for schedule in ordered:
-        moment = next_after(schedule.cron, schedule.time_zone, now)
+        moment = schedule.next_after(now)
         changes.append(moment)
         if schedule.change.prepare and now < moment - schedule.lead_s:
             changes.append(moment - schedule.lead_s)

@@ -79,6 +79,7 @@ class AliasOrders:
         Raises AliasChanged, ModelNotFound, VersionNotFound, ModelNotReady, ModelImportFailed,
         ValidationFailed, ValidationPending, RegistryFull, RegistryUnavailable.
         """
+        self._no_family(key)
         for target in targets:
             self._view.catalogue.ready(ModelRef(key.model, target.version))
         return await self._tried(order, lambda: self._move(key, targets, kind, order))
@@ -147,7 +148,7 @@ class AliasOrders:
         return await once()
 
     async def _move(self, key: AliasKey, targets: Targets, kind: ChangeKind, order: Order) -> Alias:
-        alias = self._view.desired.aliases.get(key)
+        alias = self._no_family(key)
         asked = alias.ordered(targets) if alias is not None else targets
         if alias is not None and _is_done(alias, asked, order):
             return alias
@@ -204,6 +205,12 @@ class AliasOrders:
         for target in targets:
             if target.version not in known:
                 self._view.desired.check_gate(VersionKey(key.model, target.version))
+
+    def _no_family(self, key: AliasKey) -> Alias | None:
+        alias = self._view.desired.aliases.get(key)
+        if alias is not None and alias.family is not None:
+            raise AliasChanged(f"{key} is a family: set its members, or delete it first")
+        return alias
 
     def _found(self, key: AliasKey) -> Alias:
         return self._view.catalogue.alias(ModelRef(key.model, alias=key.name))

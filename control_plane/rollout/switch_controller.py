@@ -198,6 +198,8 @@ def in_words(targets: Targets) -> str:
 
 def explained(alias: Alias, version: int, waits: str, now: float) -> str:
     """What an alias has to do with a version that it needs, in a sentence."""
+    if alias.family is not None:
+        return f"{alias.key} is one of {', '.join(alias.family.models)}."
     told = [f"{alias.key} means {in_words(alias.targets)}"]
     if alias.switch is not None:
         to = in_words(alias.switch.targets)

@@ -103,27 +103,37 @@ def choose(
     their batches fill and the others can sleep or be released. Under load these few are at most one
     pass behind what two random choices find, so that none becomes a hot spot.
     """
+    candidates = candidates_of(view, key, now, rng, excluded)
+    if not candidates:
+        return _no_candidate(view, key, now)
+    if len(candidates) == 1:
+        return Send(candidates[0][0])
+    finishes = [finish_ms(view, worker, replica) for worker, replica in candidates]
+    best_ms = min(finishes)
+    limit_ms = best_ms + (candidates[finishes.index(best_ms)][1].inference_ms or UNMEASURED_MS)
+    for candidate, done_ms in zip(candidates, finishes, strict=True):
+        if done_ms <= limit_ms:
+            return Send(candidate[0])
+    raise AssertionError("the best is within its own limit")
+
+
+def candidates_of(
+    view: RoutingView,
+    key: VersionKey,
+    now: float,
+    rng: RandomSource,
+    excluded: Collection[str] = (),
+) -> list[Candidate]:
+    """The few live replicas that are compared for one request."""
     replicas = view.holders.get(key)
     if replicas is None:
-        return _no_candidate(view, key, now)
+        return []
     search = _Search(view.workers, key, now, excluded)
     candidates = search.few(replicas.hot, RANKED, RANDOM, rng)
     if replicas.warm:
         candidates += search.few(replicas.warm, *((1, 1) if candidates else (RANKED, RANDOM)), rng)
-    if not candidates:
-        # Almost all are stale or excluded. To examine each is cheaper than to fail the request.
-        candidates = search.all(replicas.hot) + search.all(replicas.warm)
-        if not candidates:
-            return _no_candidate(view, key, now)
-    if len(candidates) == 1:
-        return Send(candidates[0][0])
-    finishes = [_finish_ms(view, worker, replica) for worker, replica in candidates]
-    best_ms = min(finishes)
-    limit_ms = best_ms + (candidates[finishes.index(best_ms)][1].inference_ms or UNMEASURED_MS)
-    for candidate, finish_ms in zip(candidates, finishes, strict=True):
-        if finish_ms <= limit_ms:
-            return Send(candidate[0])
-    raise AssertionError("the best is within its own limit")
+    # Else almost all are stale or excluded. To examine each is cheaper than to fail the request.
+    return candidates or search.all(replicas.hot) + search.all(replicas.warm)
 
 
 class _Search:
@@ -189,28 +199,37 @@ def per_try_timeout_s(
     replica = worker.replicas.get(key)
     if replica is None:
         return None
-    finish_s = _finish_ms(view, worker, replica) / 1000 + body_bytes / BODY_BYTES_PER_S
+    finish_s = finish_ms(view, worker, replica) / 1000 + body_bytes / BODY_BYTES_PER_S
     floor_s = FLOOR_S if replica.inference_ms else UNMEASURED_FLOOR_S
     limit_s = max(floor_s, min(PATIENCE * finish_s, left_s / 2))
     return limit_s if limit_s + finish_s < left_s else None
 
 
-def _finish_ms(view: RoutingView, worker: WorkerInfo, replica: Replica) -> float:
+def unreported(view: RoutingView, worker: WorkerInfo) -> int:
+    """Calls of this process to a worker that its last report can't contain yet."""
+    report = view.loads.get(worker.id, worker.load)
+    return max(0, view.outstanding.get(worker.id, 0) - report.outstanding)
+
+
+def finish_ms(
+    view: RoutingView, worker: WorkerInfo, replica: Replica, unreported_ms: float | None = None
+) -> float:
     """When a request that is sent now would be done, in ms from now.
 
     It adds the queue that the worker reported, the calls of this process that the report can't
     contain yet, a copy to the device if the replica is WARM, and the request itself.
+    `unreported_ms`: what such a call takes; None: as much as this one.
     """
     report = view.loads.get(worker.id, worker.load)
     run_ms = replica.inference_ms or UNMEASURED_MS
     unreported = view.outstanding.get(worker.id, 0) - report.outstanding
-    finish_ms = report.estimated_wait_ms + run_ms
+    total_ms = report.estimated_wait_ms + run_ms
     if unreported > 0:
-        finish_ms += unreported * run_ms
+        total_ms += unreported * (run_ms if unreported_ms is None else unreported_ms)
     if replica.state is ReplicaState.WARM:
         measured = replica.footprint.swap_ms if replica.footprint is not None else 0.0
-        finish_ms += measured or replica.weights_bytes / SWAP_BYTES_PER_MS
-    return finish_ms
+        total_ms += measured or replica.weights_bytes / SWAP_BYTES_PER_MS
+    return total_ms
 
 
 def _no_candidate(view: RoutingView, key: VersionKey, now: float) -> Hold | Reject:

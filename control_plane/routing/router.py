@@ -11,10 +11,11 @@ from control_plane.convert.versions import drift_out, key_out
 from control_plane.routing import request_log
 from control_plane.routing.beside import BesideRuns
 from control_plane.routing.detect_call import DetectCall, DetectContext
+from control_plane.routing.families.chooser import FamilyChooser
 from control_plane.routing.request_log import RequestRecord
 from control_plane.routing.request_traces import RequestHistory
-from control_plane.types.rollout.alias import point_for
-from yolopool.errors import YolopoolError
+from control_plane.types.rollout.alias import Alias, point_for
+from yolopool.errors import DeadlineUnmeetable, QueueFull, YolopoolError
 from yolopool.names import ModelRef
 from yolopool.v1 import detection_pb2, worker_pb2
 
@@ -22,7 +23,13 @@ from yolopool.v1 import detection_pb2, worker_pb2
 class Router:
     """Holds no request: one call of `detect` is one request."""
 
-    def __init__(self, context: DetectContext, history: RequestHistory, beside: BesideRuns) -> None:
+    def __init__(
+        self,
+        context: DetectContext,
+        history: RequestHistory,
+        beside: BesideRuns,
+        families: FamilyChooser,
+    ) -> None:
         self._context = context
         self._beside = beside
         self._view = context.view
@@ -30,6 +37,7 @@ class Router:
         self._metrics = context.metrics
         self._clock = context.clock
         self._history = history
+        self._families = families
 
     async def detect(
         self,
@@ -50,14 +58,8 @@ class Router:
         body.request_id = request_id
         self._metrics.in_flight.inc()
         try:
-            point = None
-            if ref.alias is not None:
-                sticky_key = check_sticky_key(request.sticky_key)
-                point = point_for(ref, sticky_key, self._context.rng.random)
-            key = record.key = self._view.catalogue.ready(ref, point).key
-            body.version.CopyFrom(key_out(key))
-            await self._quarantine.check(body)
-            answer = await DetectCall(self._context, record, key, body, deadline_s).run()
+            sticky_key = check_sticky_key(request.sticky_key) if ref.alias is not None else ""
+            answer = await self._answer(ref, sticky_key, record, body, deadline_s)
         except YolopoolError as error:
             error.details["request_id"] = request_id  # so that the caller can ask for it
             self._failed(record, error.reason, error.message)
@@ -77,6 +79,50 @@ class Router:
         if ref.alias is not None:
             self._beside.answered(ref, key, body, answer)
         return answer
+
+    async def _answer(
+        self,
+        ref: ModelRef,
+        sticky_key: str,
+        record: RequestRecord,
+        body: worker_pb2.InferRequest,
+        deadline_s: float,
+    ) -> detection_pb2.DetectResponse:
+        point = None
+        if ref.alias is not None:
+            family = self._view.catalogue.family(ref)
+            if family is not None:
+                return await self._of_family(family, sticky_key, record, body, deadline_s)
+            point = point_for(ref, sticky_key, self._context.rng.random)
+        key = record.key = self._view.catalogue.ready(ref, point).key
+        body.version.CopyFrom(key_out(key))
+        await self._quarantine.check(body)
+        return await DetectCall(self._context, record, key, body, deadline_s).run()
+
+    async def _of_family(
+        self,
+        family: Alias,
+        sticky_key: str,
+        record: RequestRecord,
+        body: worker_pb2.InferRequest,
+        deadline_s: float,
+    ) -> detection_pb2.DetectResponse:
+        """The answer of the member that is chosen; where workers have no time or no place for it,
+        that of the next smaller one.
+        """
+        choice = self._families.choose(family, deadline_s, record.principal.grants)
+        while True:
+            try:
+                answer = await self._answer(choice.ref, sticky_key, record, body, deadline_s)
+            except (DeadlineUnmeetable, QueueFull) as error:
+                smaller = self._families.smaller(choice)
+                if smaller is None:
+                    raise
+                record.retried.append(f"{record.key}: {error.reason}")
+                choice = smaller
+            else:
+                self._families.answered(choice, answer, record.load_wait_s)
+                return answer
 
     def refused(
         self,

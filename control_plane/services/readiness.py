@@ -13,9 +13,11 @@ from yolopool.server.grpc_server import KINDS
 
 _GATED = frozenset(
     {
+        "yolopool.v1.AliasService",
         "yolopool.v1.CertificateService",
         "yolopool.v1.DetectionService",
         "yolopool.v1.ExplainService",
+        "yolopool.v1.FamilyService",
         "yolopool.v1.KeyService",
         "yolopool.v1.ModelService",
         "yolopool.v1.ScheduleService",

@@ -18,11 +18,13 @@ from control_plane.models.surplus import SurplusKeeper
 from control_plane.models.sweeper import Sweeper
 from control_plane.reconcile.drainer import Drainer
 from control_plane.rollout.alias_orders import AliasOrders
+from control_plane.rollout.family_orders import FamilyOrders
 from control_plane.rollout.gathered import Gathered
 from control_plane.rollout.rollout_controller import Rollouts
 from control_plane.routing.attempts import AttemptRunner
 from control_plane.routing.beside import BesideRuns
 from control_plane.routing.detect_call import DetectContext
+from control_plane.routing.families.chooser import FamilyChooser
 from control_plane.routing.quarantine import Quarantine
 from control_plane.routing.request_traces import RequestHistory
 from control_plane.routing.router import Router
@@ -39,6 +41,7 @@ from control_plane.services.processes.imports import ImportService
 from control_plane.services.processes.membership import MembershipService
 from control_plane.services.processes.peers import PeerService
 from control_plane.services.rollout.alias_service import AliasService
+from control_plane.services.rollout.family_service import FamilyService
 from control_plane.services.rollout.rollout_service import RolloutService
 from control_plane.services.rules.rule_service import RuleService
 from control_plane.services.schedules import ScheduleService
@@ -71,6 +74,7 @@ from yolopool.v1 import (
     detection_pb2_grpc,
     events_pb2_grpc,
     explain_pb2_grpc,
+    families_pb2_grpc,
     fleet_pb2_grpc,
     importing_pb2_grpc,
     keys_pb2_grpc,
@@ -91,6 +95,7 @@ SERVICES = (
     "yolopool.v1.DetectionService",
     "yolopool.v1.EventService",
     "yolopool.v1.ExplainService",
+    "yolopool.v1.FamilyService",
     "yolopool.v1.FleetService",
     "yolopool.v1.ImportService",
     "yolopool.v1.KeyService",
@@ -151,7 +156,10 @@ class Services:
         )
         context, gathered = _detect_context(deps, admission), Gathered()
         self._beside = BesideRuns(view, context.attempts, gathered, clock, Random())
-        router = Router(context, history, self._beside)
+        families = FamilyChooser(view, clock, Random())
+        router = Router(context, history, self._beside, families)
+        family_orders = FamilyOrders(registry, view, refresh, deps.recorder, clock)
+        self._families = FamilyService(view, family_orders, families)
         orders = AliasOrders(registry, view, refresh, deps.recorder, clock)
         self._aliases = AliasService(view, orders, clock)
         self.rollouts = Rollouts(
@@ -263,6 +271,7 @@ class Services:
         detection_pb2_grpc.add_DetectionServiceServicer_to_server(self._detection, server)
         events_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
         explain_pb2_grpc.add_ExplainServiceServicer_to_server(self._explain, server)
+        families_pb2_grpc.add_FamilyServiceServicer_to_server(self._families, server)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(self._fleet, server)
         importing_pb2_grpc.add_ImportServiceServicer_to_server(self._imports, server)
         keys_pb2_grpc.add_KeyServiceServicer_to_server(self._keys, server)

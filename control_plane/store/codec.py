@@ -18,6 +18,7 @@ from control_plane.types.access.tenant import Tenant, TenantLimits
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
+from control_plane.types.moments.sun import sun_of
 from control_plane.types.policy import Placement, Residency, ResidencyMode, batching_of
 from control_plane.types.rollout.alias import (
     Alias,
@@ -28,7 +29,8 @@ from control_plane.types.rollout.alias import (
     Switch,
     Target,
 )
-from control_plane.types.schedule import Changeover, Preparation, Schedule
+from control_plane.types.rollout.family import family_of
+from control_plane.types.schedule import NEVER, Changeover, Preparation, Schedule
 from control_plane.types.sources.source import Source
 from control_plane.types.version import (
     Drift,
@@ -243,7 +245,9 @@ def decode_schedule(text: str) -> Schedule:
         "prepare": tuple(_preparation(part) for part in change["prepare"]),
         "release": tuple(change["release"]),
     }
-    return made(Schedule, {**raw, "change": made(Changeover, {**change, **parts})})
+    # An earlier release that replaces one by the sun keeps the field, which it does not know.
+    by_sun = {"sun": sun_of(raw.get("sun")) if raw["cron"] == NEVER else None}
+    return made(Schedule, {**raw, **by_sun, "change": made(Changeover, {**change, **parts})})
 
 
 def encode_api_key(key: ApiKey) -> str:
@@ -297,6 +301,7 @@ def decode_alias(text: str) -> Alias:
         "kept": tuple(made(Kept, one) for one in raw.get("kept", ())),
         "shadow": made(Shadow, shadow) if shadow else None,
         "rollout": rollout_of(rollout) if rollout else None,
+        "family": family_of(raw.get("family")),
         "history": tuple(
             made(AliasChange, _with_targets(one, "before", "after"))
             for one in raw.get("history", ())

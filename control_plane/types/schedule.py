@@ -7,8 +7,14 @@ that a schedule loads the version that is the newest then.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from control_plane.types.moments import cron
+from control_plane.types.moments.sun import SunMoment
 from control_plane.types.policy import Placement
 from yolopool.names import parse_ref
+
+# The cron line of a schedule by the sun: no February begins with its fifth Monday. An earlier
+# release, which knows no sun, leaves it alone.
+NEVER = "0 0 */31 2 1#5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +51,10 @@ class Changeover:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A changeover at each match of `cron` in `time_zone`, and the result of the last one.
+    """A changeover at each match of `cron` in `time_zone`, or at each moment of the sun, and the
+    result of the last one; `cron` is NEVER then.
 
-    `since_unix_s`: when it was set; earlier matches do not count. `last_unix_s`: the last match
+    `since_unix_s`: when it was set; earlier moments do not count. `last_unix_s`: the last moment
     that was tried (0: none yet); `last_error`: why it failed, empty if it did not.
     """
 
@@ -59,6 +66,19 @@ class Schedule:
     since_unix_s: float
     last_unix_s: float = 0.0
     last_error: str = ""
+    sun: SunMoment | None = None
+
+    def next_after(self, unix_s: float) -> float:
+        """Its first moment after `unix_s`, in Unix seconds; infinity if there is none."""
+        if self.sun is not None:
+            return self.sun.next_after(unix_s)
+        return cron.next_after(self.cron, self.time_zone, unix_s)
+
+    def latest_at(self, unix_s: float) -> float:
+        """Its last moment not after `unix_s`, in Unix seconds; minus infinity if there is none."""
+        if self.sun is not None:
+            return self.sun.latest_at(unix_s)
+        return cron.latest_at(self.cron, self.time_zone, unix_s)
 
     def same_request(self, other: "Schedule") -> bool:
         """Whether both ask for the same, whenever they were set and whatever their results."""

@@ -7,19 +7,28 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from control_plane.types.policy import ModelRule
 from control_plane.types.rollout.alias import Alias, AliasKey
+from control_plane.types.rollout.family import Family
 from control_plane.types.version import ModelVersion, VersionKey, VersionState
 from yolopool.errors import (
     AliasNotFound,
+    InvalidFamily,
     ModelImportFailed,
     ModelNotFound,
     ModelNotReady,
     VersionNotFound,
+    YolopoolError,
 )
-from yolopool.names import ModelRef, base_name, is_build
+from yolopool.names import ModelRef, base_name, is_build, parse_ref
+
+
+class NotUsable(NamedTuple):
+    """Why a member of a family can't answer."""
+
+    error: YolopoolError
 
 
 class Catalogue:
@@ -101,10 +110,14 @@ class Catalogue:
 
     def versions(self, ref: ModelRef) -> tuple[ModelVersion, ...]:
         """All versions of a bare name, newest first, those that an alias means now, or the one
-        version that the reference names.
+        version that the reference names. Of a family those of all members that can answer.
 
         Raises ModelNotFound, VersionNotFound or AliasNotFound.
         """
+        family = self.family(ref)
+        if family is not None:
+            usable = {m.key: m for m in self.members(family) if isinstance(m, ModelVersion)}
+            return tuple(usable.values()) or (self._of_family(family),)
         versions = self._models.get(ref.name)
         if versions is None:
             raise ModelNotFound(self._unknown(ref.name))
@@ -129,6 +142,8 @@ class Catalogue:
             return found
         model = base_name(ref.name)
         found = self._aliases.get(AliasKey(model, ref.alias or ""))
+        if found is not None and found.family is not None and is_build(ref.name):
+            raise AliasNotFound(f"{found.key} is a family, which has no builds: use {found.key}")
         if found is not None:
             return found
         if ref.name not in self._models:
@@ -138,14 +153,73 @@ class Catalogue:
             f"{model} has no alias {ref.alias!r}: use {there or model} or {model}@<version>"
         )
 
+    def family(self, ref: ModelRef) -> Alias | None:
+        """The alias that a reference names, if that is a family."""
+        if ref.alias is None:
+            return None
+        key: Any = (ref.name, ref.alias)  # as in `alias`
+        alias = self._aliases.get(key)
+        return alias if alias is not None and alias.family is not None else None
+
+    def behind(self, reference: str) -> frozenset[str]:
+        """The names of the models that may answer for a reference, which need not be a valid one:
+        of a family those of its members.
+        """
+        met: set[str] = set()
+        asked = [reference] if ":" in reference else []
+        while asked:
+            model, _, name = asked.pop().partition(":")
+            alias = self._aliases.get(AliasKey(base_name(model), name))
+            if alias is not None and alias.family is not None:
+                new = set(alias.family.models) - met
+                met |= new
+                asked += new
+        return frozenset(parse_ref(member).name.partition("+")[0] for member in met)
+
+    def members(self, alias: Alias, inside: bool = False) -> tuple[ModelVersion | NotUsable, ...]:
+        """What each member of a family means now, in order: of a member that is a family one of
+        its own, or why it can't answer. `inside`: this one is such a member.
+        """
+        family = alias.family
+        assert family is not None, "it is a family"
+        return tuple(self._member(family, model, inside) for model in family.models)
+
+    def _member(self, family: Family, model: str, inside: bool) -> ModelVersion | NotUsable:
+        try:
+            ref = parse_ref(model)
+            inner = self.family(ref)
+            # So that none goes in a circle: a part of the day may be a family of sizes.
+            if inner is not None and (inside or family.is_by_size or not _is_by_size(inner)):
+                raise InvalidFamily(f"{model} is a family itself: name a model, or set it anew")
+            version = self.ready(ref) if inner is None else self._of_family(inner, inside=True)
+        except YolopoolError as error:
+            return NotUsable(error)
+        fault = family.misfit(version)
+        return NotUsable(InvalidFamily(fault)) if fault else version
+
+    def _of_family(self, alias: Alias, inside: bool = False) -> ModelVersion:
+        """The largest member that can answer; of one by the time of day the first. Raises why none
+        can.
+        """
+        found = self.members(alias, inside)
+        order = tuple(reversed(found)) if _is_by_size(alias) else found
+        for one in order:
+            if isinstance(one, ModelVersion):
+                return one
+        assert isinstance(order[0], NotUsable), "no version was found"
+        raise order[0].error
+
     def find(self, ref: ModelRef, point: int | None = None) -> ModelVersion:
         """The version that a reference means, READY or not: the default, else the newest.
 
         Of an alias with several targets the one at `point`, 0 to 999, as `Alias.drawn` says; None:
-        the one with the largest weight.
+        the one with the largest weight. Of a family its largest member, or that of the first part
+        of the day: which one answers a request is chosen at each.
         """
         if ref.alias is not None:
             alias = self.alias(ref)
+            if alias.family is not None:
+                return self._of_family(alias)
             number = alias.main if point is None else alias.drawn(point)
             found = self._versions.get(VersionKey(ref.name, number))
             if found is not None:
@@ -197,3 +271,7 @@ class Catalogue:
         if not self._models:
             return f"there is no model {name!r}: none is registered yet"
         return f"there is no model {name!r}: list the models to see their names"
+
+
+def _is_by_size(alias: Alias) -> bool:
+    return alias.family is not None and alias.family.is_by_size

@@ -44,6 +44,7 @@ class View:
         self.holders: Final = table.holders
         self.loads: Final = table.loads
         self.outstanding: Final = table.outstanding
+        self.tickets: Final = table.tickets
         self.footprints: Final = table.footprints
         self.failures: Final = table.failures
         self.breaker: Final = table.breaker

@@ -219,7 +219,16 @@ def loaded(name: str, engine: str) -> Target:
 
     # Which packages only the target knows; those of ours are enough to find it.
     ours = ["yolopool", "control_plane", "worker", "importer"]
-    more = ["starlette", "fastapi", "python_multipart", "uvicorn", "cronsim", "google", "zipfile"]
+    more = [
+        "starlette",
+        "fastapi",
+        "python_multipart",
+        "uvicorn",
+        "astral",
+        "cronsim",
+        "google",
+        "zipfile",
+    ]
     with atheris.instrument_imports(include=ours + more):
         importlib.import_module(f"tests.fuzz.doors.{MODULES[name]}")
     return target(name)

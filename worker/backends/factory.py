@@ -10,10 +10,11 @@ def backend_of(settings: Settings, host: Host) -> Backend:
     kind, _, name = settings.device.partition(":")
     if kind == "sim":
         from worker.backends.fault_injection import fault_injector
-        from worker.backends.simulated import SimulatedBackend
+        from worker.backends.simulated import SimulatedBackend, TimeCurve
 
         look = fault_injector(settings.sim_faults)
-        return SimulatedBackend(int(name or 0), settings.budget().resolve(0), look=look)
+        curve = TimeCurve().slower(settings.sim_slowness)
+        return SimulatedBackend(int(name or 0), settings.budget().resolve(0), curve, look=look)
     from worker.backends.composite import CompositeBackend
     from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
     from worker.backends.onnx.openvino_backend import OpenVino

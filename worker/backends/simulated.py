@@ -8,7 +8,7 @@ pixels, so that a test notices an answer that went to the wrong caller.
 import mmap
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -42,6 +42,10 @@ class TimeCurve:
         size = shape[0] * shape[1] / (640 * 640)
         scale = max(parameters, 1) / 2_600_000
         return float((self.fixed_s + self.per_image_s * images * size) * scale**0.6)
+
+    def slower(self, times: float) -> "TimeCurve":
+        """That of a device whose passes take so many times longer."""
+        return replace(self, fixed_s=self.fixed_s * times, per_image_s=self.per_image_s * times)
 
     def load_s(self, size_bytes: int) -> float:
         return self.load_fixed_s + size_bytes / self.load_bytes_per_s

@@ -32,6 +32,12 @@ Leave = Annotated[
 ]
 Replicas = Annotated[int, typer.Option(help="Number of workers to load each model on.", min=1)]
 Pin = Annotated[bool, typer.Option("--pin", help="Keep them loaded: never evict them for others.")]
+SunPlace = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        "--place", help="Of the sun: latitude and longitude in degrees, such as 52.52 13.41."
+    ),
+]
 
 
 def changeover(
@@ -96,11 +102,22 @@ def schedules_set(
     name: Annotated[str, typer.Argument(help="Name of the schedule; an existing one is replaced.")],
     cron: Annotated[
         str, typer.Option("--cron", help="When: minute hour day-of-month month day-of-week.")
-    ],
+    ] = "",
+    sun: Annotated[
+        str,
+        typer.Option(
+            "--sun",
+            help="Or when: dawn, sunrise, sunset or dusk at --place, with an offset such as "
+            "dusk-15m or dawn+1h30m.",
+        ),
+    ] = "",
+    place: SunPlace = None,
     time_zone: Annotated[
         str,
         typer.Option(
-            "--time-zone", help="Time zone of --cron, such as Europe/Berlin; default: UTC."
+            "--time-zone",
+            help="Time zone of --cron, and of the times that are shown, such as Europe/Berlin; "
+            "default: UTC.",
         ),
     ] = "",
     lead_s: Annotated[
@@ -124,6 +141,8 @@ def schedules_set(
             lead_s=lead_s,
             replicas=replicas,
             pin=pin,
+            sun=sun,
+            place=place,
         )
     print_json(plain(made)) if as_json else out.print(tables.schedules([made]))
 

@@ -16,7 +16,7 @@ from yolopool.cli.console import (
     print_json,
 )
 from yolopool.cli.register import registering
-from yolopool.cli.rollout import aliases, rollouts
+from yolopool.cli.rollout import aliases, families, rollouts
 from yolopool.cli.validation.evaluate import evaluate
 from yolopool.cli.validation.gates import gates_app
 from yolopool.client.client import Client
@@ -29,7 +29,7 @@ from yolopool.transport import DEFAULT_ADDRESS
 class _Commands(SectionedGroup):
     sections = {  # noqa: RUF012 - typed in the base class
         "Registry": ["list", "show", "register", "label", "delete"],
-        "Aliases": ["promote", "rollback", "alias", "aliases", "unalias", "compare"],
+        "Aliases": ["promote", "rollback", "alias", "aliases", "unalias", "compare", "family"],
         "Loading": ["load", "plan", "unload", "residency", "placement"],
         "Speed": ["batching", "build", "variant"],
         "Accuracy": ["evaluate", "gate"],
@@ -48,6 +48,7 @@ app.command("alias")(aliases.set_)
 app.command("aliases")(aliases.list_)
 app.command("unalias")(aliases.unalias)
 app.command("compare")(rollouts.compare)
+app.command("family")(families.family)
 
 Pool = Annotated[
     str | None, typer.Option("--pool", help="Run only on workers of this pool (label pool).")

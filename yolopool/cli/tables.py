@@ -358,14 +358,21 @@ def schedules(known: Iterable[Schedule]) -> Table:
     for schedule in known:
         lead = f"\nloads {schedule.lead_s:g} s earlier" if schedule.lead_s else ""
         loads = [_prepares(preparation) for preparation in schedule.prepare]
+        next_time = local_time(schedule.next_unix_s, schedule.time_zone)
         table.add_row(
             schedule.name,
-            f"{schedule.cron}\n{schedule.time_zone or 'UTC'}{lead}",
-            local_time(schedule.next_unix_s, schedule.time_zone),
+            f"{_when(schedule)}\n{schedule.time_zone or 'UTC'}{lead}",
+            "\n".join(filter(None, (next_time, schedule.sun_absence))),
             "\n".join([*loads, *(f"- {model}" for model in schedule.release)]),
             _last(schedule),
         )
     return table
+
+
+def _when(one: Schedule) -> str:
+    if one.place is None:
+        return one.cron
+    return f"{one.sun} at {one.place[0]:g},{one.place[1]:g}"
 
 
 def _prepares(one: Preparation) -> str:

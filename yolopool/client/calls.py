@@ -22,6 +22,7 @@ from yolopool.v1 import (
     events_pb2_grpc,
     explain_pb2,
     explain_pb2_grpc,
+    families_pb2_grpc,
     fleet_pb2,
     fleet_pb2_grpc,
     keys_pb2_grpc,
@@ -29,7 +30,6 @@ from yolopool.v1 import (
     model_pb2_grpc,
     rollouts_pb2_grpc,
     rules_pb2_grpc,
-    schedule_pb2,
     schedule_pb2_grpc,
     tenants_pb2_grpc,
     watches_pb2_grpc,
@@ -71,6 +71,7 @@ class Services:
             "aliases": aliases_pb2_grpc.AliasServiceStub(channel),
             "bench": bench_pb2_grpc.BenchServiceStub(channel),
             "certificates": certificates_pb2_grpc.CertificateServiceStub(channel),
+            "families": families_pb2_grpc.FamilyServiceStub(channel),
             "detection": detection_pb2_grpc.DetectionServiceStub(channel),
             "model": model_pb2_grpc.ModelServiceStub(channel),
             "fleet": fleet_pb2_grpc.FleetServiceStub(channel),
@@ -211,7 +212,7 @@ def set_variant(
     return Call("model", "SetVariant", request, READ_TIMEOUT_S, _version)
 
 
-# --- changeovers and schedules ----------------------------------------------------------------
+# --- changeovers ----------------------------------------------------------------
 
 
 def changeover(
@@ -229,45 +230,6 @@ def changeover(
     """
     request = requests.changeover(prepare, release, replicas, pin)
     return Call("model", "Changeover", request, timeout_s, model_records.changeover_of)
-
-
-def set_schedule(
-    name: str,
-    cron: str,
-    prepare: Sequence[str],
-    release: Sequence[str] = (),
-    *,
-    time_zone: str = "",
-    lead_s: float = 0.0,
-    replicas: int = 1,
-    pin: bool = False,
-) -> Call[model_records.Schedule]:
-    """Creates or replaces a schedule: a changeover at every time that `cron` matches.
-
-    `cron` is "minute hour day-of-month month day-of-week" in an IANA `time_zone` (empty: UTC).
-    Loading begins `lead_s` seconds earlier. Raises InvalidSchedule.
-    """
-    change = requests.changeover(prepare, release, replicas, pin)
-    request = requests.schedule(name, cron, time_zone, lead_s, change)
-    return Call(
-        "schedule",
-        "SetSchedule",
-        request,
-        READ_TIMEOUT_S,
-        lambda reply: model_records.schedule_of(reply.schedule),
-    )
-
-
-def schedules() -> Call[tuple[model_records.Schedule, ...]]:
-    """All schedules, sorted by name."""
-    request = schedule_pb2.ListSchedulesRequest()
-    return Call("schedule", "ListSchedules", request, READ_TIMEOUT_S, model_records.schedules_of)
-
-
-def delete_schedule(name: str) -> Call[None]:
-    """Deletes a schedule; the models it loaded stay loaded. Raises ScheduleNotFound."""
-    request = schedule_pb2.DeleteScheduleRequest(name=name)
-    return Call("schedule", "DeleteSchedule", request, READ_TIMEOUT_S, lambda _: None)
 
 
 # --- the fleet --------------------------------------------------------------------------------

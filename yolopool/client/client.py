@@ -31,7 +31,7 @@ from yolopool.client.media.outcomes import FrameAnswer, ImageAnswer
 from yolopool.client.media.video import FrameCalls, VideoOptions
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
-from yolopool.client.rollout import alias_records, rollout_records
+from yolopool.client.rollout import alias_records, family_records, rollout_records, schedule_calls
 from yolopool.client.rules import rule_calls
 from yolopool.client.sources import fetched, watch_records
 from yolopool.client.streams.blocking import FrameStream
@@ -266,6 +266,8 @@ class Client:
     promote = _call(alias_records.promote)
     rollback = _call(alias_records.rollback)
     delete_alias = _call(alias_records.delete_alias)
+    family = _call(family_records.family)
+    set_family = _call(family_records.set_family)
 
     start_rollout = _call(rollout_records.start_rollout)
     rollouts = _call(rollout_records.rollouts)
@@ -274,9 +276,9 @@ class Client:
     disagreements = _call(rollout_records.disagreements)
 
     changeover = _call(calls.changeover)
-    set_schedule = _call(calls.set_schedule)
-    schedules = _call(calls.schedules)
-    delete_schedule = _call(calls.delete_schedule)
+    set_schedule = _call(schedule_calls.set_schedule)
+    schedules = _call(schedule_calls.schedules)
+    delete_schedule = _call(schedule_calls.delete_schedule)
 
     workers = _call(calls.workers)
     drain_worker = _call(calls.drain_worker)

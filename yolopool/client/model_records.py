@@ -225,10 +225,11 @@ class Preparation:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A changeover at every time that `cron` matches in `time_zone` (empty: UTC).
+    """A changeover at every time that `cron` matches in `time_zone` (empty: UTC), or at every
+    moment of the `sun`, such as "dusk-15m", at a `place` (latitude, longitude in degrees).
 
     Times are Unix seconds. `last_unix_s` 0: it never ran; `last_error` empty: the last run
-    succeeded.
+    succeeded. `sun_absence`: why the sun has no such moment within a day and a half.
     """
 
     name: str
@@ -240,6 +241,9 @@ class Schedule:
     next_unix_s: float
     last_unix_s: float
     last_error: str
+    sun: str = ""
+    place: tuple[float, float] | None = None
+    sun_absence: str = ""
 
 
 def replica_of(message: types_pb2.Replica, worker: str, device: str) -> Replica:
@@ -377,7 +381,7 @@ def changeover_of(message: model_pb2.ChangeoverResponse) -> Changeover:
 
 
 def schedule_of(message: schedule_pb2.ScheduleStatus) -> Schedule:
-    schedule, change = message.schedule, message.schedule.change
+    schedule, change, at = message.schedule, message.schedule.change, message.schedule.place
     return Schedule(
         name=schedule.name,
         cron=schedule.cron,
@@ -388,6 +392,9 @@ def schedule_of(message: schedule_pb2.ScheduleStatus) -> Schedule:
         next_unix_s=message.next_unix_s,
         last_unix_s=message.last_unix_s,
         last_error=message.last_error,
+        sun=schedule.sun,
+        place=(at.latitude, at.longitude) if schedule.HasField("place") else None,
+        sun_absence=message.sun_absence,
     )
 
 

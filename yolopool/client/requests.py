@@ -14,7 +14,7 @@ from yolopool.client import images
 from yolopool.client.model_records import Batching, Drift, Placement, drift_to
 from yolopool.errors import InvalidOption
 from yolopool.labels import check_labels
-from yolopool.v1 import bench_pb2, detection_pb2, model_pb2, schedule_pb2, types_pb2
+from yolopool.v1 import bench_pb2, detection_pb2, model_pb2, types_pb2
 
 PriorityName = Literal["interactive", "normal", "bulk"]
 ShapePolicyName = Literal["rect", "square"]
@@ -373,15 +373,4 @@ def changeover(
             model_pb2.LoadModelRequest(model=name, replicas=number, pin=pin) for name in prepare
         ],
         release=release,
-    )
-
-
-def schedule(
-    name: str, cron: str, time_zone: str, lead_s: float, change: model_pb2.ChangeoverRequest
-) -> schedule_pb2.SetScheduleRequest:
-    """The message that creates or replaces a schedule."""
-    return schedule_pb2.SetScheduleRequest(
-        schedule=schedule_pb2.Schedule(
-            name=name, cron=cron, time_zone=time_zone, lead_s=lead_s, change=change
-        )
     )

@@ -1,6 +1,6 @@
 """Errors of aliases and of what moves them: part of the tree of `errors`."""
 
-from yolopool.error_kinds import FailedPrecondition, NotFound
+from yolopool.error_kinds import FailedPrecondition, InvalidArgument, NotFound
 
 
 class AliasChanged(FailedPrecondition):
@@ -31,3 +31,9 @@ class RolloutNotFound(NotFound):
     """The alias has had no rollout."""
 
     reason = "ROLLOUT_NOT_FOUND"
+
+
+class InvalidFamily(InvalidArgument):
+    """The members do not fit each other, or do not say when each answers."""
+
+    reason = "INVALID_FAMILY"

@@ -22,51 +22,52 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from yolopool.v1 import families_pb2 as yolopool_dot_v1_dot_families__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19yolopool/v1/aliases.proto\x12\x0byolopool.v1\"\xb2\x02\n\x05\x41lias\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12)\n\x07targets\x18\x03 \x03(\x0b\x32\x18.yolopool.v1.AliasTarget\x12\x0e\n\x06keep_s\x18\x04 \x01(\x01\x12\x16\n\x0e\x63hanged_unix_s\x18\x05 \x01(\x01\x12\x10\n\x08revision\x18\x06 \x01(\r\x12(\n\x06switch\x18\x07 \x01(\x0b\x32\x18.yolopool.v1.AliasSwitch\x12&\n\x04kept\x18\x08 \x03(\x0b\x32\x18.yolopool.v1.KeptVersion\x12*\n\x08previous\x18\t \x03(\x0b\x32\x18.yolopool.v1.AliasTarget\x12)\n\x07history\x18\n \x03(\x0b\x32\x18.yolopool.v1.AliasChange\".\n\x0b\x41liasTarget\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0e\n\x06weight\x18\x02 \x01(\r\"\xbc\x01\n\x0b\x41liasSwitch\x12)\n\x07targets\x18\x01 \x03(\x0b\x32\x18.yolopool.v1.AliasTarget\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.yolopool.v1.AliasChangeKind\x12\n\n\x02\x62y\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\x14\n\x0csince_unix_s\x18\x05 \x01(\x01\x12\x14\n\x0cuntil_unix_s\x18\x06 \x01(\x01\x12\x11\n\twaits_for\x18\x07 \x01(\t\"4\n\x0bKeptVersion\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x14\n\x0cuntil_unix_s\x18\x02 \x01(\x01\"\xb5\x01\n\x0b\x41liasChange\x12\x0e\n\x06unix_s\x18\x01 \x01(\x01\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.yolopool.v1.AliasChangeKind\x12\n\n\x02\x62y\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12(\n\x06\x62\x65\x66ore\x18\x05 \x03(\x0b\x32\x18.yolopool.v1.AliasTarget\x12\'\n\x05\x61\x66ter\x18\x06 \x03(\x0b\x32\x18.yolopool.v1.AliasTarget\" \n\x0fGetAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\"5\n\x10GetAliasResponse\x12!\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x12.yolopool.v1.Alias\")\n\x12ListAliasesRequest\x12\x13\n\x0bname_prefix\x18\x01 \x01(\t\":\n\x13ListAliasesResponse\x12#\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x12.yolopool.v1.Alias\"\x82\x02\n\x0fSetAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12)\n\x07targets\x18\x02 \x03(\x0b\x32\x18.yolopool.v1.AliasTarget\x12\x13\n\x06keep_s\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11\x65xpected_revision\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x10\n\x08within_s\x18\x05 \x01(\x01\x12\r\n\x05\x66orce\x18\x06 \x01(\x08\x12\x0b\n\x03why\x18\x07 \x01(\t\x12\x0c\n\x04wait\x18\x08 \x01(\x08\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x0f\n\x07ungated\x18< \x01(\x08\x42\t\n\x07_keep_sB\x14\n\x12_expected_revision\"5\n\x10SetAliasResponse\x12!\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x12.yolopool.v1.Alias\"\x9e\x02\n\x13PromoteModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06keep_s\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x11\x65xpected_revision\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\x10\n\x08within_s\x18\x06 \x01(\x01\x12\r\n\x05\x66orce\x18\x07 \x01(\x08\x12\x0b\n\x03why\x18\x08 \x01(\t\x12\x0c\n\x04wait\x18\t \x01(\x08\x12\x12\n\nrequest_id\x18\n \x01(\t\x12\x0f\n\x07ungated\x18< \x01(\x08\x42\x13\n\x11_expected_versionB\t\n\x07_keep_sB\x14\n\x12_expected_revision\"9\n\x14PromoteModelResponse\x12!\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x12.yolopool.v1.Alias\"\xab\x01\n\x14RollbackAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x1e\n\x11\x65xpected_revision\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x10\n\x08within_s\x18\x03 \x01(\x01\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x0c\n\x04wait\x18\x06 \x01(\x08\x12\x12\n\nrequest_id\x18\x07 \x01(\tB\x14\n\x12_expected_revision\":\n\x15RollbackAliasResponse\x12!\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x12.yolopool.v1.Alias\"Y\n\x12\x44\x65leteAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x1e\n\x11\x65xpected_revision\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x14\n\x12_expected_revision\"\x15\n\x13\x44\x65leteAliasResponse*\xc9\x01\n\x0f\x41liasChangeKind\x12!\n\x1d\x41LIAS_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41LIAS_CHANGE_KIND_SET\x10\x01\x12\x1d\n\x19\x41LIAS_CHANGE_KIND_PROMOTE\x10\x02\x12\x1a\n\x16\x41LIAS_CHANGE_KIND_STEP\x10\x03\x12\x1e\n\x1a\x41LIAS_CHANGE_KIND_ROLLBACK\x10\x04\x12\x1d\n\x19\x41LIAS_CHANGE_KIND_ABANDON\x10\x05\x32\xf1\x03\n\x0c\x41liasService\x12G\n\x08GetAlias\x12\x1c.yolopool.v1.GetAliasRequest\x1a\x1d.yolopool.v1.GetAliasResponse\x12P\n\x0bListAliases\x12\x1f.yolopool.v1.ListAliasesRequest\x1a .yolopool.v1.ListAliasesResponse\x12G\n\x08SetAlias\x12\x1c.yolopool.v1.SetAliasRequest\x1a\x1d.yolopool.v1.SetAliasResponse\x12S\n\x0cPromoteModel\x12 .yolopool.v1.PromoteModelRequest\x1a!.yolopool.v1.PromoteModelResponse\x12V\n\rRollbackAlias\x12!.yolopool.v1.RollbackAliasRequest\x1a\".yolopool.v1.RollbackAliasResponse\x12P\n\x0b\x44\x65leteAlias\x12\x1f.yolopool.v1.DeleteAliasRequest\x1a .yolopool.v1.DeleteAliasResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19yolopool/v1/aliases.proto\x12\x0byolopool.v1\x1a\x1ayolopool/v1/families.proto\"\xd7\x02\n\x05\x41lias\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12)\n\x07targets\x18\x03 \x03(\x0b\x32\x18.yolopool.v1.AliasTarget\x12\x0e\n\x06keep_s\x18\x04 \x01(\x01\x12\x16\n\x0e\x63hanged_unix_s\x18\x05 \x01(\x01\x12\x10\n\x08revision\x18\x06 \x01(\r\x12(\n\x06switch\x18\x07 \x01(\x0b\x32\x18.yolopool.v1.AliasSwitch\x12&\n\x04kept\x18\x08 \x03(\x0b\x32\x18.yolopool.v1.KeptVersion\x12*\n\x08previous\x18\t \x03(\x0b\x32\x18.yolopool.v1.AliasTarget\x12)\n\x07history\x18\n \x03(\x0b\x32\x18.yolopool.v1.AliasChange\x12#\n\x06\x66\x61mily\x18\x14 \x01(\x0b\x32\x13.yolopool.v1.Family\".\n\x0b\x41liasTarget\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0e\n\x06weight\x18\x02 \x01(\r\"\xbc\x01\n\x0b\x41liasSwitch\x12)\n\x07targets\x18\x01 \x03(\x0b\x32\x18.yolopool.v1.AliasTarget\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.yolopool.v1.AliasChangeKind\x12\n\n\x02\x62y\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\x14\n\x0csince_unix_s\x18\x05 \x01(\x01\x12\x14\n\x0cuntil_unix_s\x18\x06 \x01(\x01\x12\x11\n\twaits_for\x18\x07 \x01(\t\"4\n\x0bKeptVersion\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x14\n\x0cuntil_unix_s\x18\x02 \x01(\x01\"\xb5\x01\n\x0b\x41liasChange\x12\x0e\n\x06unix_s\x18\x01 \x01(\x01\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.yolopool.v1.AliasChangeKind\x12\n\n\x02\x62y\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12(\n\x06\x62\x65\x66ore\x18\x05 \x03(\x0b\x32\x18.yolopool.v1.AliasTarget\x12\'\n\x05\x61\x66ter\x18\x06 \x03(\x0b\x32\x18.yolopool.v1.AliasTarget\" \n\x0fGetAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\"5\n\x10GetAliasResponse\x12!\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x12.yolopool.v1.Alias\")\n\x12ListAliasesRequest\x12\x13\n\x0bname_prefix\x18\x01 \x01(\t\":\n\x13ListAliasesResponse\x12#\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x12.yolopool.v1.Alias\"\x82\x02\n\x0fSetAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12)\n\x07targets\x18\x02 \x03(\x0b\x32\x18.yolopool.v1.AliasTarget\x12\x13\n\x06keep_s\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11\x65xpected_revision\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x10\n\x08within_s\x18\x05 \x01(\x01\x12\r\n\x05\x66orce\x18\x06 \x01(\x08\x12\x0b\n\x03why\x18\x07 \x01(\t\x12\x0c\n\x04wait\x18\x08 \x01(\x08\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x0f\n\x07ungated\x18< \x01(\x08\x42\t\n\x07_keep_sB\x14\n\x12_expected_revision\"5\n\x10SetAliasResponse\x12!\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x12.yolopool.v1.Alias\"\x9e\x02\n\x13PromoteModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06keep_s\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x11\x65xpected_revision\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\x10\n\x08within_s\x18\x06 \x01(\x01\x12\r\n\x05\x66orce\x18\x07 \x01(\x08\x12\x0b\n\x03why\x18\x08 \x01(\t\x12\x0c\n\x04wait\x18\t \x01(\x08\x12\x12\n\nrequest_id\x18\n \x01(\t\x12\x0f\n\x07ungated\x18< \x01(\x08\x42\x13\n\x11_expected_versionB\t\n\x07_keep_sB\x14\n\x12_expected_revision\"9\n\x14PromoteModelResponse\x12!\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x12.yolopool.v1.Alias\"\xab\x01\n\x14RollbackAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x1e\n\x11\x65xpected_revision\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x10\n\x08within_s\x18\x03 \x01(\x01\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x0c\n\x04wait\x18\x06 \x01(\x08\x12\x12\n\nrequest_id\x18\x07 \x01(\tB\x14\n\x12_expected_revision\":\n\x15RollbackAliasResponse\x12!\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x12.yolopool.v1.Alias\"Y\n\x12\x44\x65leteAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x1e\n\x11\x65xpected_revision\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x14\n\x12_expected_revision\"\x15\n\x13\x44\x65leteAliasResponse*\xe7\x01\n\x0f\x41liasChangeKind\x12!\n\x1d\x41LIAS_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41LIAS_CHANGE_KIND_SET\x10\x01\x12\x1d\n\x19\x41LIAS_CHANGE_KIND_PROMOTE\x10\x02\x12\x1a\n\x16\x41LIAS_CHANGE_KIND_STEP\x10\x03\x12\x1e\n\x1a\x41LIAS_CHANGE_KIND_ROLLBACK\x10\x04\x12\x1d\n\x19\x41LIAS_CHANGE_KIND_ABANDON\x10\x05\x12\x1c\n\x18\x41LIAS_CHANGE_KIND_FAMILY\x10\x06\x32\xf1\x03\n\x0c\x41liasService\x12G\n\x08GetAlias\x12\x1c.yolopool.v1.GetAliasRequest\x1a\x1d.yolopool.v1.GetAliasResponse\x12P\n\x0bListAliases\x12\x1f.yolopool.v1.ListAliasesRequest\x1a .yolopool.v1.ListAliasesResponse\x12G\n\x08SetAlias\x12\x1c.yolopool.v1.SetAliasRequest\x1a\x1d.yolopool.v1.SetAliasResponse\x12S\n\x0cPromoteModel\x12 .yolopool.v1.PromoteModelRequest\x1a!.yolopool.v1.PromoteModelResponse\x12V\n\rRollbackAlias\x12!.yolopool.v1.RollbackAliasRequest\x1a\".yolopool.v1.RollbackAliasResponse\x12P\n\x0b\x44\x65leteAlias\x12\x1f.yolopool.v1.DeleteAliasRequest\x1a .yolopool.v1.DeleteAliasResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'yolopool.v1.aliases_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ALIASCHANGEKIND']._serialized_start=2033
-  _globals['_ALIASCHANGEKIND']._serialized_end=2234
-  _globals['_ALIAS']._serialized_start=43
-  _globals['_ALIAS']._serialized_end=349
-  _globals['_ALIASTARGET']._serialized_start=351
-  _globals['_ALIASTARGET']._serialized_end=397
-  _globals['_ALIASSWITCH']._serialized_start=400
-  _globals['_ALIASSWITCH']._serialized_end=588
-  _globals['_KEPTVERSION']._serialized_start=590
-  _globals['_KEPTVERSION']._serialized_end=642
-  _globals['_ALIASCHANGE']._serialized_start=645
-  _globals['_ALIASCHANGE']._serialized_end=826
-  _globals['_GETALIASREQUEST']._serialized_start=828
-  _globals['_GETALIASREQUEST']._serialized_end=860
-  _globals['_GETALIASRESPONSE']._serialized_start=862
-  _globals['_GETALIASRESPONSE']._serialized_end=915
-  _globals['_LISTALIASESREQUEST']._serialized_start=917
-  _globals['_LISTALIASESREQUEST']._serialized_end=958
-  _globals['_LISTALIASESRESPONSE']._serialized_start=960
-  _globals['_LISTALIASESRESPONSE']._serialized_end=1018
-  _globals['_SETALIASREQUEST']._serialized_start=1021
-  _globals['_SETALIASREQUEST']._serialized_end=1279
-  _globals['_SETALIASRESPONSE']._serialized_start=1281
-  _globals['_SETALIASRESPONSE']._serialized_end=1334
-  _globals['_PROMOTEMODELREQUEST']._serialized_start=1337
-  _globals['_PROMOTEMODELREQUEST']._serialized_end=1623
-  _globals['_PROMOTEMODELRESPONSE']._serialized_start=1625
-  _globals['_PROMOTEMODELRESPONSE']._serialized_end=1682
-  _globals['_ROLLBACKALIASREQUEST']._serialized_start=1685
-  _globals['_ROLLBACKALIASREQUEST']._serialized_end=1856
-  _globals['_ROLLBACKALIASRESPONSE']._serialized_start=1858
-  _globals['_ROLLBACKALIASRESPONSE']._serialized_end=1916
-  _globals['_DELETEALIASREQUEST']._serialized_start=1918
-  _globals['_DELETEALIASREQUEST']._serialized_end=2007
-  _globals['_DELETEALIASRESPONSE']._serialized_start=2009
-  _globals['_DELETEALIASRESPONSE']._serialized_end=2030
-  _globals['_ALIASSERVICE']._serialized_start=2237
-  _globals['_ALIASSERVICE']._serialized_end=2734
+  _globals['_ALIASCHANGEKIND']._serialized_start=2098
+  _globals['_ALIASCHANGEKIND']._serialized_end=2329
+  _globals['_ALIAS']._serialized_start=71
+  _globals['_ALIAS']._serialized_end=414
+  _globals['_ALIASTARGET']._serialized_start=416
+  _globals['_ALIASTARGET']._serialized_end=462
+  _globals['_ALIASSWITCH']._serialized_start=465
+  _globals['_ALIASSWITCH']._serialized_end=653
+  _globals['_KEPTVERSION']._serialized_start=655
+  _globals['_KEPTVERSION']._serialized_end=707
+  _globals['_ALIASCHANGE']._serialized_start=710
+  _globals['_ALIASCHANGE']._serialized_end=891
+  _globals['_GETALIASREQUEST']._serialized_start=893
+  _globals['_GETALIASREQUEST']._serialized_end=925
+  _globals['_GETALIASRESPONSE']._serialized_start=927
+  _globals['_GETALIASRESPONSE']._serialized_end=980
+  _globals['_LISTALIASESREQUEST']._serialized_start=982
+  _globals['_LISTALIASESREQUEST']._serialized_end=1023
+  _globals['_LISTALIASESRESPONSE']._serialized_start=1025
+  _globals['_LISTALIASESRESPONSE']._serialized_end=1083
+  _globals['_SETALIASREQUEST']._serialized_start=1086
+  _globals['_SETALIASREQUEST']._serialized_end=1344
+  _globals['_SETALIASRESPONSE']._serialized_start=1346
+  _globals['_SETALIASRESPONSE']._serialized_end=1399
+  _globals['_PROMOTEMODELREQUEST']._serialized_start=1402
+  _globals['_PROMOTEMODELREQUEST']._serialized_end=1688
+  _globals['_PROMOTEMODELRESPONSE']._serialized_start=1690
+  _globals['_PROMOTEMODELRESPONSE']._serialized_end=1747
+  _globals['_ROLLBACKALIASREQUEST']._serialized_start=1750
+  _globals['_ROLLBACKALIASREQUEST']._serialized_end=1921
+  _globals['_ROLLBACKALIASRESPONSE']._serialized_start=1923
+  _globals['_ROLLBACKALIASRESPONSE']._serialized_end=1981
+  _globals['_DELETEALIASREQUEST']._serialized_start=1983
+  _globals['_DELETEALIASREQUEST']._serialized_end=2072
+  _globals['_DELETEALIASRESPONSE']._serialized_start=2074
+  _globals['_DELETEALIASRESPONSE']._serialized_end=2095
+  _globals['_ALIASSERVICE']._serialized_start=2332
+  _globals['_ALIASSERVICE']._serialized_end=2829
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from yolopool.v1 import families_pb2 as _families_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -37,6 +38,8 @@ class _AliasChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Alias
     ALIAS_CHANGE_KIND_ROLLBACK: _AliasChangeKind.ValueType  # 4
     ALIAS_CHANGE_KIND_ABANDON: _AliasChangeKind.ValueType  # 5
     """A switch was given up; nothing moved, and `why` says what prevented it."""
+    ALIAS_CHANGE_KIND_FAMILY: _AliasChangeKind.ValueType  # 6
+    """The members of a family were set; `why` begins with them."""
 
 class AliasChangeKind(_AliasChangeKind, metaclass=_AliasChangeKindEnumTypeWrapper): ...
 
@@ -50,6 +53,8 @@ ALIAS_CHANGE_KIND_STEP: AliasChangeKind.ValueType  # 3
 ALIAS_CHANGE_KIND_ROLLBACK: AliasChangeKind.ValueType  # 4
 ALIAS_CHANGE_KIND_ABANDON: AliasChangeKind.ValueType  # 5
 """A switch was given up; nothing moved, and `why` says what prevented it."""
+ALIAS_CHANGE_KIND_FAMILY: AliasChangeKind.ValueType  # 6
+"""The members of a family were set; `why` begins with them."""
 Global___AliasChangeKind: _TypeAlias = AliasChangeKind  # noqa: Y015
 
 @_typing.final
@@ -66,6 +71,7 @@ class Alias(_message.Message):
     KEPT_FIELD_NUMBER: _builtins.int
     PREVIOUS_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Printed and named as model:name."""
     name: _builtins.str
@@ -95,6 +101,10 @@ class Alias(_message.Message):
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___AliasChange]:
         """The newest last, 50 at most."""
 
+    @_builtins.property
+    def family(self) -> _families_pb2.Family:
+        """It is a family and has no targets: requests are of one of these models."""
+
     def __init__(
         self,
         *,
@@ -108,10 +118,11 @@ class Alias(_message.Message):
         kept: _abc.Iterable[Global___KeptVersion] | None = ...,
         previous: _abc.Iterable[Global___AliasTarget] | None = ...,
         history: _abc.Iterable[Global___AliasChange] | None = ...,
+        family: _families_pb2.Family | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["switch", b"switch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["family", b"family", "switch", b"switch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_unix_s", b"changed_unix_s", "history", b"history", "keep_s", b"keep_s", "kept", b"kept", "model", b"model", "name", b"name", "previous", b"previous", "revision", b"revision", "switch", b"switch", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_unix_s", b"changed_unix_s", "family", b"family", "history", b"history", "keep_s", b"keep_s", "kept", b"kept", "model", b"model", "name", b"name", "previous", b"previous", "revision", b"revision", "switch", b"switch", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,35 +23,36 @@ _sym_db = _symbol_database.Default()
 
 
 from yolopool.v1 import model_pb2 as yolopool_dot_v1_dot_model__pb2
+from yolopool.v1 import types_pb2 as yolopool_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ayolopool/v1/schedule.proto\x12\x0byolopool.v1\x1a\x17yolopool/v1/model.proto\"y\n\x08Schedule\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x63ron\x18\x02 \x01(\t\x12\x11\n\ttime_zone\x18\x03 \x01(\t\x12\x0e\n\x06lead_s\x18\x04 \x01(\x02\x12.\n\x06\x63hange\x18\x05 \x01(\x0b\x32\x1e.yolopool.v1.ChangeoverRequest\"w\n\x0eScheduleStatus\x12\'\n\x08schedule\x18\x01 \x01(\x0b\x32\x15.yolopool.v1.Schedule\x12\x13\n\x0bnext_unix_s\x18\x02 \x01(\x01\x12\x13\n\x0blast_unix_s\x18\x03 \x01(\x01\x12\x12\n\nlast_error\x18\x04 \x01(\t\"=\n\x12SetScheduleRequest\x12\'\n\x08schedule\x18\x01 \x01(\x0b\x32\x15.yolopool.v1.Schedule\"D\n\x13SetScheduleResponse\x12-\n\x08schedule\x18\x01 \x01(\x0b\x32\x1b.yolopool.v1.ScheduleStatus\"\x16\n\x14ListSchedulesRequest\"G\n\x15ListSchedulesResponse\x12.\n\tschedules\x18\x01 \x03(\x0b\x32\x1b.yolopool.v1.ScheduleStatus\"\"\n\x12GetScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x13GetScheduleResponse\x12-\n\x08schedule\x18\x01 \x01(\x0b\x32\x1b.yolopool.v1.ScheduleStatus\"%\n\x15\x44\x65leteScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteScheduleResponse2\xe8\x02\n\x0fScheduleService\x12P\n\x0bSetSchedule\x12\x1f.yolopool.v1.SetScheduleRequest\x1a .yolopool.v1.SetScheduleResponse\x12V\n\rListSchedules\x12!.yolopool.v1.ListSchedulesRequest\x1a\".yolopool.v1.ListSchedulesResponse\x12P\n\x0bGetSchedule\x12\x1f.yolopool.v1.GetScheduleRequest\x1a .yolopool.v1.GetScheduleResponse\x12Y\n\x0e\x44\x65leteSchedule\x12\".yolopool.v1.DeleteScheduleRequest\x1a#.yolopool.v1.DeleteScheduleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ayolopool/v1/schedule.proto\x12\x0byolopool.v1\x1a\x17yolopool/v1/model.proto\x1a\x17yolopool/v1/types.proto\"\xa9\x01\n\x08Schedule\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x63ron\x18\x02 \x01(\t\x12\x11\n\ttime_zone\x18\x03 \x01(\t\x12\x0e\n\x06lead_s\x18\x04 \x01(\x02\x12.\n\x06\x63hange\x18\x05 \x01(\x0b\x32\x1e.yolopool.v1.ChangeoverRequest\x12\x0b\n\x03sun\x18\x06 \x01(\t\x12!\n\x05place\x18\x07 \x01(\x0b\x32\x12.yolopool.v1.Place\"\x8c\x01\n\x0eScheduleStatus\x12\'\n\x08schedule\x18\x01 \x01(\x0b\x32\x15.yolopool.v1.Schedule\x12\x13\n\x0bnext_unix_s\x18\x02 \x01(\x01\x12\x13\n\x0blast_unix_s\x18\x03 \x01(\x01\x12\x12\n\nlast_error\x18\x04 \x01(\t\x12\x13\n\x0bsun_absence\x18\x05 \x01(\t\"=\n\x12SetScheduleRequest\x12\'\n\x08schedule\x18\x01 \x01(\x0b\x32\x15.yolopool.v1.Schedule\"D\n\x13SetScheduleResponse\x12-\n\x08schedule\x18\x01 \x01(\x0b\x32\x1b.yolopool.v1.ScheduleStatus\"\x16\n\x14ListSchedulesRequest\"G\n\x15ListSchedulesResponse\x12.\n\tschedules\x18\x01 \x03(\x0b\x32\x1b.yolopool.v1.ScheduleStatus\"\"\n\x12GetScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x13GetScheduleResponse\x12-\n\x08schedule\x18\x01 \x01(\x0b\x32\x1b.yolopool.v1.ScheduleStatus\"%\n\x15\x44\x65leteScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteScheduleResponse2\xe8\x02\n\x0fScheduleService\x12P\n\x0bSetSchedule\x12\x1f.yolopool.v1.SetScheduleRequest\x1a .yolopool.v1.SetScheduleResponse\x12V\n\rListSchedules\x12!.yolopool.v1.ListSchedulesRequest\x1a\".yolopool.v1.ListSchedulesResponse\x12P\n\x0bGetSchedule\x12\x1f.yolopool.v1.GetScheduleRequest\x1a .yolopool.v1.GetScheduleResponse\x12Y\n\x0e\x44\x65leteSchedule\x12\".yolopool.v1.DeleteScheduleRequest\x1a#.yolopool.v1.DeleteScheduleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'yolopool.v1.schedule_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCHEDULE']._serialized_start=68
-  _globals['_SCHEDULE']._serialized_end=189
-  _globals['_SCHEDULESTATUS']._serialized_start=191
-  _globals['_SCHEDULESTATUS']._serialized_end=310
-  _globals['_SETSCHEDULEREQUEST']._serialized_start=312
-  _globals['_SETSCHEDULEREQUEST']._serialized_end=373
-  _globals['_SETSCHEDULERESPONSE']._serialized_start=375
-  _globals['_SETSCHEDULERESPONSE']._serialized_end=443
-  _globals['_LISTSCHEDULESREQUEST']._serialized_start=445
-  _globals['_LISTSCHEDULESREQUEST']._serialized_end=467
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=469
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=540
-  _globals['_GETSCHEDULEREQUEST']._serialized_start=542
-  _globals['_GETSCHEDULEREQUEST']._serialized_end=576
-  _globals['_GETSCHEDULERESPONSE']._serialized_start=578
-  _globals['_GETSCHEDULERESPONSE']._serialized_end=646
-  _globals['_DELETESCHEDULEREQUEST']._serialized_start=648
-  _globals['_DELETESCHEDULEREQUEST']._serialized_end=685
-  _globals['_DELETESCHEDULERESPONSE']._serialized_start=687
-  _globals['_DELETESCHEDULERESPONSE']._serialized_end=711
-  _globals['_SCHEDULESERVICE']._serialized_start=714
-  _globals['_SCHEDULESERVICE']._serialized_end=1074
+  _globals['_SCHEDULE']._serialized_start=94
+  _globals['_SCHEDULE']._serialized_end=263
+  _globals['_SCHEDULESTATUS']._serialized_start=266
+  _globals['_SCHEDULESTATUS']._serialized_end=406
+  _globals['_SETSCHEDULEREQUEST']._serialized_start=408
+  _globals['_SETSCHEDULEREQUEST']._serialized_end=469
+  _globals['_SETSCHEDULERESPONSE']._serialized_start=471
+  _globals['_SETSCHEDULERESPONSE']._serialized_end=539
+  _globals['_LISTSCHEDULESREQUEST']._serialized_start=541
+  _globals['_LISTSCHEDULESREQUEST']._serialized_end=563
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=565
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=636
+  _globals['_GETSCHEDULEREQUEST']._serialized_start=638
+  _globals['_GETSCHEDULEREQUEST']._serialized_end=672
+  _globals['_GETSCHEDULERESPONSE']._serialized_start=674
+  _globals['_GETSCHEDULERESPONSE']._serialized_end=742
+  _globals['_DELETESCHEDULEREQUEST']._serialized_start=744
+  _globals['_DELETESCHEDULEREQUEST']._serialized_end=781
+  _globals['_DELETESCHEDULERESPONSE']._serialized_start=783
+  _globals['_DELETESCHEDULERESPONSE']._serialized_end=807
+  _globals['_SCHEDULESERVICE']._serialized_start=810
+  _globals['_SCHEDULESERVICE']._serialized_end=1170
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from yolopool.v1 import model_pb2 as _model_pb2
+from yolopool.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Schedule(_message.Message):
-    """At each moment of `cron` what `change` says is true: its `prepare` is loaded, from lead_s before,
+    """At each moment of `cron`, or of `sun`, what `change` says is true: its `prepare` is loaded, from lead_s before,
     and its `release` is not wanted any more. A moment that passed while no control plane ran is
     made up for, the latest of each schedule in the order of their moments. What can be loaded is
     loaded although others can't be, and stays; nothing is released before all are. Where schedules
@@ -35,18 +36,28 @@ class Schedule(_message.Message):
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     LEAD_S_FIELD_NUMBER: _builtins.int
     CHANGE_FIELD_NUMBER: _builtins.int
+    SUN_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1..63 of [a-z0-9] and inner [._-]."""
     cron: _builtins.str
-    """minute hour day-of-month month day-of-week, as cron has them."""
+    """minute hour day-of-month month day-of-week, as cron has them. Either this or `sun`."""
     time_zone: _builtins.str
     """IANA name, e.g. Europe/Berlin; empty: UTC. A time that the clock skips in spring counts as the
     next one there is, one that it repeats in autumn counts once.
     """
     lead_s: _builtins.float
     """Loading begins so many seconds before the moment; 0..86400."""
+    sun: _builtins.str
+    """dawn, sunrise, sunset or dusk of each day at `place`, or up to 12 h before or after it:
+    dusk-15m, dawn+1h30m. At dawn and dusk the sun is 6 degrees below the horizon, at sunrise and
+    sunset its upper edge is on it. Moments are whole minutes. On a day without such a moment, in
+    polar summer and winter, nothing happens: what the last one brought stays.
+    """
     @_builtins.property
     def change(self) -> _model_pb2.ChangeoverRequest: ...
+    @_builtins.property
+    def place(self) -> _types_pb2.Place: ...
     def __init__(
         self,
         *,
@@ -55,10 +66,12 @@ class Schedule(_message.Message):
         time_zone: _builtins.str = ...,
         lead_s: _builtins.float = ...,
         change: _model_pb2.ChangeoverRequest | None = ...,
+        sun: _builtins.str = ...,
+        place: _types_pb2.Place | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "place", b"place"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "cron", b"cron", "lead_s", b"lead_s", "name", b"name", "time_zone", b"time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "cron", b"cron", "lead_s", b"lead_s", "name", b"name", "place", b"place", "sun", b"sun", "time_zone", b"time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -72,6 +85,7 @@ class ScheduleStatus(_message.Message):
     NEXT_UNIX_S_FIELD_NUMBER: _builtins.int
     LAST_UNIX_S_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
+    SUN_ABSENCE_FIELD_NUMBER: _builtins.int
     next_unix_s: _builtins.float
     last_unix_s: _builtins.float
     """0: never yet."""
@@ -79,6 +93,8 @@ class ScheduleStatus(_message.Message):
     """Of the last one: empty if all went well, else why it did not; it is tried again while it is
     the latest.
     """
+    sun_absence: _builtins.str
+    """Where the sun has no such moment within a day and a half, as in polar summer and winter: why."""
     @_builtins.property
     def schedule(self) -> Global___Schedule: ...
     def __init__(
@@ -88,10 +104,11 @@ class ScheduleStatus(_message.Message):
         next_unix_s: _builtins.float = ...,
         last_unix_s: _builtins.float = ...,
         last_error: _builtins.str = ...,
+        sun_absence: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_error", b"last_error", "last_unix_s", b"last_unix_s", "next_unix_s", b"next_unix_s", "schedule", b"schedule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_error", b"last_error", "last_unix_s", b"last_unix_s", "next_unix_s", b"next_unix_s", "schedule", b"schedule", "sun_absence", b"sun_absence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

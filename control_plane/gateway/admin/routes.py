@@ -102,6 +102,14 @@ ROUTES = (
         errors=(404, 409),
     ),
     Route(
+        verb="GET", path=f"{ALIAS}/family", rpc="FamilyService/GetFamily",
+        answer="family", errors=(404, 409),
+    ),
+    Route(
+        verb="PUT", path=f"{ALIAS}/family", rpc="FamilyService/SetFamily",
+        body="", answer="family", errors=(404, 409),
+    ),
+    Route(
         verb="POST", path=f"{ALIAS}/rollback", rpc="AliasService/RollbackAlias",
         body="", body_may_lack=True, answer="alias", errors=(404, 409),
     ),

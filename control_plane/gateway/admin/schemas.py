@@ -54,6 +54,7 @@ _SCALARS: dict[int, Any] = {
     FieldDescriptor.CPPTYPE_INT64: Annotated[int, Field(ge=-(2**63), lt=2**63)],
     FieldDescriptor.CPPTYPE_STRING: str,
     FieldDescriptor.CPPTYPE_UINT32: Annotated[int, Field(ge=0, lt=2**32)],
+    # Not below 2**64, which the document can not say.
     FieldDescriptor.CPPTYPE_UINT64: Annotated[int, Field(ge=0, le=2**64 - 1)],
 }
 

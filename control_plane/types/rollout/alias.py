@@ -10,6 +10,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import NamedTuple
 
+from control_plane.types.rollout.family import Family
 from control_plane.types.rollout.progress import Rollout
 from control_plane.types.rollout.target import WHOLE as WHOLE
 from control_plane.types.rollout.target import Target as Target
@@ -35,6 +36,7 @@ class ChangeKind(StrEnum):
     PROMOTE = "PROMOTE"  # to other versions
     STEP = "STEP"  # other weights on the way of one promotion: no place to roll back to
     ROLLBACK = "ROLLBACK"  # to where it was before
+    FAMILY = "FAMILY"  # the members of a family were set
     ABANDON = "ABANDON"  # a switch that was given up: nothing moved
 
 
@@ -89,6 +91,7 @@ class Alias:
     """`revision` grows by one with each change of the record: who writes says which one they read.
     `keep_s`: how long the versions that a promotion leaves stay loaded, for a rollback at once.
     `changed_unix_s`: when the targets moved last. `history`: the newest last, HISTORY_KEPT at most.
+    `family`: what it means in place of targets, of which it has none then.
     """
 
     model: str
@@ -102,6 +105,7 @@ class Alias:
     shadow: Shadow | None = None
     rollout: Rollout | None = None
     history: tuple[AliasChange, ...] = ()
+    family: Family | None = None
 
     @property
     def key(self) -> AliasKey:
@@ -109,8 +113,9 @@ class Alias:
 
     @property
     def main(self) -> int:
-        """The version with the largest weight; of equals the first."""
-        return max(self.targets, key=lambda target: target.weight).version
+        """The version with the largest weight; of equals the first. 0: it is a family."""
+        targets = self.targets or (Target(0, 0),)
+        return max(targets, key=lambda target: target.weight).version
 
     @property
     def previous(self) -> Targets:
@@ -188,10 +193,16 @@ def point_for(ref: ModelRef, sticky_key: str, draw: Callable[[], float]) -> int 
 
 
 def naming(aliases: Mapping[AliasKey, Alias], version: VersionKey) -> tuple[AliasKey, ...]:
-    """The aliases that need a version: it must not be deleted."""
-    return tuple(
-        sorted(alias.key for alias in _of(aliases, version) if version.number in alias.versions)
-    )
+    """The aliases that need a version: it must not be deleted. A family needs those of its members
+    that it names by their number.
+    """
+    own = [alias.key for alias in _of(aliases, version) if version.number in alias.versions]
+    families = [
+        alias.key
+        for alias in aliases.values()
+        if alias.family is not None and str(version) in alias.family.models
+    ]
+    return tuple(sorted(own + families))
 
 
 def _of(aliases: Mapping[AliasKey, Alias], version: VersionKey) -> Iterable[Alias]:

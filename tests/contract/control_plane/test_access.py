@@ -55,10 +55,9 @@ def request_about(method: str, model: str) -> Any:
     elif name == "DetectStream":
         request.opening.model = model
     elif method in RULES and RULES[method].about is About.MODEL:
-        named = next(
-            one for one in ("model", "model_name", "name", "alias") if hasattr(request, one)
-        )
-        setattr(request, named, model)
+        names = ("model", "model_name", "name", "alias")
+        named = next(one for one in names if hasattr(request, one))
+        setattr(request, named, f"{model}:any" if named == "alias" else model)
     return request
 
 

@@ -172,6 +172,11 @@ RIGHT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "DELETE /v1/aliases/{alias}": (OF_ALIAS, {}),
     "POST /v1/plan": ({}, {"json": OF_MODEL}),
     "POST /v1/changeovers": ({}, {"json": CHANGE}),
+    "PUT /v1/aliases/{alias}/family": (
+        {"alias": "site:any"},
+        {"json": {"family": {"members": [{"model": MODEL}, {"model": CHANGED}]}, "no_load": True}},
+    ),
+    "GET /v1/aliases/{alias}/family": ({"alias": "site:any"}, {}),
     "PUT /v1/schedules/{name}": (
         {"name": "seven"}, {"json": {"cron": "0 7 * * *", "change": CHANGE}},
     ),

@@ -23,6 +23,7 @@ from yolopool.server.clock import Clock
 from yolopool.v1 import model_pb2, schedule_pb2, types_pb2
 
 BERLIN = ZoneInfo("Europe/Berlin")
+PLACE = types_pb2.Place(latitude=52.52, longitude=13.405)
 
 
 def berlin(text: str) -> float:
@@ -107,6 +108,16 @@ async def test_what_is_wrong_with_a_schedule_is_said(rig: Rig) -> None:
     await rig.ready("a")
     wrong: list[tuple[tuple[str, ...], dict[str, Any], type[Exception], str]] = [
         (("day", "0 25 * * *", "a"), {}, errors.InvalidSchedule, "hour"),
+        (("day", "", "a"), {"sun": "noon", "place": PLACE}, errors.InvalidSchedule, "dusk-15m"),
+        (("day", "", "a"), {"sun": "dusk"}, errors.InvalidSchedule, "place"),
+        (("day", "0 6 * * *", "a"), {"place": PLACE}, errors.InvalidSchedule, "sun"),
+        (
+            ("day", "0 6 * * *", "a"),
+            {"sun": "dusk", "place": PLACE},
+            errors.InvalidSchedule,
+            "both",
+        ),
+        (("day", "", "a"), {}, errors.InvalidSchedule, "five fields"),
         (("day", "0 6 * * *", "a"), {"time_zone": "Berlin"}, errors.InvalidSchedule, "IANA"),
         (("Day!", "0 6 * * *", "a"), {}, errors.InvalidSchedule, "name"),
         (("day", "0 6 * * *", "a"), {"lead_s": -1.0}, errors.InvalidSchedule, "lead_s"),
@@ -142,6 +153,25 @@ async def test_a_change_begins_ahead_and_ends_at_its_moment(rig: Rig, wall: Wall
     status = (await listed(rig))["day"]
     assert (status.last_unix_s, status.last_error) == (berlin("20T06:00"), "")
     assert status.next_unix_s == berlin("21T06:00")
+
+
+async def test_a_schedule_by_the_sun(rig: Rig, wall: Wall) -> None:
+    await rig.ready("a", "b")
+    worker = await rig.worker("w")
+    await rig.load("a")
+    made = await put(rig, "night", "", "b", "a", sun="dusk-15m", place=PLACE)
+    # Civil dusk in Berlin on that day is at 16:45.
+    assert abs(made.next_unix_s - berlin("20T16:30")) <= 120
+    assert (made.schedule.cron, made.schedule.sun, made.schedule.place) == ("", "dusk-15m", PLACE)
+    assert made.sun_absence == ""
+    wall.set(made.next_unix_s - 1)
+    await becomes(lambda: noted(rig, "night").last_unix_s == made.next_unix_s)
+    assert set(await wants(rig)) == {"b@1"}
+    assert "b@1" in worker.replicas
+    north = types_pb2.Place(latitude=78.2, longitude=15.6)
+    made = await put(rig, "north", "", "a", sun="sunrise", place=north)
+    assert "does not come as high as at sunrise" in made.sun_absence
+    assert made.next_unix_s > berlin("20T00:00") + 80 * 86_400
 
 
 async def test_nothing_is_released_before_all_are_loaded(rig: Rig, wall: Wall) -> None:

@@ -18,6 +18,7 @@ from control_plane.types.desired import Want, WantChanges, WantSource
 from control_plane.types.event import EVENTS_KEPT, Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.lease import FencingToken, Leader
+from control_plane.types.moments.sun import Place, sun_moment
 from control_plane.types.policy import (
     BatchingConfig,
     ModelRule,
@@ -26,7 +27,8 @@ from control_plane.types.policy import (
     ResidencyMode,
 )
 from control_plane.types.rollout.alias import Alias, AliasKey, Target
-from control_plane.types.schedule import Changeover, Preparation, Schedule
+from control_plane.types.rollout.family import Family, Member
+from control_plane.types.schedule import NEVER, Changeover, Preparation, Schedule
 from control_plane.types.version import (
     Drift,
     ModelVersion,
@@ -590,6 +592,48 @@ def test_what_a_newer_release_wrote_of_a_schedule_is_read() -> None:
     raw["change"]["prepare"][0]["placement"]["colour"] = "blue"
     del raw["last_error"]
     assert codec.decode_schedule(json.dumps(raw)) == NIGHT
+
+
+async def test_one_by_the_sun_is_kept_and_an_older_release_leaves_it_alone(case: Case) -> None:
+    at_dusk = replace(NIGHT, cron=NEVER, sun=sun_moment("dusk-15m", Place(52.52, 13.405)))
+    assert await case.registry.put_schedule(at_dusk) == at_dusk
+    assert (await case.other.desired()).schedules == {"night": at_dusk}
+    assert await case.registry.put_schedule(NIGHT) == NIGHT
+    assert (await case.other.desired()).schedules == {"night": NIGHT}
+
+
+async def test_a_family_is_kept_as_it_was_set(case: Case) -> None:
+    sizes = Family((Member("a"), Member("b@3")), 0.5, task="detect", classes="c" * 64)
+    day = replace(
+        sizes,
+        members=(Member("a", "dawn"), Member("b", "dusk-15m")),
+        within_s=0.0,
+        time_zone="Europe/Berlin",
+        place=Place(52.52, 13.405),
+    )
+    for revision, family in enumerate((sizes, day)):
+        alias = Alias("site", "any", (), 600.0, 1.0, family=family)
+        held = await case.registry.put_alias(alias, revision)
+        assert held == replace(alias, revision=revision + 1)
+        assert (await case.other.desired()).aliases == {alias.key: held}
+    raw = json.loads(codec.encode_alias(held))
+    raw["family"]["colour"] = raw["family"]["members"][0]["colour"] = "blue"
+    raw["family"]["place"]["colour"] = "blue"
+    assert codec.decode_alias(json.dumps(raw)) == held
+
+
+def test_a_schedule_by_the_sun_never_comes_for_who_knows_no_sun() -> None:
+    at_dusk = replace(NIGHT, cron=NEVER, sun=sun_moment("dusk-15m", Place(52.52, 13.405)))
+    raw = json.loads(codec.encode_schedule(at_dusk))
+    older = replace(NIGHT, cron=raw["cron"])
+    assert older.next_after(2e9) == float("inf")
+    assert older.latest_at(2e9) == float("-inf")
+    # It replaces the schedule, and keeps the field that it does not know.
+    raw["cron"] = "0 6 * * *"
+    assert codec.decode_schedule(json.dumps(raw)) == replace(NIGHT, cron="0 6 * * *")
+    newer = json.loads(codec.encode_schedule(at_dusk))
+    newer["sun"]["event"] = "noon"
+    assert codec.decode_schedule(json.dumps(newer)).next_after(2e9) == float("inf")
 
 
 async def test_imports_are_given_out_in_order_and_once(case: Case) -> None:

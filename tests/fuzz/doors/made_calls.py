@@ -15,6 +15,7 @@ from yolopool.v1 import (
     detection_pb2,
     events_pb2,
     explain_pb2,
+    families_pb2,
     fleet_pb2,
     importing_pb2,
     keys_pb2,
@@ -162,6 +163,18 @@ def made() -> Iterator[tuple[str, list[Message]]]:
     begin = rollouts_pb2.StartRolloutRequest(alias="a:stable", candidate=2, plan=plan, why="w")
     yield "RolloutService/StartRollout", [begin]
     yield "RolloutService/AbortRollout", [rollouts_pb2.AbortRolloutRequest(alias="a:stable")]
+    for begins in (("", ""), ("06:00", "22:00"), ("dawn", "dusk-15m")):
+        members = [
+            families_pb2.FamilyMember(model="a", begins=begins[0]),
+            families_pb2.FamilyMember(model="a@1", begins=begins[1]),
+        ]
+        by_sun = types_pb2.Place(latitude=52.52, longitude=13.41) if "dawn" in begins else None
+        family = families_pb2.Family(members=members, time_zone="Europe/Berlin", place=by_sun)
+        yield (
+            "FamilyService/SetFamily",
+            [families_pb2.SetFamilyRequest(alias="s:any", family=family)],
+        )
+    yield "FamilyService/GetFamily", [families_pb2.GetFamilyRequest(alias="s:any")]
     key = keys_pb2.CreateKeyRequest(
         label="l", tenant="t", role=keys_pb2.ROLE_OPERATE, models=["team/*"], lifetime_s=60
     )

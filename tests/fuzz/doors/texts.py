@@ -13,8 +13,8 @@ from control_plane.gateway.kserve import json_tensors
 from control_plane.gateway.kserve.infer_request import images_in
 from control_plane.gateway.rest import options
 from control_plane.identity import key_secrets
-from control_plane.types import cron
 from control_plane.types.access.api_key import is_granted
+from control_plane.types.moments import cron, sun
 from tests.fuzz import mutation
 from tests.fuzz.target import Door, Pure, Target
 from worker.preprocess.foreign_bytes import describe
@@ -77,29 +77,57 @@ _LINES = (
     "1-59/2 * * * *", "0 12 LW * *",
 )  # fmt: skip
 _ZONES = ("", "UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe")
+_SUN = ("dawn", "sunrise+30m", "sunset-1h5m", "dusk-15m", "dusk+12h")
+_PLACES = ("52.52,13.41", "-90,0", "69.65,18.96", "0,180", "-17,-179.9", "91,0", "nan,0", "x")
 _MOMENTS = ("0", "1795323600", "1774746000", "-1e9", "4102444800", "1792889999.5")
 
 
 def _schedule(data: bytes) -> str:
-    """Lines: cron, time zone, Unix seconds of this century."""
+    """Lines: cron, time zone, Unix seconds of this century. In place of cron a moment of the sun,
+    and then a latitude and a longitude in place of the zone.
+    """
     line, zone, moment = [*_text(data).split("\n"), "", ""][:3]
-    checked = cron.check_cron(line)
-    cron.zone_of(zone)
     try:
         unix_s = min(max(float(moment or 0), 0.0), 4e9)
     except ValueError:
         unix_s = 0.0
+    if line.startswith(("d", "s")):
+        return _sun(line, zone, unix_s)
+    checked = cron.check_cron(line)
+    cron.zone_of(zone)
     after, before = cron.next_after(checked, zone, unix_s), cron.latest_at(checked, zone, unix_s)
     assert before <= unix_s < after, f"{before} <= {unix_s} < {after}"
     return "ok"
 
 
+def _sun(text: str, place: str, unix_s: float) -> str:
+    try:
+        latitude, longitude = map(float, place.split(","))
+    except ValueError:
+        latitude = longitude = 0.0
+    moment = sun.sun_moment(text, sun.Place(latitude, longitude))
+    assert sun.sun_moment(moment.text, moment.place) == moment
+    before, after = moment.latest_at(unix_s), moment.next_after(unix_s)
+    assert before <= unix_s < after < before + 366 * 2 * 86_400, f"{before}, {unix_s}, {after}"
+    moment.absence(unix_s)
+    return "ok"
+
+
 def _schedules() -> list[bytes]:
     count = max(len(_LINES), len(_ZONES))
-    return [
-        "\n".join((_LINES[n % len(_LINES)], _ZONES[n % 6], _MOMENTS[n % 6])).encode()
-        for n in range(count)
-    ] + ["\n".join((line, zone, _MOMENTS[1])).encode() for line in _LINES for zone in _ZONES]
+    return (
+        [
+            "\n".join((_LINES[n % len(_LINES)], _ZONES[n % 6], _MOMENTS[n % 6])).encode()
+            for n in range(count)
+        ]
+        + ["\n".join((line, zone, _MOMENTS[1])).encode() for line in _LINES for zone in _ZONES]
+        + [
+            f"{line}\n{place}\n{moment}".encode()
+            for line in _SUN
+            for place in _PLACES
+            for moment in _MOMENTS
+        ]
+    )
 
 
 # --- options of a query, and of JSON --------------------------------------------------------------

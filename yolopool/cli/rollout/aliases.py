@@ -196,7 +196,7 @@ def table(*known: Alias) -> Table:
     for alias in known:
         rows.add_row(
             escape(alias.name),
-            in_words(alias.targets),
+            _means(alias),
             moment(alias.changed_unix_s),
             in_words(alias.previous) if alias.previous else "-",
             escape(_progress(alias)) or "-",
@@ -207,7 +207,7 @@ def table(*known: Alias) -> Table:
 def details(alias: Alias) -> Table:
     """One alias with its history, the newest first."""
     rows = plain_table("WHEN", "WHAT", "FROM", "TO", "BY", "WHY", title=f"[bold]{alias.name}[/]")
-    facts = [f"means {in_words(alias.targets)}, revision {alias.revision}"]
+    facts = [f"means {_means(alias)}, revision {alias.revision}"]
     if alias.switch is not None:
         facts.append(_progress(alias))
     facts += [f"keeps {one} loaded until {moment(until)}" for one, until in alias.kept.items()]
@@ -225,12 +225,16 @@ def in_words(targets: Mapping[int, int]) -> str:
     return " + ".join(f"{version} {weight / 10:g} %" for version, weight in targets.items())
 
 
+def _means(alias: Alias) -> str:
+    return f"one of {', '.join(alias.family)}" if alias.family else in_words(alias.targets)
+
+
 def _row(change: AliasChange) -> tuple[str, ...]:
     return (
         moment(change.unix_s),
         change.kind,
         in_words(change.before) if change.before else "-",
-        in_words(change.after),
+        in_words(change.after) or "-",
         change.by or "-",
         change.why or "-",
     )

@@ -44,7 +44,8 @@ class AliasSwitch:
 class Alias:
     """`name`: model:name. `targets`: of a thousand requests how many are of which version. `kept`:
     versions that it left, and until when (Unix time) they stay loaded. `previous`: where a rollback
-    goes. `history`: the newest last; empty in a list of aliases.
+    goes. `history`: the newest last; empty in a list of aliases. `family`: the models of which it
+    is one at each request; it has no targets then.
     """
 
     name: str
@@ -56,11 +57,12 @@ class Alias:
     kept: Mapping[int, float]
     previous: Mapping[int, int]
     history: tuple[AliasChange, ...]
+    family: tuple[str, ...] = ()
 
     @property
     def version(self) -> int:
-        """The version that it means, of several the one with the most weight."""
-        return max(self.targets, key=self.targets.__getitem__)
+        """The version that it means, of several the one with the most weight; 0: it is a family."""
+        return max(self.targets, key=self.targets.__getitem__, default=0)
 
 
 def aliases(prefix: str = "") -> Call[tuple[Alias, ...]]:
@@ -223,6 +225,7 @@ def _alias(message: aliases_pb2.Alias) -> Alias:
             )
             for one in message.history
         ),
+        tuple(member.model for member in message.family.members),
     )
 
 

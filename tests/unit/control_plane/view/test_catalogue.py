@@ -6,6 +6,7 @@ import pytest
 
 from control_plane.types.policy import Gate, ModelRule, Validation
 from control_plane.types.rollout.alias import Alias, Target
+from control_plane.types.rollout.family import Family, Member, classes_of
 from control_plane.types.version import ModelVersion, VersionState
 from control_plane.view.catalogue import Catalogue
 from tests.unit.control_plane.fleets import key, version
@@ -141,3 +142,92 @@ def test_a_bare_name_means_the_newest_that_its_gate_does_not_hold_back(
     del rules["a"]
     models.regard("a")
     assert models.ready(parse_ref("a")).key.number == len(versions)
+
+
+# --- families -------------------------------------------------------------------------------------
+
+
+def of(*versions: ModelVersion, **families: Family) -> Catalogue:
+    """`families`: by the name of their alias of `site`, with the task and classes of `version`."""
+    task, classes = "detect", classes_of(version("x"))
+    aliases = [
+        Alias("site", name, (), 600.0, 0.0, family=replace(one, task=task, classes=classes))
+        for name, one in families.items()
+    ]
+    return Catalogue(versions, {alias.key: alias for alias in aliases})
+
+
+def members_of(models: Catalogue, alias: str) -> list[str]:
+    family = models.family(parse_ref(alias))
+    assert family is not None
+    return [
+        str(one.key) if isinstance(one, ModelVersion) else one.error.message
+        for one in models.members(family)
+    ]
+
+
+def sizes(*models: str) -> Family:
+    return Family(tuple(map(Member, models)))
+
+
+DAY = Family((Member("site:sizes", "06:00"), Member("b", "22:00")))
+
+
+def test_a_family_of_a_model_without_versions_means_its_largest_member() -> None:
+    models = of(version("n"), version("s"), any=sizes("n", "s"))
+    assert models.ready(parse_ref("site:any")).key == key("s")
+    assert [one.key for one in models.versions(parse_ref("site:any"))] == [key("n"), key("s")]
+    assert [one.key for one in models.meant(parse_ref("site:any"))] == [key("s"), key("n")]
+    assert models.family(parse_ref("n")) is None
+    with pytest.raises(errors.ModelNotFound):
+        models.find(parse_ref("site:other"))
+    with pytest.raises(errors.AliasNotFound, match="no builds"):
+        models.find(parse_ref("site+onnx-int8-cpu:any"))
+
+
+def test_a_member_that_can_not_answer_is_left_out_and_says_why() -> None:
+    other = version("m")
+    assert other.pack is not None
+    other = replace(other, pack=replace(other.pack, class_names=("z",)))
+    versions = (version("n"), version("s", state=IMPORTING), other)
+    models = of(*versions, any=sizes("n", "s", "m", "gone", "n@7"))
+    told = members_of(models, "site:any")
+    assert told[0] == "n@1"
+    for said, why in zip(
+        told[1:],
+        ("IMPORTING", "other classes", "no model 'gone'", "n@7 does not exist"),
+        strict=True,
+    ):
+        assert why in said
+    assert models.ready(parse_ref("site:any")).key == key("n")
+
+
+def test_where_no_member_can_answer_it_says_why() -> None:
+    models = of(version("s", state=IMPORTING), any=sizes("gone", "s"))
+    with pytest.raises(errors.ModelNotReady):
+        models.find(parse_ref("site:any"))
+
+
+def test_a_part_of_the_day_may_be_a_family_of_sizes_and_nothing_deeper() -> None:
+    versions = (version("n"), version("s"), version("b"))
+    models = of(*versions, sizes=sizes("n", "s"), any=DAY, deep=sizes("site:any", "n"))
+    assert members_of(models, "site:any") == ["s@1", "b@1"]
+    assert models.behind("site:any") == {"n", "s", "b", "site"}
+    told = members_of(models, "site:deep")
+    assert "site:any is a family itself" in told[0]
+    assert told[1] == "n@1"
+
+
+def test_families_in_a_circle_end() -> None:
+    one = Family((Member("site:two", "06:00"), Member("n", "22:00")))
+    two = Family((Member("site:one", "06:00"), Member("n", "22:00")))
+    models = of(version("n"), one=one, two=two, self=sizes("site:self", "n"))
+    for alias in ("site:one", "site:two", "site:self"):
+        assert "is a family itself" in members_of(models, alias)[0]
+        assert models.find(parse_ref(alias)).key == key("n")
+        assert "n" in models.behind(alias)
+
+
+@pytest.mark.parametrize("reference", ["n", "n@1", "", ":", "a:b:c", "site:other", "@@:x"])
+def test_behind_what_is_no_family_there_is_nothing(reference: str) -> None:
+    assert of(version("n"), any=sizes("n", "s")).behind(reference) == frozenset()

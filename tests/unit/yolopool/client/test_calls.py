@@ -11,6 +11,7 @@ from yolopool.client.async_client import AsyncClient
 from yolopool.client.calls import Call, Services, StreamCall
 from yolopool.client.client import Client
 from yolopool.client.labels import labelling
+from yolopool.client.rollout import family_records, schedule_calls
 from yolopool.client.rules import rule_calls
 
 
@@ -47,8 +48,10 @@ def test_a_method_is_signed_as_its_call_with_self() -> None:
         labelling.set_labels("a", {"line": "7"}),
         calls.unload("a"), rule_calls.delete("a"), calls.set_residency("a", "normal"),
         calls.set_batching("a", "cpu", None), calls.set_variant("a", "cpu", ""),
-        calls.changeover(["a"]), calls.set_schedule("a", "* * * * *", ["a"]), calls.schedules(),
-        calls.delete_schedule("a"), calls.workers(), calls.drain_worker("a"), calls.fleet(),
+        calls.changeover(["a"]), schedule_calls.set_schedule("a", "* * * * *", ["a"]),
+        schedule_calls.schedules(), schedule_calls.delete_schedule("a"),
+        family_records.family("a:any"), family_records.set_family("a:any", ["b", "c"]),
+        calls.workers(), calls.drain_worker("a"), calls.fleet(),
         calls.bench("a"), calls.events(), calls.plan_load("a"), calls.explain_model("a"),
         calls.explain_request("a"),
     ],

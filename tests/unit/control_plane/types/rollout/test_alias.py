@@ -23,6 +23,7 @@ from control_plane.types.rollout.alias import (
     point_for,
     point_of,
 )
+from control_plane.types.rollout.family import Family, Member
 from control_plane.types.version import VersionKey
 from yolopool.names import parse_ref
 
@@ -158,3 +159,14 @@ def test_an_order_is_known_by_its_id() -> None:
     assert alias.has_order("done")
     assert not alias.has_order("other")
     assert not alias.has_order("")
+
+
+def test_a_family_needs_the_versions_that_it_names_by_number() -> None:
+    members = (Member("shapes@4"), Member("bolts"))
+    family = Alias("site", "any", (), 600.0, 0.0, family=Family(members))
+    aliases = {family.key: family}
+    assert naming(aliases, VersionKey("shapes", 4)) == (family.key,)
+    assert naming(aliases, VersionKey("shapes", 3)) == ()
+    assert naming(aliases, VersionKey("bolts", 1)) == ()
+    assert family.previous == ()
+    assert family.versions == frozenset()

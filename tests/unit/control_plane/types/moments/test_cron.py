@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.types.cron import check_cron, latest_at, next_after, zone_of
+from control_plane.types.moments.cron import check_cron, latest_at, next_after, zone_of
 from yolopool.errors import InvalidSchedule
 
 BERLIN = ZoneInfo("Europe/Berlin")
