@@ -1,16 +1,15 @@
 """The composition root: makes every part, owns the clock, starts and stops. No decisions."""
 
 import asyncio
-import socket
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 import structlog
 import uvloop
 
+from control_plane.addresses import Addresses, address_of, reachable
 from control_plane.events.observer import FleetObserver
 from control_plane.events.recorder import EventRecorder
 from control_plane.gateway.dispatch import Dispatch
@@ -70,15 +69,6 @@ STEP_S, STORE_S, STOP_S = 1.0, 2.0, 5.0
 LOAD_TICK_S = 0.5
 # Local copy of the registry, in the data directory.
 COPY = "registry-copy.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where this control plane listens, as host:port."""
-
-    grpc: str
-    http: str
-    pool: str = ""  # for the pool's own processes, if that is another
 
 
 class ControlPlane:
@@ -261,13 +251,13 @@ class ControlPlane:
         http_port = self._http.bind(settings.http_host, settings.http_port)
         host, own, pool = settings.host, self._certificates, ""
         if settings.pool_port is not None:
-            pool = _address(host, self._server.listen(host, settings.pool_port, own, True))
+            pool = address_of(host, self._server.listen(host, settings.pool_port, own, True))
         port = await self._server.start(host, settings.port, own)
-        peers = _reachable(host, int(pool.rpartition(":")[2]) if pool else port)
+        peers = reachable(host, int(pool.rpartition(":")[2]) if pool else port)
         self._election.address = settings.advertise or peers
         self._spawn_all()
         self._deciding = asyncio.create_task(self._open(), name="decide")
-        return Addresses(_address(host, port), _address(settings.http_host, http_port), pool)
+        return Addresses(address_of(host, port), address_of(settings.http_host, http_port), pool)
 
     async def stop(self) -> None:
         """Says that it is not ready; gives up the lease, so that another control plane leads at
@@ -354,15 +344,6 @@ class ControlPlane:
 def stop_limit_s(settings: Settings) -> float:
     """Within so many seconds a control plane stops."""
     return settings.drain_grace_s + STOP_S
-
-
-def _reachable(host: str, port: int) -> str:
-    """Where other machines probably reach a bound port."""
-    return _address(socket.gethostname() if host in ("0.0.0.0", "::", "") else host, port)
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def build_registry(settings: Settings) -> Registry:

@@ -4,11 +4,18 @@ from collections.abc import Iterator, Mapping
 
 from yolopool import errors
 from yolopool.errors import Internal, YolopoolError
-from yolopool.reasons import model_errors, quota_errors, rollout_errors, source_errors
+from yolopool.reasons import (
+    client_errors,
+    model_errors,
+    quota_errors,
+    rollout_errors,
+    source_errors,
+)
 
 _TREE = (
     errors.__name__,
     model_errors.__name__,
+    client_errors.__name__,
     quota_errors.__name__,
     rollout_errors.__name__,
     source_errors.__name__,

@@ -17,6 +17,10 @@ from yolopool.error_kinds import Unauthenticated as Unauthenticated
 from yolopool.error_kinds import Unavailable as Unavailable
 from yolopool.error_kinds import Unimplemented as Unimplemented
 from yolopool.error_kinds import YolopoolError as YolopoolError
+from yolopool.reasons.client_errors import ExtraMissing as ExtraMissing
+from yolopool.reasons.client_errors import FleetFileInvalid as FleetFileInvalid
+from yolopool.reasons.client_errors import ForkedProcess as ForkedProcess
+from yolopool.reasons.client_errors import VideoNotReadable as VideoNotReadable
 from yolopool.reasons.model_errors import ModelReferenced as ModelReferenced
 from yolopool.reasons.model_errors import StoreQuota as StoreQuota
 from yolopool.reasons.model_errors import ValidationFailed as ValidationFailed
@@ -53,16 +57,6 @@ class InvalidModelReference(InvalidArgument):
 
 class InvalidOption(InvalidArgument):
     reason = "INVALID_OPTION"
-
-
-class VideoNotReadable(InvalidArgument):
-    reason = "VIDEO_NOT_READABLE"
-
-
-class FleetFileInvalid(InvalidArgument):
-    """A fleet file has faults; the message has a line for each."""
-
-    reason = "FLEET_FILE_INVALID"
 
 
 class InvalidTensor(InvalidArgument):
@@ -219,16 +213,6 @@ class StaleToken(FailedPrecondition):
 
 class ImportNotYours(FailedPrecondition):
     reason = "IMPORT_NOT_YOURS"
-
-
-class ForkedProcess(FailedPrecondition):
-    """This process was forked by one that used gRPC, which can't be used in it."""
-
-    reason = "FORKED_PROCESS"
-
-
-class ExtraMissing(FailedPrecondition):
-    reason = "EXTRA_MISSING"
 
 
 class ChangeoverFailed(FailedPrecondition):

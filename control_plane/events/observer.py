@@ -10,7 +10,7 @@ import structlog
 from control_plane.events.discrepancies import Subject, discrepancies
 from control_plane.events.recorder import EventRecorder
 from control_plane.events.transitions import Notice, Observation, Reported, diff
-from control_plane.store.registry import ObservedState
+from control_plane.store.protocols.observed_state import ObservedState
 from control_plane.types.event import EventKind
 from control_plane.types.lease import FencingToken
 from control_plane.types.version import VersionKey

@@ -9,7 +9,7 @@ from collections import deque
 
 import structlog
 
-from control_plane.store.registry import EventLog
+from control_plane.store.protocols.observed_state import EventLog
 from control_plane.types.event import Event, EventKind
 from control_plane.types.version import VersionKey
 from yolopool.errors import RegistryUnavailable

@@ -13,7 +13,7 @@ import structlog
 from control_plane.convert.versions import key_in
 from control_plane.events.recorder import EventRecorder
 from control_plane.routing.poison import Image, Poison
-from control_plane.store.registry import EventLog
+from control_plane.store.protocols.observed_state import EventLog
 from control_plane.types.event import Event, EventKind
 from control_plane.types.version import VersionKey
 from control_plane.view.waiters import ANY, Waiters

@@ -76,8 +76,8 @@ class Router:
             self._metrics.in_flight.dec()
         await self._quarantine.answered(body)
         self._succeeded(record, answer)
-        if ref.alias is not None:
-            self._beside.answered(ref, key, body, answer)
+        if ref.alias is not None and record.key is not None:
+            self._beside.answered(ref, record.key, body, answer)
         return answer
 
     async def _answer(

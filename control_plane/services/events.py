@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Collection
 
 from control_plane.caller import CallContext
 from control_plane.convert.events import check_event_id, event_out, filter_in, order_of
-from control_plane.store.registry import EventLog
+from control_plane.store.protocols.observed_state import EventLog
 from control_plane.types.event import Event, EventFilter
 from control_plane.types.rollout.alias import AliasKey
 from control_plane.view.view import View

@@ -33,7 +33,6 @@ WINDOW = 4
 # Of one image, with the load of the version.
 IMAGE_S = 300.0
 PRINCIPAL = Principal("gate", Role.DETECT)
-_CANCEL_S = 5.0  # of the calls that are left when one fails
 
 
 class Evaluator:
@@ -81,7 +80,7 @@ class Evaluator:
         try:
             return await asyncio.gather(*tasks)
         finally:
-            await ended(tasks, _CANCEL_S)
+            await ended(tasks)
 
     async def _detect(
         self, version: ModelVersion, pack: Pack, archive: zipfile.ZipFile, name: str

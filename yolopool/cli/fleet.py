@@ -14,6 +14,7 @@ from yolopool.cli.console import (
     print_error,
     print_json,
 )
+from yolopool.cli.schedules import schedule_tables
 from yolopool.client.client import Client
 from yolopool.transport import DEFAULT_ADDRESS
 
@@ -94,7 +95,9 @@ def schedules_list(as_json: AsJson = False, address: Address = DEFAULT_ADDRESS) 
     """List schedules: the next run of each, and how the last one ended."""
     with Client(address) as client:
         known = client.schedules()
-    print_json([plain(s) for s in known]) if as_json else out.print(tables.schedules(known))
+    print_json([plain(s) for s in known]) if as_json else out.print(
+        schedule_tables.schedules(known)
+    )
 
 
 @schedules_app.command("set")
@@ -144,7 +147,7 @@ def schedules_set(
             sun=sun,
             place=place,
         )
-    print_json(plain(made)) if as_json else out.print(tables.schedules([made]))
+    print_json(plain(made)) if as_json else out.print(schedule_tables.schedules([made]))
 
 
 @schedules_app.command("delete")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
 
 import grpc
 
@@ -28,6 +28,7 @@ from yolopool.client.labels import labelling
 from yolopool.client.media import many, video
 from yolopool.client.media.many import Images, ManyCalls
 from yolopool.client.media.outcomes import FrameAnswer, ImageAnswer
+from yolopool.client.media.pending_call import PendingCall
 from yolopool.client.media.video import FrameCalls, VideoOptions
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
@@ -322,7 +323,7 @@ class Client:
             raise error_from_rpc(error, self._proxy) from None
         return call.read(reply)
 
-    def _start(self, call: Call[Answer]) -> "_Pending[Answer]":
+    def _start(self, call: Call[Answer]) -> PendingCall[Answer]:
         send = self._services.method(call)
         with contextlib.ExitStack() as mark:
             mark.enter_context(forks.calling())
@@ -331,7 +332,7 @@ class Client:
                 timeout=max(call.timeout_s, 0.001),
                 metadata=self._credentials.metadata(),
             )
-            return _Pending(future, call, self._proxy, mark.pop_all())
+            return PendingCall(future, call, self._proxy, mark.pop_all())
 
     def _run(self, flow: Flow[Answer]) -> Answer:
         """Runs a flow's steps; an error of one is raised inside the flow, which may go on."""
@@ -363,31 +364,6 @@ class Client:
             call.request, timeout=call.timeout_s, metadata=self._credentials.metadata()
         )
         return _replies(stream, call, self._proxy)
-
-
-class _Pending(Generic[Answer]):
-    """A call in flight, and the mark of it for forks."""
-
-    def __init__(
-        self, future: Any, call: Call[Answer], proxy: str, mark: contextlib.ExitStack
-    ) -> None:
-        self._future, self._call, self._proxy, self._mark = future, call, proxy, mark
-
-    def result(self) -> Answer:
-        try:
-            reply = self._future.result()
-        except grpc.RpcError as error:
-            raise error_from_rpc(error, self._proxy) from None
-        finally:
-            self._mark.close()
-        return self._call.read(reply)
-
-    def cancel(self) -> None:
-        self._future.cancel()
-        self._mark.close()
-
-    def on_done(self, told: Callable[[], None]) -> None:
-        self._future.add_done_callback(lambda future: told())
 
 
 def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:

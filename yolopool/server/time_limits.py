@@ -13,6 +13,7 @@ import structlog
 log = structlog.get_logger()
 
 CANCEL_AGAIN_S = 0.2
+CANCELLED_WITHIN_S = 5.0
 
 
 async def ends_within(waiting: Coroutine[Any, Any, object], limit_s: float) -> bool:
@@ -31,7 +32,9 @@ async def ends_within(waiting: Coroutine[Any, Any, object], limit_s: float) -> b
         task.cancel()
 
 
-async def ended(tasks: Sequence[asyncio.Task[Any]], limit_s: float) -> list[str]:
+async def ended(
+    tasks: Sequence[asyncio.Task[Any]], limit_s: float = CANCELLED_WITHIN_S
+) -> list[str]:
     """Cancels tasks until they end, at most for `limit_s`. Returns the names of those that did not:
     while it connects, the store's library may mistake a cancellation for a failed connection.
     """

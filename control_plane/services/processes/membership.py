@@ -19,7 +19,7 @@ from control_plane.routing.worker_exits import WorkerExitHandler
 from control_plane.services.processes.worker_owners import WorkerOwners
 from control_plane.store import bounds
 from control_plane.store.bounds import check_room
-from control_plane.store.registry import ObservedState
+from control_plane.store.protocols.observed_state import ObservedState
 from control_plane.types.lease import FencingToken
 from control_plane.types.worker import WorkerExit, WorkerInfo
 from control_plane.view.crash_loops import MAX_OUTPUT_CHARS

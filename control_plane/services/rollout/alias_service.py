@@ -3,7 +3,7 @@
 import structlog
 
 from control_plane.caller import CallContext, principal_of
-from control_plane.convert.aliases import (
+from control_plane.convert.rollout.aliases import (
     alias_key_in,
     alias_name_in,
     alias_out,

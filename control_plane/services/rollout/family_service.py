@@ -1,8 +1,8 @@
 """FamilyService: sets families, and shows which member answers."""
 
 from control_plane.caller import CallContext, principal_of
-from control_plane.convert.aliases import alias_key_in, why_in
-from control_plane.convert.families import family_in, family_out
+from control_plane.convert.rollout.aliases import alias_key_in, why_in
+from control_plane.convert.rollout.families import family_in, family_out
 from control_plane.convert.versions import key_out
 from control_plane.rollout.family_orders import FamilyOrder, FamilyOrders
 from control_plane.routing.families.chooser import FamilyChooser, Looked

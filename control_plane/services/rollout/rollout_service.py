@@ -6,8 +6,8 @@ from uuid import uuid4
 import structlog
 
 from control_plane.caller import CallContext, principal_of
-from control_plane.convert.aliases import alias_key_in, why_in
-from control_plane.convert.rollouts import (
+from control_plane.convert.rollout.aliases import alias_key_in, why_in
+from control_plane.convert.rollout.rollouts import (
     classes_out,
     measure_out,
     plan_in,

@@ -17,6 +17,7 @@ from tests.contract.scripted_pool import ScriptedPool
 from yolopool import AsyncClient, Client, errors
 from yolopool.client import calls, fleet_records, model_records
 from yolopool.client.explanations import Event
+from yolopool.client.rollout import schedule_records
 from yolopool.error_table import BY_REASON
 from yolopool.v1 import model_pb2, types_pb2
 
@@ -265,7 +266,7 @@ def test_changeovers_and_schedules(call: Call, pool: ScriptedPool) -> None:
     made = call("set_schedule", "day", "0 6 * * *", ["shapes"], ["old"], **zone)
     assert (made.name, made.release, made.lead_s, made.last_unix_s) == ("day", ("old",), 60.0, 0.0)
     (one,) = call("schedules")
-    assert one.prepare == (model_records.Preparation("shapes", 2, True),)
+    assert one.prepare == (schedule_records.Preparation("shapes", 2, True),)
     assert (one.next_unix_s, one.last_error) == (1795323600.0, "LEDGER_FULL: no room [now]")
     assert call("delete_schedule", "day") is None
     with pytest.raises(errors.ScheduleNotFound):

@@ -10,7 +10,8 @@ from rich.table import Table
 from yolopool.cli.console import Address, AsJson, out, plain, print_json
 from yolopool.cli.fleet import SunPlace
 from yolopool.cli.rollout.aliases import AliasRef, Why
-from yolopool.cli.tables import local_time, plain_table
+from yolopool.cli.schedules.schedule_tables import local_time
+from yolopool.cli.tables import plain_table
 from yolopool.client.client import Client
 from yolopool.client.rollout.family_records import Family, FamilyMember
 from yolopool.errors import InvalidOption

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from yolopool.client import model_records, requests
+from yolopool.client import requests
 from yolopool.client.calls import READ_TIMEOUT_S, Call
+from yolopool.client.rollout import schedule_records
 from yolopool.v1 import schedule_pb2, types_pb2
 
 
@@ -19,7 +20,7 @@ def set_schedule(
     pin: bool = False,
     sun: str = "",
     place: tuple[float, float] | None = None,
-) -> Call[model_records.Schedule]:
+) -> Call[schedule_records.Schedule]:
     """Creates or replaces a schedule: a changeover at every time that `cron` matches.
 
     `cron` is "minute hour day-of-month month day-of-week" in an IANA `time_zone` (empty: UTC).
@@ -43,14 +44,14 @@ def set_schedule(
         "SetSchedule",
         request,
         READ_TIMEOUT_S,
-        lambda reply: model_records.schedule_of(reply.schedule),
+        lambda reply: schedule_records.schedule_of(reply.schedule),
     )
 
 
-def schedules() -> Call[tuple[model_records.Schedule, ...]]:
+def schedules() -> Call[tuple[schedule_records.Schedule, ...]]:
     """All schedules, sorted by name."""
     request = schedule_pb2.ListSchedulesRequest()
-    return Call("schedule", "ListSchedules", request, READ_TIMEOUT_S, model_records.schedules_of)
+    return Call("schedule", "ListSchedules", request, READ_TIMEOUT_S, schedule_records.schedules_of)
 
 
 def delete_schedule(name: str) -> Call[None]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from control_plane.convert.families import family_out
+from control_plane.convert.rollout.families import family_out
 from control_plane.types.rollout.alias import (
     WHOLE,
     Alias,
