@@ -15,7 +15,8 @@ from uuid import uuid4
 
 import grpc
 
-from control_plane.app import Addresses, ControlPlane
+from control_plane.addresses import Addresses
+from control_plane.app import ControlPlane
 from control_plane.settings import Settings
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.store.registry import Registry

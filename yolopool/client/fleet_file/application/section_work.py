@@ -12,7 +12,8 @@ from yolopool.client.fleet_file.application.step_calls import schedule_call, ver
 from yolopool.client.fleet_file.fleet_steps import DeleteSchedule
 from yolopool.client.fleet_file.parsing import references
 from yolopool.client.fleet_file.present import PresentVersion
-from yolopool.client.rollout import alias_records
+from yolopool.client.rollout import alias_records, schedule_calls
+from yolopool.client.rules import rule_calls
 from yolopool.client.uploads import Flow
 from yolopool.errors import FailedPrecondition, YolopoolError
 from yolopool.names import base_name
@@ -58,7 +59,7 @@ class SectionWork:
     def schedules(self) -> Flow[None]:
         for step in self._planned.plan.schedules:
             if isinstance(step, DeleteSchedule):
-                call = calls.delete_schedule(step.name)
+                call = schedule_calls.delete_schedule(step.name)
                 yield from self._try(call, 0, f"delete schedule {step.name}")
             elif waits := self._later.intersection(references(step.after)):
                 said = f"schedule {step.after.name} waits for alias {min(waits)}"
@@ -85,7 +86,7 @@ class SectionWork:
         try:
             if ref in self._planned.plan.pinned:
                 yield calls.set_residency(ref, "normal")  # ends a pin, whoever set it
-            yield from self._call(calls.delete(ref), f"delete {ref}")
+            yield from self._call(rule_calls.delete(ref), f"delete {ref}")
         except FailedPrecondition as error:  # in use, as by an alias that may be rolled back to it
             self._applied.later.append(f"delete {ref}: {error.message}")
         except YolopoolError as error:

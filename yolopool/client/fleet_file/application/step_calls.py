@@ -141,8 +141,14 @@ def schedule_call(schedule: Schedule) -> Call[None]:
     change = model_pb2.ChangeoverRequest(
         prepare=[_preparation(one) for one in schedule.load], release=schedule.release
     )
-    request = requests.schedule(
-        schedule.name, schedule.cron, schedule.time_zone, schedule.lead_s, change
+    request = schedule_pb2.SetScheduleRequest(
+        schedule=schedule_pb2.Schedule(
+            name=schedule.name,
+            cron=schedule.cron,
+            time_zone=schedule.time_zone,
+            lead_s=schedule.lead_s,
+            change=change,
+        )
     )
     return Call("schedule", "SetSchedule", request, calls.READ_TIMEOUT_S, lambda reply: None)
 
