@@ -32,7 +32,7 @@ from benchmarks.harness.timed_job import FILE, FIRST, LATER
 from importer import child, store
 from importer.processes import fresh_child
 from importer.processes.forked_child import Zygote
-from importer.processes.running import Running, Start
+from importer.processes.running import Start
 from yolopool.client.async_client import AsyncClient
 from yolopool.v1.importing_pb2 import ImportProgress
 from yolopool.v1.types_pb2 import VersionSettings
@@ -66,21 +66,18 @@ def flags() -> argparse.ArgumentParser:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Seconds of one import by step, in order; `whole_s` as the importer sees it."""
+    """Seconds of one import by step, in order, the whole, and of the processor."""
 
     steps: dict[str, float]
-    whole_s: float
-    cpu_s: float
     private_bytes: int
     peak_rss_bytes: int
 
 
-async def timed(path: Path, start: Start, folder: Path) -> Timed:
+async def timed(path: Path, digest: str, start: Start, folder: Path) -> Timed:
     """One import, up to the pack in a store."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     with store.scratch(folder) as work:
         asked = time.monotonic()
-        artifact = store.fetch_artifact(path.as_uri(), work, path.stat().st_size)
+        artifact = store.fetch_artifact(path.as_uri(), work, 2**32)
         pack = await child.run(
             artifact, digest, VersionSettings(), work, _LIMITS, _ignore, start=start
         )
@@ -95,55 +92,54 @@ async def timed(path: Path, start: Start, folder: Path) -> Timed:
     steps["the rest of the job"] = times["ended"] - times["began"] - sum(inside.values())
     steps["end of the process"] = told - times["ended"]
     steps["verify and publish"] = done - told
-    return Timed(
-        steps, done - asked, times["cpu_s"], times["private_bytes"], times["peak_rss_bytes"]
-    )
+    steps["whole"] = done - asked
+    steps["processor time of the child"] = times["cpu_s"]
+    return Timed(steps, times["private_bytes"], times["peak_rss_bytes"])
 
 
 async def _ignore(progress: ImportProgress) -> None: ...
 
 
-async def by_step(path: Path, folder: Path, repeats: int) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+async def by_step(
+    path: Path, folder: Path, repeats: int
+) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     """The table of steps, medians of both ways, and that of the parent and its children."""
+    digest = _sha256(path)
     began = time.monotonic()
     zygote = Zygote(folder, ("-P", *TIMED))
+    runs: dict[str, list[Timed]] = {"fresh": [], "forked": []}
     try:
         await zygote.ready()
-        prepared_s = time.monotonic() - began
-        parent = memory(zygote.pid)
+        ready_s, parent = time.monotonic() - began, memory(zygote.pid)
         fresh: Start = functools.partial(fresh_child.start, program=TIMED)
         ways: dict[str, Start] = {"fresh": fresh, "forked": zygote.start}
-        runs: dict[str, list[Timed]] = {name: [] for name in ways}
         for name, start in [*ways.items()] * (repeats + 1):
-            runs[name].append(await timed(path, start, folder))
+            runs[name].append(await timed(path, digest, start, folder))
         after = memory(zygote.pid)
     finally:
         zygote.close()
     counted = {name: all_of[1:] for name, all_of in runs.items()}  # the first finds cold files
-    rows: list[Row] = [
-        {"step": step, **{f"{name}_ms": _ms(*(run.steps[step] for run in counted[name]))
-                          for name in ways}}
-        for step in counted["fresh"][0].steps
-    ]  # fmt: skip
-    rows.append({"step": "whole", **{f"{name}_ms": _ms(*(run.whole_s for run in counted[name]))
-                                     for name in ways}})  # fmt: skip
-    rows.append({"step": "processor time of the child",
-                 **{f"{name}_ms": _ms(*(run.cpu_s for run in counted[name])) for name in ways}})  # fmt: skip
-    about: list[Row] = [
-        {"process": "prepared parent, ready", "rss_mb": parent.rss_bytes / 1e6,
-         "private_mb": parent.private_bytes / 1e6, "seconds_to_be_ready": prepared_s},
-        {"process": "prepared parent, after the imports", "rss_mb": after.rss_bytes / 1e6,
-         "private_mb": after.private_bytes / 1e6},
-        *({"process": f"{name} child at its end",
-           "rss_mb": median([run.peak_rss_bytes for run in counted[name]]) / 1e6,
-           "private_mb": median([run.private_bytes for run in counted[name]]) / 1e6}
-          for name in ways),
-    ]  # fmt: skip
-    return tuple(rows), tuple(about)
+    rows: list[Row] = []
+    for step in counted["fresh"][0].steps:
+        figures = {name: median([one.steps[step] for one in of]) for name, of in counted.items()}
+        rows.append({"step": step, **{f"{name}_ms": 1e3 * s for name, s in figures.items()}})
+    held: list[Row] = [
+        _held("prepared parent", parent.rss_bytes, parent.private_bytes),
+        _held("prepared parent after the imports", after.rss_bytes, after.private_bytes),
+    ]
+    held[0] = {**held[0], "ready_after_s": ready_s}
+    for name, of in counted.items():
+        peak = median([one.peak_rss_bytes for one in of])
+        held.append(_held(f"{name} child", peak, median([one.private_bytes for one in of])))
+    return tuple(rows), tuple(held)
 
 
-def _ms(*seconds: float) -> float:
-    return 1e3 * median(seconds)
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _held(process: str, rss_bytes: float, private_bytes: float) -> Row:
+    return {"process": process, "rss_mb": rss_bytes / 1e6, "private_mb": private_bytes / 1e6}
 
 
 async def through_a_pool(name: str, files: Sequence[Path], callers: int) -> Row:
@@ -190,20 +186,25 @@ def _names(number: int) -> list[str]:
     return [f"{number} class {count}" for count in range(80)]
 
 
+def files_for(options: argparse.Namespace, folder: Path) -> list[Path]:
+    """As many files as the scenario needs, each of other bytes."""
+    base = weights.make(options.architecture, 0, folder / "base.pt")
+    count = max(options.models, options.models_before) + 1
+    command = [sys.executable, "-c", _COPIES, str(base), str(folder), str(count)]
+    subprocess.run(command, check=True, env={**os.environ, "YOLO_CONFIG_DIR": str(folder)})
+    return [folder / f"{number}.pt" for number in range(count)]
+
+
 async def run(options: argparse.Namespace) -> Result:
-    """Step by step, then the pool as it is and as it was."""
+    """Step by step, then the pool as it was and as it is."""
     machine, started_at = hardware.describe(), results.now()
     with tempfile.TemporaryDirectory(prefix="yolopool-") as scratch:
-        folder = Path(scratch)
-        base = weights.make(options.architecture, 0, folder / "base.pt")
-        count = max(options.models, options.models_before) + 1
-        command = [sys.executable, "-c", _COPIES, str(base), str(folder), str(count)]
-        subprocess.run(command, check=True, env={**os.environ, "YOLO_CONFIG_DIR": scratch})
-        files = [folder / f"{number}.pt" for number in range(count)]
+        files = files_for(options, Path(scratch))
         size_mb = files[0].stat().st_size / 1e6
-        steps, processes = await by_step(files[0], folder, options.repeats)
+        steps, processes = await by_step(files[0], Path(scratch), options.repeats)
         os.environ.update(_BEFORE)
-        before = await through_a_pool("before", files[-options.models_before - 1 :], options.callers)
+        some = files[-options.models_before - 1 :]
+        before = await through_a_pool("before", some, options.callers)
         for name in _BEFORE:
             del os.environ[name]
         load = os.getloadavg()[0]

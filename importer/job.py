@@ -68,12 +68,15 @@ def out_of_memory(limit_bytes: int) -> str:
 
 
 def import_libraries() -> None:
-    """Imports what most jobs need, for the children of this process. What int8 needs is left out:
-    it is large, and few need it.
+    """Imports what jobs need, for the children of this process: what starts no thread, as ONNX
+    Runtime does, and what more than a few need, as those of int8 are. They import these themselves.
     """
-    with suppress(ImportRefused):  # a child that needs it says so
-        _for_torch({"backend": "onnx", "precision": "fp32"})
     _for_torch({"backend": "torch", "precision": "fp32"})
+    with suppress(ImportError):  # a child that needs it says so
+        import onnx  # noqa: F401
+        import torch.onnx.utils  # noqa: F401
+    with suppress(ImportError, OSError):  # and so does the sandbox
+        import pyseccomp  # noqa: F401
 
 
 def seed_anew() -> None:

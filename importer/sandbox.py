@@ -85,8 +85,9 @@ _REFUSED_CALLS: tuple[str | int, ...] = (
 
 
 def before_imports(inputs: Sequence[Path], folder: Path) -> list[str]:
-    """Sets the lowest priority, death with the parent and before all others where memory runs out,
-    namespaces without a network; and that of all files it may read `inputs` and what libraries need, and write in `folder` alone.
+    """Sets the lowest priority, death with the parent, and before others where memory runs out;
+    namespaces without a network; and that of all files it may read `inputs` and what libraries
+    need, and write in `folder` alone.
 
     Must run while the process has one thread: the kernel refuses a new user namespace afterwards,
     and threads that ran before would not be confined.

@@ -1,5 +1,5 @@
-"""Claims import jobs from whichever control plane answers, and runs each in a child process: as many
-at once as there are cores, and memory for.
+"""Claims import jobs from whichever control plane answers, and runs each in a child process: as
+many at once as cores and memory allow.
 """
 
 import asyncio

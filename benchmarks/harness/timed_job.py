@@ -63,7 +63,7 @@ def install() -> None:
         _install_later()
         return encode
 
-    setattr(job, "_for_torch", and_then)
+    job._for_torch = and_then
 
 
 @functools.cache

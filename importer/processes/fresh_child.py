@@ -14,7 +14,6 @@ from pathlib import Path
 from importer.processes import environment
 from importer.processes.running import Running, Talk
 
-
 PROGRAM = ("-m", "importer.job")
 
 

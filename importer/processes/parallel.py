@@ -2,7 +2,7 @@
 
 import os
 
-from yolopool.server import control_groups
+from yolopool.server.limits import control_groups
 
 
 def imports_at_once(cores: int, memory_bytes: int, limit_bytes: int) -> int:

@@ -74,8 +74,8 @@ def serve(channel: socket.socket, run: Callable[[], int]) -> None:
             message, given, _, _ = socket.recv_fds(channel, 1, DESCRIPTORS)
             if not message:
                 return
-            child = _fork(given, channel, run)
-            children += [child] if child else []
+            forked = _fork(given, channel, run)
+            children += [forked] if forked else []
 
 
 def _fork(given: Sequence[int], channel: socket.socket, run: Callable[[], int]) -> _Child | None:
@@ -158,7 +158,7 @@ def _tell(told: socket.socket, number: int) -> None:
 
 
 def _check_alone() -> None:
-    """Raises RuntimeError if another thread runs: what it holds would be held for ever in a child."""
+    """Raises RuntimeError if another thread runs: a lock that it holds a child would wait for."""
     threads = sum(1 for _ in Path("/proc/self/task").iterdir())
     if threads > 1:
         raise RuntimeError(f"{threads} threads run here: a fork would not be safe")

@@ -39,14 +39,20 @@ async def forked(order: bytes, folder: Path) -> Running:
 async def parent(program: Sequence[str] = PROGRAM) -> AsyncIterator[Zygote]:
     """One of a test's own, begun in what the test has made of this process."""
     zygote = await _begun(program)
-    yield zygote
-    zygote.close()
+    try:
+        yield zygote
+    finally:
+        zygote.close()
 
 
 async def _begun(program: Sequence[str]) -> Zygote:
     with tempfile.TemporaryDirectory() as own:
         zygote = Zygote(Path(own), program)
-        await zygote.ready()
+        try:
+            await zygote.ready()
+        except BaseException:
+            zygote.close()
+            raise
     return zygote
 
 

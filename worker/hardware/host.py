@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from yolopool.server import control_groups
+from yolopool.server.limits import control_groups
 
 log = structlog.get_logger()
 # How much nicer than a pass is what computes beside it on a host without a free core: it gets a
