@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.harness import hardware, results, weights
 from benchmarks.harness.fleet import register
 from benchmarks.harness.pool import Pool, PoolFlags
-from benchmarks.harness.processes import memory
+from benchmarks.harness.processes import cpu_seconds, cpu_seconds_of_ended, memory
 from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median, quantile
 from benchmarks.harness.timed_job import FILE, FIRST, LATER
@@ -49,6 +49,7 @@ for number in range(int(sys.argv[3])):
     content["model"].names = {key: f"{number} {key}" for key in content["model"].names}
     torch.save(content, Path(sys.argv[2]) / f"{number}.pt")
 """
+_ROLES = ("importer", "control_plane", "redis")
 _BEFORE = {"YOLOPOOL_IMPORTER_PREPARED": "false", "YOLOPOOL_IMPORTER_PARALLEL": "1"}
 
 
@@ -147,7 +148,7 @@ async def through_a_pool(name: str, files: Sequence[Path], callers: int) -> Row:
     *many, last = files
     async with Pool(PoolFlags("sim:1", demo=False)) as pool, AsyncClient(pool.address) as client:
         await register(client, "first", last)  # when the importer is ready, too
-        waiting, took = iter(many), list[float]()
+        waiting, took, used = iter(many), list[float](), _cpu_s(pool)
 
         async def caller() -> None:
             for path in waiting:
@@ -158,6 +159,7 @@ async def through_a_pool(name: str, files: Sequence[Path], callers: int) -> Row:
         began = time.monotonic()
         await asyncio.gather(*(caller() for _ in range(callers)))
         wall_s = time.monotonic() - began
+        used = {role: s - used[role] for role, s in _cpu_s(pool).items()}
         alone = [await _alone(client, number, path) for number, path in enumerate(many[:5])]
     each_s = wall_s / len(many)
     return {
@@ -169,6 +171,15 @@ async def through_a_pool(name: str, files: Sequence[Path], callers: int) -> Row:
         "registration_p50_s": median(took),
         "registration_p99_s": quantile(took, 0.99),
         "alone_p50_s": median(alone),
+        **{f"{role}_cpu_s_a_model": used[role] / len(many) for role in _ROLES},
+    }
+
+
+def _cpu_s(pool: Pool) -> dict[str, float]:
+    """Processor time so far by role; an importer's with that of its children."""
+    return {
+        role: sum(cpu_seconds(pid) + cpu_seconds_of_ended(pid) for pid in pids)
+        for role, pids in pool.roles().items()
     }
 
 

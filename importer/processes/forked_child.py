@@ -120,7 +120,7 @@ class Zygote:
             for end in (theirs, report, talk):
                 end.close()  # if there is a child by now, this ends it
             talk.give()
-            self.ended(None)
+            self._has_one_less()
             if isinstance(error, TimeoutError):
                 raise ZygoteLost(f"no child came in {_AT_ONCE_S:g} s") from error
             raise
@@ -140,10 +140,21 @@ class Zygote:
             self._channel.close()
             os.close(self._said)
 
-    def ended(self, status: int | None) -> None:
+    def ended(self, pid: int, status: int | None) -> None:
         """A child of it has ended."""
-        self._running -= 1
+        if status is None:
+            # With it. The first process of a container then has its children, and their remains.
+            self._process.kill()
+            self._process.wait()
+            with suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
         self.has_crashed |= status is not None and -status in _CRASHES
+        self._has_one_less()
+
+    def _has_one_less(self) -> None:
+        self._running -= 1
         if self._is_retired and not self._running:
             self.close()
 
@@ -209,7 +220,7 @@ class ForkedChild:
             self._report.close()
             if self._patience is not None:
                 self._patience.cancel()
-        self._zygote.ended(status)
+        self._zygote.ended(self.pid, status)
         return status
 
 

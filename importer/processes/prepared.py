@@ -16,8 +16,9 @@ from importer.processes.running import Running
 
 log = structlog.get_logger()
 
-# A host that could not prepare one is not asked to for so long: imports begin afresh meanwhile.
-RETRY_S = 60.0
+# A host that could not prepare one is asked again after so long, or with other libraries: imports
+# begin afresh meanwhile.
+RETRY_S = 600.0
 
 
 class Prepared:
@@ -62,7 +63,7 @@ class Prepared:
                     return zygote
                 log.info("the prepared parent is replaced", why=why)
                 self._drop(zygote)
-            if self._monotonic() < self._not_before:
+            elif files == self._files and self._monotonic() < self._not_before:
                 return None
             # Of before it is begun: what is written meanwhile it may have, or not.
             self._files = files

@@ -3,6 +3,7 @@ a child, the parent or the importer ends as none should.
 """
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
@@ -17,10 +18,10 @@ import pytest
 import structlog
 
 from importer import child
-from importer.processes import library_files
+from importer.processes import library_files, replacement
 from importer.processes.forked_child import Zygote
+from importer.processes.fresh_child import FreshChild
 from importer.processes.prepared import Prepared
-from importer.processes.replacement import MAX_FORKS
 from importer.processes.running import Running
 from tests.contract.imports import children_of, forked, import_in_child, parent, refusal_of
 from tests.models import Zoo, build_woken, save
@@ -54,6 +55,11 @@ async def said(running: Running) -> tuple[int | None, Any]:
     status = await running.wait()
     running.close()
     return status, json.loads(text) if text else errors.decode()
+
+
+def is_there(pid: int) -> bool:
+    """In the process table, if only as a name."""
+    return Path(f"/proc/{pid}").exists()
 
 
 def is_running(pid: int) -> bool:
@@ -121,7 +127,7 @@ async def test_children_have_random_numbers_of_their_own(tmp_path: Path) -> None
         "seeds(); import json, random, numpy, torch; print(json.dumps([random.random(), "
         "float(numpy.random.rand()), float(torch.rand(())), os.urandom(4).hex()]), flush=True)"
     )
-    async with parent(program(draw, "import random, numpy, torch")) as zygote:
+    async with parent(program(draw, "import random, numpy.random, torch")) as zygote:
         drawn = [await said(await zygote.start(b"", tmp_path)) for _ in range(2)]
     assert [status for status, _ in drawn] == [0, 0]
     assert not set(drawn[0][1]) & set(drawn[1][1])
@@ -189,12 +195,22 @@ async def _killed(running: Running) -> tuple[int | None, Any]:
     return await said(running)
 
 
-async def test_children_end_with_their_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("takes_in_orphans", [False, True])
+async def test_children_end_with_their_parent(takes_in_orphans: bool, tmp_path: Path) -> None:
+    """And leave nothing in the process table, also of a process that takes in orphans, as the
+    first of a container does.
+    """
+    libc, subreaper = ctypes.CDLL(None), 36
+    libc.prctl(subreaper, int(takes_in_orphans))
     async with parent(program("time.sleep(600)")) as zygote:
         running = await zygote.start(b"", tmp_path)
         os.kill(zygote.pid, signal.SIGKILL)
         assert (await said(running))[0] is None
-        await becomes(lambda: not is_running(running.pid))
+        if not takes_in_orphans:
+            await becomes(lambda: not is_running(running.pid), 10)
+        else:
+            assert not is_there(running.pid)
+    libc.prctl(subreaper, 0)
 
 
 def test_parent_and_children_end_with_the_importer(tmp_path: Path) -> None:
@@ -214,6 +230,7 @@ _IMPORTER = """
 import asyncio, json, sys
 from pathlib import Path
 from importer.processes.forked_child import Zygote
+from importer.processes.fresh_child import FreshChild
 async def main():
     zygote = Zygote(Path(sys.argv[2]), json.loads(sys.argv[1]))
     await zygote.ready()
@@ -227,16 +244,16 @@ asyncio.run(main())
 # --- when another is begun, or none ---------------------------------------------------------------
 
 
-async def test_a_parent_with_threads_is_not_used(zoo: Zoo, tmp_path: Path) -> None:
-    """The import is then that of an interpreter of its own."""
+async def test_a_parent_with_threads_is_not_used(tmp_path: Path) -> None:
+    """The child is then an interpreter of its own."""
     threads = "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()"
-    prepared = Prepared(tmp_path, time.monotonic, lambda folder: Zygote(folder, bad))
     bad = program("return 0", threads)
+    prepared = Prepared(tmp_path, time.monotonic, lambda folder: Zygote(folder, bad))
     with structlog.testing.capture_logs() as logs:
-        pack = await import_in_child(
-            zoo.checkpoint("shapes"), tmp_path / "work", start=prepared.start
-        )
-    assert pack.digest == zoo.pack("shapes").digest
+        children = [await prepared.start(b"", tmp_path) for _ in range(2)]
+    for running in children:
+        assert isinstance(running, FreshChild)
+        await _killed(running)
     (told,) = [log for log in logs if "can't be prepared" in log["event"]]
     assert "2 threads run here" in told["why"]
     prepared.close()
@@ -244,8 +261,8 @@ async def test_a_parent_with_threads_is_not_used(zoo: Zoo, tmp_path: Path) -> No
 
 async def test_an_import_outlives_its_parent(zoo: Zoo, tmp_path: Path) -> None:
     """A parent that is killed, as by a host without memory: the job begins again without it."""
-    prepared = Prepared(tmp_path, time.monotonic, lambda folder: Zygote(folder, sleepy))
     sleepy = program("time.sleep(600)")
+    prepared = Prepared(tmp_path, time.monotonic, lambda folder: Zygote(folder, sleepy))
     zygote = await prepared.prepare()
     assert zygote is not None
     work = asyncio.ensure_future(
@@ -264,6 +281,7 @@ async def test_a_parent_is_replaced_when_its_time_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a crash, after many imports, and after an installer was at work."""
+    monkeypatch.setattr(replacement, "MAX_FORKS", 5)
     crash = "os.kill(os.getpid(), signal.SIGSEGV if sys.stdin.read() else 0)"
     prepared = Prepared(tmp_path, time.monotonic, lambda folder: Zygote(folder, program(crash)))
     pids = []
@@ -288,7 +306,7 @@ async def test_a_parent_is_replaced_when_its_time_is_over(
     await run()
     await run()
     assert len(set(pids)) == 4
-    for _ in range(MAX_FORKS):
+    for _ in range(replacement.MAX_FORKS):
         await said(await prepared.start(b"", tmp_path))
     await run()
     assert len(set(pids)) == 5
