@@ -32,7 +32,7 @@ class _Lost(Exception):
 
 
 OnProgress = Callable[[ImportProgress], Awaitable[None]]
-_WATCH_S = 0.1
+_WATCH_S, _LAST_WORDS_S = 0.1, 5.0
 # Memory of torch and the model library before any model is loaded.
 _LIBRARIES_BYTES = 1024**3
 # An int8 build may take this many times longer: it runs the model some hundred times.
@@ -122,8 +122,10 @@ async def _imported(
         watch.cancel()
         child.kill()
         await child.wait()
-        errors = await tail
+        # It may be that something else still has its pipes.
+        await asyncio.wait({tail}, timeout=_LAST_WORDS_S)
         child.close()
+        errors = await tail
     return _result(ending, status, watch, errors, limits)
 
 

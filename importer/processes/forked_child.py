@@ -23,7 +23,7 @@ from yolopool.server import parent_death
 
 PROGRAM = ("-P", "-m", "importer.processes.zygote")
 # On a host that is busy with other work, at the lowest priority.
-PREPARE_LIMIT_S = 180.0
+PREPARE_LIMIT_S = 300.0
 # For what the kernel does at once: a fork, the end of a killed process.
 _AT_ONCE_S = 20.0
 # Signals of a process that went wrong by itself. The others it is sent: by whoever watches it.
