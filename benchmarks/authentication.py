@@ -1,6 +1,6 @@
 """What authentication and TLS cost: CPU of the control plane per Detect, and latency.
 
-    python -m benchmarks.authentication --seconds 5 --rounds 7
+    python -m benchmarks.authentication
 
 The device takes no time. A pool that asks nobody, one that asks for keys and tokens, and one that
 also speaks TLS everywhere run side by side and are called in turns, so that figures of a round may
@@ -51,11 +51,8 @@ def flags() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="benchmarks.authentication", description=__doc__)
     results.add_flags(parser)
-    parser.add_argument("--seconds", type=float, default=5.0, help="measured time of each run")
-    parser.add_argument("--rounds", type=int, default=7, help="through all ways, in turns")
-    parser.add_argument("--in-flight", type=int, default=16, help="requests of the loaded runs")
+    turns.add_flags(parser)
     parser.add_argument("--ways", default=";".join(WAYS), help="which, separated by ;")
-    parser.add_argument("--send", default="", help=argparse.SUPPRESS)  # the client process
     return parser
 
 
@@ -218,11 +215,11 @@ async def opened(order: Mapping[str, Any], image: bytes) -> AsyncIterator[Call]:
 
 
 async def run(options: argparse.Namespace) -> Result:
-    """All ways in turns, `rounds` times."""
+    """All ways, in turns."""
     machine, started_at = hardware.describe(), results.now()
     before = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (NO_DEVICE, before)))
-    ways, rows = options.ways.split(";"), list[Row]()
+    ways = options.ways.split(";")
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="yolopool-")))
         issuer = Issuer()
@@ -236,24 +233,19 @@ async def run(options: argparse.Namespace) -> Result:
             await pool.start()
         keys = {kind: await _detect_key(pool) for kind, pool in pools.items()}
         token = issuer.token()
-        for number in range(options.rounds):
-            for way in ways if number % 2 == 0 else ways[::-1]:
-                pool = pools[WAYS[way]]
-                for in_flight in (1, options.in_flight):
-                    order = {
-                        "address": pool.address, "ca": pool.ca, "in_flight": in_flight,
-                        "shown": token if "JWT" in way else keys[pool.kind],
-                        "seconds": options.seconds,
-                    }  # fmt: skip
-                    figures = await turns.measured("benchmarks.authentication", order, [pool.plane])
-                    rows.append({"way": way, "in_flight": in_flight, "round": number, **figures})
+        orders = {}
+        for way in ways:
+            pool = pools[WAYS[way]]
+            shown = token if "JWT" in way else keys[pool.kind]
+            orders[way] = ({"address": pool.address, "ca": pool.ca, "shown": shown}, [pool.plane])
+        rows = await turns.measured("benchmarks.authentication", "way", orders, options)
     table = turns.summary(rows, "way", BASE, RATIO)
     return Result(
         scenario="authentication",
         started_at=started_at,
         settings=results.settings_of(options),
         hardware=machine,
-        tables={"ways": table, "runs": tuple(rows)},
+        tables={"ways": table},
         checks=verdicts(table),
     )
 
@@ -283,8 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.send:
         order = json.loads(options.send)
         image = pixels_of(PICTURE)[0]
-        told = asyncio.run(turns.send(order, lambda: opened(order, image)))
-        sys.stdout.write(json.dumps(told) + "\n")
+        asyncio.run(turns.send(order, lambda: opened(order, image)))
         return 0
     return results.publish(asyncio.run(run(options)), options.results)
 

@@ -1,6 +1,6 @@
 """What each door costs: CPU of the control plane per request, and latency, against gRPC Detect.
 
-    python -m benchmarks.doors --seconds 5 --rounds 5
+    python -m benchmarks.doors
 
 The device takes no time. One pool serves all doors, in turns within a round, so that figures of a
 round may be compared. Latency is that of one request at a time, CPU that of many in flight.
@@ -124,18 +124,15 @@ def flags() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="benchmarks.doors", description=__doc__)
     results.add_flags(parser)
-    parser.add_argument("--seconds", type=float, default=5.0, help="measured time of each run")
-    parser.add_argument("--rounds", type=int, default=5, help="through all doors, in turns")
-    parser.add_argument("--in-flight", type=int, default=16, help="requests of the loaded runs")
+    turns.add_flags(parser)
     parser.add_argument("--doors", default=",".join(DOORS), help="which, comma separated")
-    parser.add_argument("--send", default="", help=argparse.SUPPRESS)  # the client process
     return parser
 
 
-async def send(order: Mapping[str, Any]) -> dict[str, Any]:
+async def send(order: Mapping[str, Any]) -> None:
     """The client process."""
     image = pixels_of(PICTURE)[0]
-    return await turns.send(order, lambda: DOORS[order["door"]](order, image))
+    await turns.send(order, lambda: DOORS[order["door"]](order, image))
 
 
 def planes() -> list[int]:
@@ -145,31 +142,25 @@ def planes() -> list[int]:
 
 
 async def run(options: argparse.Namespace) -> Result:
-    """All doors in turns, `rounds` times."""
+    """All doors, in turns."""
     machine, started_at = hardware.describe(), results.now()
     before = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (NO_DEVICE, before)))
     http, doors = f"127.0.0.1:{free_port()}", options.doors.split(",")
     pool_flags = PoolFlags("sim:1", demo=False, extra=("--http-port", http.rpartition(":")[2]))
-    rows: list[Row] = []
     async with Pool(pool_flags) as pool, AsyncClient(pool.address) as client:
         await register(client, NAME, MODEL, image_size=PICTURE.image_size)
-        for number in range(options.rounds):
-            for door in doors if number % 2 == 0 else doors[::-1]:
-                for in_flight in (1, options.in_flight):
-                    order = {
-                        "grpc": pool.address, "http": http, "door": door,
-                        "in_flight": in_flight, "seconds": options.seconds,
-                    }  # fmt: skip
-                    figures = await turns.measured("benchmarks.doors", order, planes())
-                    rows.append({"door": door, "in_flight": in_flight, "round": number, **figures})
+        orders = {
+            door: ({"grpc": pool.address, "http": http, "door": door}, planes()) for door in doors
+        }
+        rows = await turns.measured("benchmarks.doors", "door", orders, options)
     table = turns.summary(rows, "door", BASE, RATIO)
     return Result(
         scenario="doors",
         started_at=started_at,
         settings=results.settings_of(options),
         hardware=machine,
-        tables={"doors": table, "runs": tuple(rows)},
+        tables={"doors": table},
         checks=verdicts(table),
     )
 
@@ -189,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the scenario, or its client; answers the exit status."""
     options = flags().parse_args(arguments)
     if options.send:
-        sys.stdout.write(json.dumps(asyncio.run(send(json.loads(options.send)))) + "\n")
+        asyncio.run(send(json.loads(options.send)))
         return 0
     return results.publish(asyncio.run(run(options)), options.results)
 
