@@ -22,8 +22,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from importer import child
-from importer.processes import fresh_child
-from importer.processes.running import Start
+from importer.processes import fresh_child, running
 from importer.refusal import ImportRefused
 from tests import onnx_graphs
 from tests.contract.backend.test_backend import boxed, on_the_cpu, options
@@ -534,11 +533,11 @@ def seen(found: Candidates) -> Detections:
 
 
 async def calibrated(
-    path: Path, folder: Path, images: Path, digest: str = "", start: Start = forked
+    path: Path, folder: Path, images: Path, digest: str = "", begin: running.Start = forked
 ) -> ImportRefused:
     """The refusal of an int8 build with this as its images."""
     build = child.Build("onnx", "int8", str(images), digest or sha256(images))
-    return await refusal_of(path, folder, build=build, start=start)
+    return await refusal_of(path, folder, build=build, start=begin)
 
 
 def sha256(path: Path) -> str:
@@ -601,7 +600,7 @@ async def test_a_missing_quantiser_is_named_with_its_extra(
     monkeypatch.syspath_prepend(str(folder))
     images = of_the_demo(tmp_path)
     work = tmp_path / "work"
-    refusal = await calibrated(zoo.graph("shapes"), work, images, start=fresh_child.start)
+    refusal = await calibrated(zoo.graph("shapes"), work, images, begin=fresh_child.start)
     assert refusal.reason == "ARTIFACT_UNSUPPORTED"
     assert "yolopool[int8]" in refusal.message
 
