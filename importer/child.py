@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any, TypeVar
 import structlog
 from google.protobuf import json_format
 
+from importer.processes import fresh_child
+from importer.processes.running import LINE_BYTES, Running, Start
 from importer.refusal import CRASHED, OUT_OF_MEMORY, TIMEOUT, ImportRefused
 from yolopool.v1.importing_pb2 import ImportedPack, ImportProgress
 from yolopool.v1.types_pb2 import VersionSettings
@@ -24,15 +25,18 @@ from yolopool.v1.types_pb2 import VersionSettings
 log = structlog.get_logger()
 
 Said = TypeVar("Said", ImportProgress, ImportedPack)
+
+
+class _Lost(Exception):
+    """The child ended because its parent did."""
+
+
 OnProgress = Callable[[ImportProgress], Awaitable[None]]
-_WATCH_S = 0.1
-_LINE_BYTES = 4 * 1024**2
+_WATCH_S, _LAST_WORDS_S = 0.1, 5.0
 # Memory of torch and the model library before any model is loaded.
 _LIBRARIES_BYTES = 1024**3
 # An int8 build may take this many times longer: it runs the model some hundred times.
 CALIBRATION_TIMES = 4
-# Limit for an image for calibration; OpenCV refuses larger ones.
-_MAX_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +83,10 @@ async def run(
     on_progress: OnProgress,
     weights_of: Architecture | None = None,
     build: Build | None = None,
+    start: Start = fresh_child.start,
 ) -> ImportedPack:
-    """Imports a local file into `folder`; `weights_of` describes a file of weights alone.
+    """Imports a local file into `folder`; `weights_of` describes a file of weights alone. `start`
+    says where the child comes from.
 
     Raises ImportRefused. The child process has ended in any case.
     """
@@ -88,24 +94,24 @@ async def run(
         limits = replace(limits, time_s=CALIBRATION_TIMES * limits.time_s)
     order = _order(artifact, sha256, settings, folder, limits)
     order |= asdict(weights_of or Architecture()) | {"build": asdict(build or Build())}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "importer.job",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=folder,
-        env=_environment(folder),
-        limit=_LINE_BYTES,
-        start_new_session=True,
-    )
-    watch = asyncio.create_task(_watch_memory(process, limits.memory_bytes + _LIBRARIES_BYTES))
-    tail = asyncio.create_task(_tail(process))
+    arguments = json.dumps(order).encode(), folder, limits, on_progress
+    try:
+        return await _imported(start, *arguments)
+    except _Lost:
+        log.warning("an import ended with its prepared parent: once more, in a process of its own")
+        return await _imported(fresh_child.start, *arguments)
+
+
+async def _imported(
+    start: Start, order: bytes, folder: Path, limits: Limits, on_progress: OnProgress
+) -> ImportedPack:
+    child = await start(order, folder)
+    watch = asyncio.create_task(_watch_memory(child, limits.memory_bytes + _LIBRARIES_BYTES))
+    tail = asyncio.create_task(_tail(child.errors))
     try:
         async with asyncio.timeout(limits.time_s):
-            ending = await _converse(process, order, on_progress)
-            await process.wait()
+            ending = await _listen(child.lines, on_progress)
+            status = await child.wait()
     except TimeoutError:
         raise ImportRefused(
             TIMEOUT,
@@ -114,9 +120,13 @@ async def run(
         ) from None
     finally:
         watch.cancel()
-        await _end(process)
+        child.kill()
+        await child.wait()
+        # It may be that something else still has its pipes.
+        await asyncio.wait({tail}, timeout=_LAST_WORDS_S)
+        child.close()
         errors = await tail
-    return _result(ending, process.returncode, watch, errors, limits)
+    return _result(ending, status, watch, errors, limits)
 
 
 def _order(
@@ -148,6 +158,8 @@ def _result(
     pack = _message(ending.get("done"), ImportedPack())
     if pack is not None and status == 0:
         return pack
+    if status is None:
+        raise _Lost
     if _ran_out_of_memory(status, watch, errors):
         raise ImportRefused(
             OUT_OF_MEMORY,
@@ -173,20 +185,10 @@ def _ran_out_of_memory(status: int | None, watch: "asyncio.Task[bool]", errors: 
     return status == -signal.SIGKILL or "bad_alloc" in errors or "MemoryError" in errors
 
 
-async def _converse(
-    process: asyncio.subprocess.Process, order: dict[str, Any], on_progress: OnProgress
-) -> dict[str, Any]:
-    """Sends the order and reads all lines; returns the last, which says how the import ended."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        process.stdin.write(json.dumps(order).encode())
-        await process.stdin.drain()
-        process.stdin.close()
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the process has ended; its exit status says how
+async def _listen(lines: asyncio.StreamReader, on_progress: OnProgress) -> dict[str, Any]:
+    """Reads all lines; returns the last, which says how the import ended."""
     ending: dict[str, Any] = {}
-    async for raw in _lines(process.stdout):
+    async for raw in _whole(lines):
         line = _parsed(raw)
         if "progress" not in line:
             ending = line or ending
@@ -195,14 +197,14 @@ async def _converse(
     return ending
 
 
-async def _lines(stdout: asyncio.StreamReader) -> AsyncIterator[bytes]:
+async def _whole(lines: asyncio.StreamReader) -> AsyncIterator[bytes]:
     """Raises ImportRefused for a line that is longer than any that the job writes."""
     try:
-        async for raw in stdout:
+        async for raw in lines:
             yield raw
     except ValueError as error:
         raise ImportRefused(
-            CRASHED, f"the import said a line of more than {_LINE_BYTES >> 20} MiB: retry"
+            CRASHED, f"the import said a line of more than {LINE_BYTES >> 20} MiB: retry"
         ) from error
 
 
@@ -224,11 +226,11 @@ def _message(fields: Any, into: Said) -> Said | None:
         return None
 
 
-async def _watch_memory(process: asyncio.subprocess.Process, limit_bytes: int) -> bool:
-    """Kills the process if its resident memory exceeds the limit; returns whether it did."""
-    while process.returncode is None:
-        if _resident_bytes(process.pid) > limit_bytes:
-            process.kill()
+async def _watch_memory(child: Running, limit_bytes: int) -> bool:
+    """Kills the child if its resident memory exceeds the limit; returns whether it did."""
+    while not child.has_ended:
+        if _resident_bytes(child.pid) > limit_bytes:
+            child.kill()
             return True
         await asyncio.sleep(_WATCH_S)
     return False
@@ -242,40 +244,9 @@ def _resident_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-async def _tail(process: asyncio.subprocess.Process) -> str:
+async def _tail(errors: asyncio.StreamReader) -> str:
     """The end of its stderr, which is read continuously so that the pipe never fills."""
-    assert process.stderr is not None
     kept = b""
-    while chunk := await process.stderr.read(65_536):
+    while chunk := await errors.read(65_536):
         kept = (kept + chunk)[-8_192:]
     return kept.decode(errors="replace")
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        process.kill()
-    await process.wait()
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """The child's environment: of the importer's own, only the paths of the libraries."""
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-    return {
-        **kept,
-        "LANG": "C.UTF-8",
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "YOLO_OFFLINE": "1",
-        "YOLO_AUTOINSTALL": "false",
-        "YOLO_CONFIG_DIR": str(folder),
-        "YOLO_VERBOSE": "false",
-        "OPENCV_IO_MAX_IMAGE_PIXELS": str(_MAX_PIXELS),
-        "NNCF_CI": "1",  # turns off telemetry
-        "ULTRALYTICS_SAFE_LOAD": "1",
-    }

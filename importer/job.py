@@ -1,7 +1,8 @@
 """The child process of one import: one file in, one pack folder out, progress as JSON on stdout.
 
-`python -m importer.job` reads its order from stdin; everything else that it prints goes to stderr.
-It enters the sandbox first, then imports torch, and opens the user's file last.
+It reads its order from stdin; everything else that it prints goes to stderr. It enters the sandbox
+first, then imports torch, and opens the user's file last. As `python -m importer.job` it is a new
+interpreter; forked from a prepared parent it has the libraries.
 """
 
 import errno
@@ -10,8 +11,10 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,7 @@ def main() -> int:
         pipe.write(json.dumps(line) + "\n")
 
     order = json.loads(sys.stdin.read())
+    _move_to(Path(order["folder"]))
     inputs = [Path(path) for path in (order["artifact"], order["build"]["calibration"]) if path]
     warnings = sandbox.before_imports(inputs, Path(order["folder"]))
     try:
@@ -61,6 +65,39 @@ def out_of_memory(limit_bytes: int) -> str:
         f"the import needed more than {limit_bytes >> 20} MiB: raise the importer's "
         "--memory-limit-bytes if the model is really so large"
     )
+
+
+def import_libraries() -> None:
+    """Imports what jobs need, for the children of this process: what starts no thread, as ONNX
+    Runtime does, and what more than a few need, as those of int8 are. They import these themselves.
+    """
+    _for_torch({"backend": "torch", "precision": "fp32"})
+    with suppress(ImportError):  # a child that needs it says so
+        import onnx  # noqa: F401
+        import torch.onnx.utils  # noqa: F401
+    with suppress(ImportError, OSError):  # and so does the sandbox
+        import pyseccomp  # noqa: F401
+
+
+def seed_anew() -> None:
+    """In a forked child: random numbers of its own. Python's own does so by itself."""
+    import numpy as np
+    import torch
+
+    np.random.seed()
+    torch.default_generator.seed()
+
+
+def at_home(folder: Path) -> dict[str, str]:
+    """What of its environment names the folder of a job."""
+    return {"HOME": str(folder), "TMPDIR": str(folder), "YOLO_CONFIG_DIR": str(folder)}
+
+
+def _move_to(folder: Path) -> None:
+    """What libraries write beside the pack, they write to the folder of the job."""
+    os.chdir(folder)
+    os.environ |= at_home(folder)
+    tempfile.tempdir = None  # what a parent has found out
 
 
 def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]:

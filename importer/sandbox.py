@@ -12,12 +12,15 @@ import resource
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from yolopool.server.confinement import host_paths, landlock
 
 _CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_NEWIPC = 0x10000000, 0x40000000, 0x08000000
 _CLONE_THREAD = 0x10000
+# Of a host without memory the kernel ends the import, and nothing of the pool.
+_FIRST_TO_GO = 1000
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 1, 38, 4
 # io_uring could do what the other calls may not; the rest reaches other processes or mounts, or
 # changes what Landlock does not guard: modes, owners, times and attributes of files.
@@ -82,22 +85,30 @@ _REFUSED_CALLS: tuple[str | int, ...] = (
 
 
 def before_imports(inputs: Sequence[Path], folder: Path) -> list[str]:
-    """Sets the lowest priority, death with the parent, namespaces without a network; and that of
-    all files it may read `inputs` and what libraries need, and write in `folder` alone.
+    """Sets the lowest priority, death with the parent, and before others where memory runs out;
+    namespaces without a network; and that of all files it may read `inputs` and what libraries
+    need, and write in `folder` alone.
 
     Must run while the process has one thread: the kernel refuses a new user namespace afterwards,
     and threads that ran before would not be confined.
     """
-    libc, warnings = ctypes.CDLL(None, use_errno=True), []
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        warnings.append(_weaker("death with the parent", _last_error()))
+    warnings = die_with_parent()
     os.nice(19)
-    return [*warnings, *_without_network(libc), *_own_files(inputs, folder)]
+    with suppress(OSError):  # where there is none, there is no such choice to make
+        Path("/proc/self/oom_score_adj").write_text(str(_FIRST_TO_GO))
+    return [*warnings, *_without_network(), *_own_files(inputs, folder)]
 
 
-def _without_network(libc: ctypes.CDLL) -> list[str]:
+def die_with_parent() -> list[str]:
+    """The kernel kills this process when the one that started it ends."""
+    if _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        return [_weaker("death with the parent", _last_error())]
+    return []
+
+
+def _without_network() -> list[str]:
     user, group = os.getuid(), os.getgid()
-    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC) != 0:
+    if _libc().unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC) != 0:
         return [_weaker("network name space", _last_error())]
     try:
         Path("/proc/self/setgroups").write_text("deny")
@@ -148,7 +159,7 @@ def after_imports(memory_bytes: int, file_bytes: int, cpu_s: int) -> list[str]:
             resource.setrlimit(number, (bound, bound))
         except (OSError, ValueError) as error:
             warnings.append(_weaker(f"limit of {name}", str(error)))
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = _libc()
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         warnings.append(_weaker("no new privileges", _last_error()))
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
@@ -178,6 +189,10 @@ def _filter_calls() -> list[str]:
 def _mapped_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     return pages * resource.getpagesize()
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def _last_error() -> str:

@@ -73,6 +73,16 @@ class Settings(PoolProcess):
         ge=64 * 1024**2,
         description="memory limit of one import, without the libraries",
     )
+    parallel: int = Field(
+        0,
+        ge=0,
+        description="imports at once; 0: one a core, as far as the memory limit of each has room",
+    )
+    prepared: bool = Field(
+        True,
+        description="keep a process that has imported the libraries, of which imports are forked: "
+        "it saves each the seconds of their start",
+    )
     time_limit_s: float = Field(
         300.0, gt=0, description="time limit of one import; four times as long for int8"
     )

@@ -1,9 +1,12 @@
-"""Claims import jobs from whichever control plane answers, and runs each in a child process."""
+"""Claims import jobs from whichever control plane answers, and runs each in a child process: as
+many at once as cores and memory allow.
+"""
 
 import asyncio
 import contextlib
+import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ import grpc
 import structlog
 
 from importer import child, store
+from importer.processes import fresh_child, parallel
+from importer.processes.prepared import Prepared
 from importer.refusal import CRASHED, ImportRefused
 from importer.settings import Settings
 from yolopool import status
@@ -53,6 +58,7 @@ class ControlPlanes:
         self._addresses = addresses
         self._open()
         self._at = 0
+        self._old: set[asyncio.Task[None]] = set()
 
     def _open(self) -> None:
         self._channels = [
@@ -67,27 +73,45 @@ class ControlPlanes:
         An error that every control plane would give is raised at once.
         """
         if self._certificates is not None and self._certificates.refresh():
-            await self.close()
-            self._open()
-        for attempt in range(len(self._stubs)):
+            self._replace()
+        stubs, first = self._stubs, self._at
+        for attempt in range(len(stubs)):
+            at = (first + attempt) % len(stubs)
             try:
-                return await getattr(self._stubs[self._at], method)(
+                answer = await getattr(stubs[at], method)(
                     request, timeout=timeout_s, metadata=self._key
                 )
+                self._at = at
+                return answer
             except grpc.aio.AioRpcError as failure:
                 error = status.error_from_rpc(failure)
                 final = isinstance(error, FailedPrecondition | InvalidArgument | NotFound)
-                if final or attempt + 1 == len(self._stubs):
+                if final or attempt + 1 == len(stubs):
                     raise error from failure
-                self._at = (self._at + 1) % len(self._stubs)
+
+    def _replace(self) -> None:
+        """Calls under way end on the connections that they began on."""
+        old = self._channels
+        self._open()
+        closing = asyncio.create_task(_closed(old, _CLAIM_WAIT_S + CALL_S))
+        self._old.add(closing)
+        closing.add_done_callback(self._old.discard)
 
     async def close(self) -> None:
-        for channel in self._channels:
-            await channel.close()
+        await _cancelled(*self._old)
+        await _closed(self._channels, None)
+
+
+async def _closed(channels: Sequence[grpc.aio.Channel], grace_s: float | None) -> None:
+    try:
+        await asyncio.gather(*(channel.close(grace_s) for channel in channels))
+    except asyncio.CancelledError:
+        await _closed(channels, None)
+        raise
 
 
 class Supervisor:
-    """Runs one import at a time; start several importers for more."""
+    """Runs imports, several at once; a pool may have several importers."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -99,36 +123,78 @@ class Supervisor:
         self._limits = child.Limits(
             settings.memory_limit_bytes, settings.time_limit_s, settings.require_sandbox
         )
+        self._prepared: Prepared | None = None
+        self._at_once = settings.parallel or parallel.imports_at_once(
+            parallel.cores(), parallel.memory_bytes(), settings.memory_limit_bytes
+        )
+        self._running: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._failures = 0  # of claims, one after the other
 
     async def run(self) -> None:
-        """Claims and imports until cancelled; a job in progress then goes to another importer."""
-        failures = 0
+        """Claims and imports until cancelled; jobs in progress then go to other importers."""
         abi, planes = landlock.abi(), self._settings.control_planes
-        log.info("importer started", id=self._id, control_planes=planes, landlock_abi=abi)
+        log.info(
+            "importer started",
+            id=self._id,
+            control_planes=planes,
+            landlock_abi=abi,
+            at_once=self._at_once,
+        )
         if abi < landlock.WHOLE_ABI:
             log.warning("imports are not confined to their own files", landlock_abi=abi)
+        if self._settings.prepared:
+            self._prepared = Prepared(self._settings.scratch_dir, time.monotonic)
+        first = asyncio.create_task(self._prepare())
         try:
             while True:
-                # Each time, since what a killed importer left is too young when this one starts.
-                await asyncio.to_thread(
-                    store.sweep_scratch,
-                    self._settings.scratch_dir,
-                    child.CALIBRATION_TIMES * self._settings.time_limit_s,
-                )
-                try:
-                    claim = pb.ClaimImportRequest(importer=self._id, wait_s=_CLAIM_WAIT_S)
-                    answer = await self._planes.call("ClaimImport", claim, _CLAIM_WAIT_S + CALL_S)
-                except YolopoolError as error:
-                    delay_s = _BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)]
-                    failures += 1
-                    log.warning("no control plane answers", error=str(error), retry_in_s=delay_s)
-                    await asyncio.sleep(delay_s)
-                    continue
-                failures = 0
-                if answer.HasField("job"):
-                    await self._import(answer.job)
+                await self._claim()
         finally:
+            await _cancelled(first, *self._running.values())
+            if self._prepared is not None:
+                self._prepared.close()
             await self._planes.close()
+
+    async def _prepare(self) -> None:
+        """Before the first job comes: it is then as quick as those that follow."""
+        if self._prepared is not None:
+            with contextlib.suppress(YolopoolError):  # the disk: the first job says so
+                await self._prepared.prepare()
+
+    async def _claim(self) -> None:
+        """Begins the next import, once there is one and room for it."""
+        while len(self._running) >= self._at_once:
+            await asyncio.wait(self._running.values(), return_when=asyncio.FIRST_COMPLETED)
+        # Each time, since what a killed importer left is too young when this one starts.
+        await asyncio.to_thread(
+            store.sweep_scratch,
+            self._settings.scratch_dir,
+            child.CALIBRATION_TIMES * self._settings.time_limit_s,
+        )
+        try:
+            claim = pb.ClaimImportRequest(importer=self._id, wait_s=_CLAIM_WAIT_S)
+            answer = await self._planes.call("ClaimImport", claim, _CLAIM_WAIT_S + CALL_S)
+        except YolopoolError as error:
+            delay_s = _BACK_OFF_S[min(self._failures, len(_BACK_OFF_S) - 1)]
+            self._failures += 1
+            log.warning("no control plane answers", error=str(error), retry_in_s=delay_s)
+            await asyncio.sleep(delay_s)
+            return
+        self._failures = 0
+        if answer.HasField("job"):
+            self._begin(answer.job)
+
+    def _begin(self, job: pb.ImportJob) -> None:
+        """A job that this importer has already goes on: its lease ran out, and is its own again."""
+        key = (job.version.model, job.version.version)
+        if key not in self._running:
+            task = asyncio.create_task(self._import(job))
+            self._running[key] = task
+            task.add_done_callback(lambda task: self._ended(key, task))
+
+    def _ended(self, key: tuple[str, int], task: "asyncio.Task[None]") -> None:
+        del self._running[key]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("import lost in the importer", model=key[0], version=key[1], exc_info=error)
 
     async def _import(self, job: pb.ImportJob) -> None:
         log.info("import begins", model=job.version.model, version=job.version.version)
@@ -193,8 +259,17 @@ class Supervisor:
             weights_of = child.Architecture(
                 job.architecture_yaml, tuple(job.class_names), dict(job.renamed_classes)
             )
+            start = fresh_child.start if self._prepared is None else self._prepared.start
             pack = await child.run(
-                artifact, job.artifact, job.settings, folder, self._limits, note, weights_of, build
+                artifact,
+                job.artifact,
+                job.settings,
+                folder,
+                self._limits,
+                note,
+                weights_of,
+                build,
+                start,
             )
             await asyncio.to_thread(store.verify_pack, folder, pack.digest)
             await asyncio.to_thread(store.publish, folder, job.pack_store_uri, pack.digest)
@@ -237,3 +312,9 @@ class Supervisor:
             except YolopoolError:
                 await asyncio.sleep(_BACK_OFF_S[min(attempt, len(_BACK_OFF_S) - 1)])
                 attempt += 1
+
+
+async def _cancelled(*tasks: "asyncio.Task[None]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

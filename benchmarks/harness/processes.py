@@ -44,6 +44,12 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
+def cpu_seconds_of_ended(pid: int) -> float:
+    """The same of those children that it has waited for, and of theirs."""
+    fields = _stat_fields(pid)
+    return (int(fields[13]) + int(fields[14])) / TICKS_PER_S
+
+
 def memory(pid: int) -> Memory:
     """Memory of a process from smaps_rollup. Raises ProcessLookupError when it is gone."""
     kib: dict[str, int] = {}

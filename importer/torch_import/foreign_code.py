@@ -50,7 +50,7 @@ def refusal(names: Sequence[str]) -> ImportRefused:
             "--grid), and register the .onnx file, with --layout objectness where the import asks "
             "for a layout",
         )
-    if roots and roots <= _OF_LAYERS | _OF_REPOSITORIES:
+    if roots and roots <= _OF_LAYERS | _OF_REPOSITORIES and not any(map(_is_a_call, names)):
         return ImportRefused(
             UNSUPPORTED,
             f"the file needs {shown}, which the model library of this release does not have; other "
@@ -61,3 +61,11 @@ def refusal(names: Sequence[str]) -> ImportRefused:
         f"the file names code that no model of the library needs ({shown}) and was not run: do not "
         f"trust it if it is not yours; if these are layers of your own, {_EXPORT}",
     )
+
+
+def _is_a_call(name: str) -> bool:
+    """A function of the model library: its models are made of classes, and some of its functions
+    install packages or load files.
+    """
+    root, _, rest = name.partition(".")
+    return root == "ultralytics" and rest.rpartition(".")[2][:1].islower()

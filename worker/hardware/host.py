@@ -14,6 +14,8 @@ from pathlib import Path
 
 import structlog
 
+from yolopool.server.limits import control_groups
+
 log = structlog.get_logger()
 # How much nicer than a pass is what computes beside it on a host without a free core: it gets a
 # quarter of a core they share.
@@ -53,7 +55,8 @@ class Host:
         A quota of 1.5 cores counts as 1: a second thread would be throttled half of the time, and
         the first would wait for it.
         """
-        return max(1, min([len(self.allowed()), *(int(quota) for quota in self._core_quotas())]))
+        quotas = control_groups.core_quotas(self.proc, self.cgroups)
+        return max(1, min([len(self.allowed()), *map(int, quotas)]))
 
     def compute_threads(self, max_cores: int | None = None) -> int:
         """Threads of a model's pass on all cores, or on `max_cores` of them. Up to two cores it
@@ -70,7 +73,8 @@ class Host:
         times its share.
         """
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return int(min([machine, *self._memory_limits()]) * self.share)
+        limits = control_groups.memory_limits(self.proc, self.cgroups)
+        return int(min([machine, *limits]) * self.share)
 
     def cpu_name(self) -> str:
         """The processor's name, or the machine type if it has none."""
@@ -99,38 +103,6 @@ class Host:
     def has_nvidia_nodes(self) -> bool:
         """Whether this process is given NVIDIA's driver, by its device node."""
         return (self.dev / "nvidiactl").exists()
-
-    def _core_quotas(self) -> Iterator[float]:
-        for folder in self._folders("cpu"):
-            quota, _, period = _read(folder / "cpu.max").partition(" ")
-            if not quota:
-                quota = _read(folder / "cpu.cfs_quota_us")
-                period = _read(folder / "cpu.cfs_period_us")
-            # Without a quota, v2 has "max" and v1 has -1.
-            if quota.isdigit() and period.isdigit() and int(period) > 0:
-                yield int(quota) / int(period)
-
-    def _memory_limits(self) -> Iterator[int]:
-        for folder in self._folders("memory"):
-            for name in ("memory.max", "memory.limit_in_bytes"):
-                limit = _read(folder / name)
-                if limit.isdigit():
-                    yield int(limit)
-
-    def _folders(self, controller: str) -> Iterator[Path]:
-        """This process's cgroup of a controller and all its parents: the limits of each apply."""
-        for line in _read(self.proc / "self" / "cgroup").splitlines():
-            _, _, rest = line.partition(":")
-            names, _, path = rest.partition(":")
-            if names and controller not in names.split(","):
-                continue
-            root = self.cgroups / controller if names else self.cgroups
-            # Where the container shares the host's cgroup namespace the path is the host's. Then
-            # only the mounted root exists, and it is the container's own cgroup.
-            here = root / path.strip("/")
-            while here.is_relative_to(root):
-                yield here
-                here = here.parent
 
 
 def resident_bytes(status: Path = Path("/proc/self/status")) -> int:

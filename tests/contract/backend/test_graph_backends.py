@@ -22,13 +22,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from importer import child
+from importer.processes import fresh_child, running
 from importer.refusal import ImportRefused
 from tests import onnx_graphs
 from tests.contract.backend.test_backend import boxed, on_the_cpu, options
 from tests.contract.backend.test_layouts import Boxes
 from tests.contract.forging import rewrite_weights
 from tests.contract.importer.test_onnx import BY_HAND, NAMES, OF_THREE, V8, outputs_of, rows_of
-from tests.contract.imports import import_in_child, refusal_of
+from tests.contract.imports import forked, import_in_child, refusal_of
 from tests.contract.worker.test_worker import Start
 from tests.contract.worker.test_worker import start as start
 from tests.lying_graphs import LIES, TRUE
@@ -531,10 +532,12 @@ def seen(found: Candidates) -> Detections:
     return Detections(found.xyxy, found.confidence, found.class_id, names)
 
 
-async def calibrated(path: Path, folder: Path, images: Path, digest: str = "") -> ImportRefused:
+async def calibrated(
+    path: Path, folder: Path, images: Path, digest: str = "", begin: running.Start = forked
+) -> ImportRefused:
     """The refusal of an int8 build with this as its images."""
     build = child.Build("onnx", "int8", str(images), digest or sha256(images))
-    return await refusal_of(path, folder, build=build)
+    return await refusal_of(path, folder, build=build, start=begin)
 
 
 def sha256(path: Path) -> str:
@@ -596,7 +599,8 @@ async def test_a_missing_quantiser_is_named_with_its_extra(
     (folder / "nncf.py").write_text("raise ImportError('No module named nncf')")
     monkeypatch.syspath_prepend(str(folder))
     images = of_the_demo(tmp_path)
-    refusal = await calibrated(zoo.graph("shapes"), tmp_path / "work", images)
+    work = tmp_path / "work"
+    refusal = await calibrated(zoo.graph("shapes"), work, images, begin=fresh_child.start)
     assert refusal.reason == "ARTIFACT_UNSUPPORTED"
     assert "yolopool[int8]" in refusal.message
 

@@ -1,8 +1,12 @@
 """A child whose safe mode was broken: what code in it, behind the sandbox, can still reach.
 
-The code runs for real, in a process that took the sandbox's two steps as importer.job does.
+The code runs for real, in place of what reads the user's file: in an interpreter of its own that
+took the sandbox's two steps, and in a child that a prepared parent forked for a job.
 """
 
+import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,22 +15,30 @@ from typing import Any
 
 import pytest
 
-from tests import broken_code
-from tests.contract.imports import import_in_child, refusal_of
+from importer import child
+from importer.refusal import ImportRefused
+from tests.contract.imports import children_of, ignore, import_in_child, parent, refusal_of
 from tests.models import Zoo
 from yolopool.server.confinement import landlock
+from yolopool.v1.types_pb2 import VersionSettings
 
 needs_landlock = pytest.mark.skipif(
     landlock.abi() < landlock.WHOLE_ABI, reason="needs a kernel with Landlock"
 )
+# What is to be imported before, where no parent has.
+_BEGIN = "import ctypes, json, mmap, os, shutil, socket, subprocess, sys, threading"
 _BROKEN = """
-import ctypes, mmap, shutil, threading
-from importer import sandbox
-own, store = Path(given["own"]), Path(given["store"])
-warnings = sandbox.before_imports([Path(given["artifact"])], own)
-import numpy  # a library that comes afterwards
-warnings += sandbox.after_imports(2**30, 10**6, 60)
 libc = ctypes.CDLL(None, use_errno=True)
+found = {}
+def attempt(name, action):
+    try:
+        action()
+        found[name] = "done"
+    except Exception as error:
+        found[name] = type(error).__name__
+def made(path):
+    path.write_text("x")
+    path.unlink()
 def call(name, *arguments):
     if getattr(libc, name)(*arguments) < 0:
         raise PermissionError(ctypes.get_errno())
@@ -38,6 +50,12 @@ def in_a_thread(path):
     thread = threading.Thread(target=read)
     thread.start(); thread.join()
     if not seen: raise PermissionError
+def inherited():
+    links = []
+    for number in os.listdir("/proc/self/fd"):
+        try: links.append(os.readlink(f"/proc/self/fd/{number}"))
+        except OSError: pass
+    if not [link for link in links if "socket" in link or "pidfd" in link]: raise PermissionError
 other, job = store / "artifacts" / "other", Path(given["job"])
 refused = {
     "another's artifact": lambda: other.read_bytes(),
@@ -86,6 +104,7 @@ refused = {
     "a program": lambda: subprocess.run(["true"]),
     "a child": lambda: os.fork() or os._exit(0),
     "a signal": lambda: os.kill(os.getppid(), 0),
+    "a handle of its parent": inherited,
     "rules of its own": lambda: call("unshare", 0x10000000),
 }
 for name in given["attempts"] or refused:
@@ -102,7 +121,49 @@ work = {
 }
 for name, action in work.items():
     attempt(name, action)
-print(json.dumps([warnings, escapes, {name: found[name] for name in work}, len(refused)]))
+seen = json.dumps([warnings, escapes, {name: found[name] for name in work}, len(refused)])
+"""
+_FRESH = f"""
+{_BEGIN}
+from pathlib import Path
+from importer import sandbox
+given = json.loads(sys.argv[1])
+own, store = Path(given["own"]), Path(given["store"])
+warnings = sandbox.before_imports([Path(given["artifact"])], own)
+import numpy  # a library that comes afterwards
+warnings += sandbox.after_imports(2**30, 10**6, 60)
+{_BROKEN}
+print(seen)
+"""
+# The job's own steps, up to the one that would open the file.
+_FORKED = f"""
+{_BEGIN}
+import numpy
+from pathlib import Path
+from importer import archive, job, sandbox
+from importer.processes import zygote
+job.import_libraries, job.seed_anew = (lambda: None), (lambda: None)
+job._for_torch = lambda build: None
+given = json.loads(sys.argv[1])
+own, store = Path(given["own"]), Path(given["store"])
+warnings = []
+def noted(step):
+    def run(*arguments):
+        found = step(*arguments)
+        warnings.extend(found)
+        return found
+    return run
+sandbox.before_imports = noted(sandbox.before_imports)
+sandbox.after_imports = noted(sandbox.after_imports)
+def broken(artifact, most_bytes):
+    # As at the top of a module: it has names of its own, and functions that see them.
+    scope = globals()
+    exec({_BROKEN!r}, scope)
+    (own / "seen").write_text(scope["seen"])
+archive.is_onnx = lambda artifact: False
+archive.check = broken
+del sys.argv[1]
+zygote.main()
 """
 
 
@@ -117,11 +178,30 @@ class Host:
     artifact: Path
 
     def run(self, program: str = sys.executable, attempts: Sequence[str] = ()) -> Any:
-        """`attempts`: some of them by name; none: all."""
+        """In an interpreter. `attempts`: some of them by name; none: all."""
+        command = [program, "-c", _FRESH, self._order(attempts)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    async def run_forked(self, attempts: Sequence[str] = ()) -> Any:
+        """In a child that a prepared parent forked."""
+        async with parent(("-c", _FORKED, self._order(attempts))) as zygote:
+            limits = child.Limits(2**30, 60)
+            with pytest.raises(ImportRefused):  # the digest that it was to have is none
+                await child.run(
+                    self.artifact, "", VersionSettings(), self.own, limits, ignore,
+                    start=zygote.start,
+                )  # fmt: skip
+            assert not children_of(zygote.pid)
+        return json.loads((self.own / "seen").read_text())
+
+    def _order(self, attempts: Sequence[str]) -> str:
         order: dict[str, Any] = {
             name: str(getattr(self, name)) for name in self.__dataclass_fields__
         }
-        return broken_code.run(_BROKEN, {**order, "attempts": list(attempts)}, program)
+        order |= {"name": f"yolopool-escape-{os.getpid()}", "attempts": list(attempts)}
+        return json.dumps(order)
 
 
 @pytest.fixture
@@ -150,8 +230,10 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 @needs_landlock
-def test_broken_code_reaches_its_own_files_and_nothing_else(host: Host) -> None:
-    warnings, escapes, works, tried = host.run()
+@pytest.mark.parametrize("way", ["forked", "fresh"])
+async def test_broken_code_reaches_its_own_files_and_nothing_else(way: str, host: Host) -> None:
+    found = await host.run_forked() if way == "forked" else host.run()
+    warnings, escapes, works, tried = found
     assert warnings == []
     assert escapes == []
     assert set(works.values()) == {"done"}, works
@@ -172,12 +254,20 @@ os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
     return python
 
 
-def test_the_attempts_would_work_without_the_confinement(host: Host, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["forked", "fresh"])
+async def test_the_attempts_would_work_without_the_confinement(
+    way: str, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Or the test above would show nothing: the same code reads these files where it may."""
     reads = ("another's artifact", "another job's file", "a key in a home", "users of the host")
     filtered = ("its artifact cut", "another's shut", "the network", "a program")
     python = str(without_landlock(tmp_path))
-    warnings, escapes, _, _ = host.run(python, (*reads, *filtered))
+    if way == "fresh":
+        found = host.run(python, (*reads, *filtered))
+    else:
+        monkeypatch.setattr(sys, "executable", python)
+        found = await host.run_forked((*reads, *filtered))
+    warnings, escapes, _, _ = found
     assert any("confinement of files (Landlock is not" in warning for warning in warnings)
     assert escapes == list(reads)  # the others are refused by the filter of system calls alone
 
@@ -186,9 +276,13 @@ async def test_a_host_without_landlock_is_a_weaker_sandbox(
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(without_landlock(tmp_path)))
-    pack = await import_in_child(zoo.checkpoint("shapes"), tmp_path / "work")
+    of = zoo.checkpoint("shapes")
+    async with parent() as zygote:
+        pack = await import_in_child(of, tmp_path / "work", start=zygote.start)
+        refusal = await refusal_of(
+            of, tmp_path / "strict", require_sandbox=True, start=zygote.start
+        )
     assert any("refused the confinement of files" in warning for warning in pack.warnings)
-    refusal = await refusal_of(zoo.checkpoint("shapes"), tmp_path / "strict", require_sandbox=True)
     assert refusal.reason == "SANDBOX_WEAKER"
     assert "confinement of files" in refusal.message
 

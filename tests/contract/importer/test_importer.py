@@ -20,10 +20,12 @@ import structlog
 import torch
 
 from importer import child, store
+from importer.processes import fresh_child
+from importer.processes.running import Start
 from importer.refusal import ImportRefused
 from importer.settings import read_settings
 from importer.supervisor import Supervisor
-from tests.contract.imports import import_in_child, refusal_of
+from tests.contract.imports import forked, import_in_child, imports_under_way, parent, refusal_of
 from tests.full_disk import full_disk
 from tests.models import Zoo, build_woken, import_checkpoint, save
 from tests.waiting import becomes
@@ -111,6 +113,16 @@ async def test_settings_win_over_defaults(zoo: Zoo, tmp_path: Path) -> None:
     assert steps == ["verify", "load", "rebuild", "measure", "encode", "write"]
 
 
+async def in_a_weaker_sandbox(path: Path, folder: Path) -> tuple[pb.ImportedPack, ImportRefused]:
+    """The pack of a host that lacks something, and the refusal of an importer that demands it."""
+    async with parent() as zygote:
+        pack = await import_in_child(path, folder / "work", start=zygote.start)
+        refusal = await refusal_of(
+            path, folder / "strict", require_sandbox=True, start=zygote.start
+        )
+    return pack, refusal
+
+
 async def test_a_weaker_sandbox_is_in_the_warnings(
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,9 +130,8 @@ async def test_a_weaker_sandbox_is_in_the_warnings(
     (tmp_path / "broken" / "pyseccomp-0.dist-info").mkdir(parents=True)
     (tmp_path / "broken" / "pyseccomp.py").write_text("raise ImportError('not on this host')")
     monkeypatch.setattr(sys, "path", [str(tmp_path / "broken"), *sys.path])
-    pack = await import_in_child(zoo.checkpoint("shapes"), tmp_path / "work")
+    pack, refusal = await in_a_weaker_sandbox(zoo.checkpoint("shapes"), tmp_path)
     assert any("system call filter" in warning for warning in pack.warnings)
-    refusal = await refusal_of(zoo.checkpoint("shapes"), tmp_path / "strict", require_sandbox=True)
     assert refusal.reason == "SANDBOX_WEAKER"
     assert "system call filter" in refusal.message
 
@@ -139,9 +150,8 @@ os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
 """)
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    pack = await import_in_child(zoo.checkpoint("shapes"), tmp_path / "work")
+    pack, refusal = await in_a_weaker_sandbox(zoo.checkpoint("shapes"), tmp_path)
     assert any("network name space (EPERM)" in warning for warning in pack.warnings)
-    refusal = await refusal_of(zoo.checkpoint("shapes"), tmp_path / "strict", require_sandbox=True)
     assert refusal.reason == "SANDBOX_WEAKER"
     assert "network name space" in refusal.message
 
@@ -232,10 +242,14 @@ async def test_another_file_than_registered_is_refused(zoo: Zoo, tmp_path: Path)
     assert refusal.reason == "DIGEST_MISMATCH"
 
 
-async def test_time_is_limited_and_no_process_is_left(zoo: Zoo, tmp_path: Path) -> None:
-    refusal = await refusal_of(zoo.checkpoint("shapes"), tmp_path / "work", time_s=0.2)
+@pytest.mark.parametrize("start", [forked, fresh_child.start])
+async def test_time_is_limited_and_no_process_is_left(
+    start: Start, zoo: Zoo, tmp_path: Path
+) -> None:
+    of, work = zoo.checkpoint("shapes"), tmp_path / "work"
+    refusal = await refusal_of(of, work, time_s=0.05, start=start)
     assert refusal.reason == "IMPORT_TIMEOUT"
-    assert not children_of_this_process()
+    assert not imports_under_way()
 
 
 async def test_memory_is_limited(tmp_path: Path) -> None:
@@ -246,15 +260,6 @@ async def test_memory_is_limited(tmp_path: Path) -> None:
     refusal = await refusal_of(path, tmp_path / "work", memory_bytes=128 * 1024**2, weights_of=of)
     assert refusal.reason == "IMPORT_OUT_OF_MEMORY"
     assert "--memory-limit-bytes" in refusal.message
-
-
-def children_of_this_process() -> list[str]:
-    path = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
-    return [
-        pid
-        for pid in path.read_text().split()
-        if b"importer.job" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
 
 
 def test_the_sandbox_refuses_network_and_exec(tmp_path: Path) -> None:
@@ -476,8 +481,9 @@ def job(path: Path, packs: Path, lease_s: float = 3.0) -> pb.ImportJob:
     )
 
 
-async def serve(address: str, tmp_path: Path) -> "asyncio.Task[None]":
-    settings = read_settings([f"--control-planes={address}", f"--scratch-dir={tmp_path / 's'}"])
+async def serve(address: str, tmp_path: Path, *flags: str) -> "asyncio.Task[None]":
+    scratch = f"--scratch-dir={tmp_path / 's'}"
+    settings = read_settings([f"--control-planes={address}", scratch, *flags])
     return asyncio.create_task(Supervisor(settings).run())
 
 
@@ -523,6 +529,37 @@ async def test_a_failure_is_reported_and_the_next_job_taken(
     assert service.reports[-1].pack.digest
 
 
+async def test_no_more_imports_at_once_than_asked_for(
+    jobs: tuple[Jobs, str], zoo: Zoo, tmp_path: Path
+) -> None:
+    """Three of four, and all end; one that comes again while it is under way begins once."""
+    service, address = jobs
+    for number in (1, 1, 2, 3, 4):
+        one = job(zoo.checkpoint("shapes"), tmp_path / "packs")
+        one.version.version = number
+        await service.waiting.put(one)
+    under_way, ended = set[int](), list[int]()
+    most = seen = 0
+    task = await serve(address, tmp_path, "--parallel=3")
+    async with asyncio.timeout(60):
+        while len(ended) < 4:
+            await service.reported.wait()
+            service.reported.clear()
+            for report in service.reports[seen:]:
+                number = report.version.version
+                if report.WhichOneof("report") == "progress":
+                    under_way |= {number} - set(ended)
+                else:
+                    under_way.discard(number)
+                    ended.append(number)
+                most = max(most, len(under_way))
+            seen = len(service.reports)
+    await stop(task)
+    assert most == 3
+    assert sorted(ended) == [1, 2, 3, 4]
+    assert all(report.pack.digest for report in service.reports if report.HasField("pack"))
+
+
 async def test_a_lost_lease_ends_the_import(
     jobs: tuple[Jobs, str], zoo: Zoo, tmp_path: Path
 ) -> None:
@@ -532,7 +569,7 @@ async def test_a_lost_lease_ends_the_import(
     await service.waiting.put(job(zoo.checkpoint("shapes"), tmp_path / "packs"))
     async with asyncio.timeout(60):
         await service.reported.wait()
-        while children_of_this_process():  # noqa: ASYNC110 - the process table has no event
+        while imports_under_way():  # noqa: ASYNC110 - the process table has no event
             await asyncio.sleep(0.05)
     await stop(task)
     assert not (tmp_path / "packs").exists()

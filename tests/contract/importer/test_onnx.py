@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from importer import child
 from importer.onnx_import.graph import NEWEST_IR, NEWEST_OPSET
+from importer.processes import fresh_child
 from tests import onnx_graphs
 from tests.contract.backend.test_layouts import Boxes, seen
 from tests.contract.imports import import_in_child, refusal_of
@@ -440,7 +441,7 @@ async def test_without_the_library_the_extra_is_named(
     (tmp_path / "broken" / "onnx.py").write_text("raise ImportError('No module named onnx')")
     monkeypatch.setattr(sys, "path", [str(tmp_path / "broken"), *sys.path])
     path = onnx_graphs.write(plain(), tmp_path / "a.onnx")
-    refusal = await refusal_of(path, tmp_path / "work")
+    refusal = await refusal_of(path, tmp_path / "work", start=fresh_child.start)
     assert "yolopool[onnx]" in refusal.message
 
 

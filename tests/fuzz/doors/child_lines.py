@@ -19,26 +19,6 @@ _WORDS = (
 )  # fmt: skip
 
 
-class _Process:
-    """As a child that has said all and ended."""
-
-    def __init__(self, said: bytes) -> None:
-        self.stdout = asyncio.StreamReader(limit=4096)
-        self.stdout.feed_data(said)
-        self.stdout.feed_eof()
-        self.stdin = self
-        self.returncode = 0
-
-    def write(self, data: bytes) -> None:
-        """The order, which nobody reads."""
-
-    async def drain(self) -> None:
-        """Nothing waits."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 class ChildLines:
     def __init__(self, folder: Path) -> None:
         self.loop = own_loop()
@@ -47,11 +27,13 @@ class ChildLines:
         return self.loop.run_until_complete(self._listen(data))
 
     async def _listen(self, data: bytes) -> str:
-        process: Any = _Process(data)
+        lines = asyncio.StreamReader(limit=4096)
+        lines.feed_data(data)
+        lines.feed_eof()
         watch: asyncio.Task[bool] = asyncio.create_task(asyncio.sleep(0, False))
         await watch
         try:
-            ending = await child._converse(process, {}, _ignore)
+            ending = await child._listen(lines, _ignore)
             pack = child._result(ending, 0, watch, "", _LIMITS)
         except ImportRefused as refusal:
             # A child may say any reason.

@@ -16,6 +16,8 @@ from importer.torch_import.foreign_code import refusal
         (["torch.nn.utils.parametrize.X"], "ARTIFACT_UNSUPPORTED", "remove_parametrizations"),
         (["torch.nn.utils.weight_norm.WeightNorm"], "ARTIFACT_UNSUPPORTED", "hooks"),
         (["torch.ao.quantization.observer.MinMaxObserver"], "ARTIFACT_UNSUPPORTED", "quantised"),
+        (["ultralytics.utils.checks.check_requirements"], "ARTIFACT_UNSAFE", "do not trust it"),
+        (["ultralytics.nn.tasks.load_checkpoint", "timm.layers.Mlp"], "ARTIFACT_UNSAFE", "not run"),
         (["posix.system"], "ARTIFACT_UNSAFE", "do not trust it"),
         (["__main__.Mine"], "ARTIFACT_UNSAFE", "export it to ONNX"),
         (["some_yolo.nn.tasks.Model"], "ARTIFACT_UNSAFE", "export it to ONNX"),
