@@ -34,6 +34,8 @@ SIZES = "nsmlx"
 GIVEN_MAP = {"n": 37.3, "s": 44.9, "m": 50.2, "l": 52.9, "x": 53.9}
 FAMILY = "family:any"
 IMAGES = dataset.encoded()
+# A size that keeps deadlines may miss as many.
+FEW = 0.02
 WARM_UP = 12  # requests of each size, by which the device's times become known
 
 
@@ -127,6 +129,10 @@ def mean_map(outcomes: Sequence[Outcome], deadline_s: float) -> float:
     return sum(found) / len(outcomes) if outcomes else 0.0
 
 
+def share_missed(outcomes: Sequence[Outcome], deadline_s: float) -> float:
+    return sum(not in_time(one, deadline_s) for one in outcomes) / max(len(outcomes), 1)
+
+
 def stage_rows(model: str, load: Load, rising: Rising, deadline_s: float) -> list[Row]:
     """A row a rate."""
     rows: list[Row] = []
@@ -185,8 +191,9 @@ def verdicts(
     means = [float(row["map_answered"] or 0) for row in rows]
     falls = all(later <= sooner + 0.5 for sooner, later in itertools.pairwise(means))
     family = mean_map(found[FAMILY].measured(), deadline_s)
-    alone = {size: mean_map(found[model_of(size)].measured(), deadline_s) for size in SIZES}
-    best = max(alone, key=alone.__getitem__)
+    alone = {size: found[model_of(size)].measured() for size in SIZES}
+    means_alone = {size: mean_map(asked, deadline_s) for size, asked in alone.items()}
+    keeping = [size for size, asked in alone.items() if share_missed(asked, deadline_s) <= FEW]
     busiest = max(load.generator_cores for load in found.values())
     return [
         Check(
@@ -200,9 +207,13 @@ def verdicts(
             "mAP of what answered: " + ", ".join(f"{mean:.1f}" for mean in means),
         ),
         Check(
-            "mean mAP in time is at least that of any size alone",
-            family >= alone[best],
-            f"{family:.1f}; " + ", ".join(f"{size} {value:.1f}" for size, value in alone.items()),
+            f"mean mAP is above that of each size that alone misses at most {FEW:.0%}",
+            all(family > means_alone[size] for size in keeping),
+            f"{family:.1f}; alone, where missing these: "
+            + ", ".join(
+                f"{size} {means_alone[size]:.1f} ({share_missed(alone[size], deadline_s):.0%})"
+                for size in SIZES
+            ),
         ),
         Check("the generator was no limit", busiest < 0.9, f"{busiest:.2f} cores at most"),
     ]
