@@ -64,7 +64,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
         old = self._view.workers.get(worker.id)
         if old is None:
             check_room(self._view.workers, bounds.MAX_WORKERS, "workers")
-        self._owners.check_joins(worker.id, context)
+        self._owners.check_joins(worker.id, worker.incarnation, context)
         try:
             self._view.join(worker, token)
         except InvalidTransition as error:
@@ -130,7 +130,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
                 f"an exit report with {len(request.requests)} requests: give at most "
                 f"{_MAX_IN_FLIGHT}, and an incarnation and I/O process that are valid as for Join"
             )
-        self._owners.check_process(request.worker, request.incarnation)
+        self._owners.check_process(request.worker, request.incarnation, request.io_process)
         reported = request.exit
         exit = WorkerExit(
             worker=request.worker,
