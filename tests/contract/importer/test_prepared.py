@@ -6,11 +6,13 @@ import asyncio
 import ctypes
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import structlog
 
 from importer import child
 from importer.processes import library_files, replacement
-from importer.processes.forked_child import Zygote
+from importer.processes.forked_child import Zygote, ZygoteLost
 from importer.processes.fresh_child import FreshChild
 from importer.processes.prepared import Prepared
 from importer.processes.running import Running
@@ -193,6 +195,52 @@ async def test_nobody_who_waits_is_a_child_without_work(tmp_path: Path) -> None:
 async def _killed(running: Running) -> tuple[int | None, Any]:
     running.kill()
     return await said(running)
+
+
+async def test_who_waits_for_a_parent_that_hangs_is_told_of_its_end(tmp_path: Path) -> None:
+    """It is ended because a child of it can't be killed otherwise, while another is asked for."""
+    async with parent(program("time.sleep(600)")) as zygote:
+        running = await zygote.start(b"", tmp_path)
+        os.kill(zygote.pid, signal.SIGSTOP)
+        asked = asyncio.ensure_future(zygote.start(b"", tmp_path))
+        await asyncio.sleep(0.1)
+        zygote.close()  # as `kill` does after a while
+        with pytest.raises(ZygoteLost):
+            await asked
+        assert (await said(running))[0] is None
+        with pytest.raises(ZygoteLost):
+            await zygote.start(b"", tmp_path)
+
+
+async def test_an_importer_without_descriptors_loses_none(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    async with parent(program("time.sleep(600)")) as zygote:
+        its_own = len(os.listdir("/proc/self/fd"))
+        for free in range(7):
+            with few_descriptors(free), pytest.raises(OSError, match="Too many open files"):
+                await zygote.start(b"", tmp_path)
+            await asyncio.sleep(0)
+            assert len(os.listdir("/proc/self/fd")) == its_own, free
+    for free in range(6):
+        with few_descriptors(free), pytest.raises(OSError, match="Too many open files"):
+            Zygote(tmp_path, program("return 0"))
+        assert len(os.listdir("/proc/self/fd")) == before, free
+
+
+@contextmanager
+def few_descriptors(free: int) -> Iterator[None]:
+    """This process may open so many more."""
+    kept = [os.open("/dev/null", os.O_RDONLY) for _ in range(64)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(kept) + 1, hard))
+    for descriptor in kept[64 - free :]:
+        os.close(descriptor)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in kept[: 64 - free]:
+            os.close(descriptor)
 
 
 @pytest.mark.parametrize("takes_in_orphans", [False, True])
