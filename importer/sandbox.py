@@ -99,6 +99,17 @@ _OF_ITSELF_ALONE = (
     "sched_setparam",
     "sched_setscheduler",
 )
+# By the number of an argument and its value: a file that sends signals, to any process of the user;
+# and an own end that is not the parent's, and memory that others may look at.
+_F_SETOWN, _F_SETSIG, _F_SETOWN_EX = 8, 10, 15
+_INT = 0xFFFFFFFF  # the kernel does not look at the rest
+_REFUSED_WITH = (
+    ("fcntl", 1, _F_SETOWN),
+    ("fcntl", 1, _F_SETSIG),
+    ("fcntl", 1, _F_SETOWN_EX),
+    ("prctl", 0, _PR_SET_PDEATHSIG),
+    ("prctl", 0, _PR_SET_DUMPABLE),
+)
 
 
 def before_imports(inputs: Sequence[Path], folder: Path) -> list[str]:
@@ -195,6 +206,9 @@ def _filter_calls() -> list[str]:
         another = pyseccomp.Arg(0, pyseccomp.NE, 0)
         for name in _OF_ITSELF_ALONE:
             calls.add_rule(pyseccomp.ERRNO(errno.EPERM), name, another)
+        for name, number, value in _REFUSED_WITH:
+            given = pyseccomp.Arg(number, pyseccomp.MASKED_EQ, _INT, value)
+            calls.add_rule(pyseccomp.ERRNO(errno.EPERM), name, given)
         # Allows threads and refuses processes, which would outlive the import. A filter cannot read
         # the flags of clone3; without it, C libraries fall back to clone.
         process = pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _CLONE_THREAD, 0)
