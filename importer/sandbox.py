@@ -46,7 +46,6 @@ _REFUSED_CALLS: tuple[str | int, ...] = (
     "rt_tgsigqueueinfo",
     "pidfd_open",
     "pidfd_send_signal",
-    "setpriority",
     "ioprio_set",
     "migrate_pages",
     "move_pages",
@@ -90,14 +89,16 @@ _REFUSED_CALLS: tuple[str | int, ...] = (
     463,  # setxattrat and removexattrat, whose names older libraries do not know
     466,
 )
-# A 0 means the caller itself. The number of another process would reach any of its user: a limit of
-# processor time ends it.
+# By the number of an argument, of which a 0 means the caller itself. The number of another process
+# would reach any of its user: a limit of processor time ends it.
 _OF_ITSELF_ALONE = (
-    "prlimit64",
-    "sched_setaffinity",
-    "sched_setattr",
-    "sched_setparam",
-    "sched_setscheduler",
+    ("prlimit64", 0),
+    ("sched_setaffinity", 0),
+    ("sched_setattr", 0),
+    ("sched_setparam", 0),
+    ("sched_setscheduler", 0),
+    ("setpriority", 0),
+    ("setpriority", 1),
 )
 # By the number of an argument and its value: a file that sends signals, to any process of the user;
 # and an own end that is not the parent's, and memory that others may look at.
@@ -203,8 +204,8 @@ def _filter_calls() -> list[str]:
         calls.set_attr(pyseccomp.Attr.CTL_TSYNC, 1)  # also threads that libraries have started
         for name in _REFUSED_CALLS:
             calls.add_rule(pyseccomp.ERRNO(errno.EPERM), name)
-        another = pyseccomp.Arg(0, pyseccomp.NE, 0)
-        for name in _OF_ITSELF_ALONE:
+        for name, number in _OF_ITSELF_ALONE:
+            another = pyseccomp.Arg(number, pyseccomp.NE, 0)
             calls.add_rule(pyseccomp.ERRNO(errno.EPERM), name, another)
         for name, number, value in _REFUSED_WITH:
             given = pyseccomp.Arg(number, pyseccomp.MASKED_EQ, _INT, value)
