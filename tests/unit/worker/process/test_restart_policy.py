@@ -61,7 +61,7 @@ def test_a_worker_keeps_its_id_whatever_becomes_of_its_certificate(
     settings = read_settings([*own, "--devices=sim:2"])
     supervisor = supervisor_of(settings, {}, time.monotonic)
     (tmp_path / "gpu-1.pem").write_text("half written")
-    assert read_settings(supervisor.command(SIM)[3:]).id == "gpu-1-vm-3-sim-1"
+    assert read_settings(list(supervisor.command(SIM))[3:]).id == "gpu-1-vm-3-sim-1"
 
 
 @pytest.mark.parametrize("flags", [["--port=1234"], ["--advertise=a:1"]])
