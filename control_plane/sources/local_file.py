@@ -62,7 +62,7 @@ class LocalFile:
 
 
 def list_folder(uri: SourceUri, rules: SourceRules) -> list[Found]:
-    """The files that lie in a folder itself, but those whose names are not UTF-8: no URI names them.
+    """The files that lie in a folder itself, but none whose name is not UTF-8: no URI names it.
     Raises SourceRefused, SourceNotFound, SourceDenied and SourceUnavailable.
     """
     rules.check_path(f"{uri.path.rstrip('/')}/")

@@ -34,7 +34,7 @@ def test_a_read_that_hangs_holds_up_nobody_who_closes(
 def test_a_name_that_is_no_text_is_passed_over(tmp_path: Path) -> None:
     """It has no URI that could be read again, and no message could carry it."""
     for name in (b"best.pt", b"b\xff.pt"):
-        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).write_bytes(b"x")
+        (tmp_path / os.fsdecode(name)).write_bytes(b"x")
     rules = SourceRules(SCHEMES, roots=(str(tmp_path),))
     found = list_folder(parse(f"{tmp_path.as_uri()}/"), rules)
     assert [file.name for file in found] == ["best.pt"]
