@@ -6,6 +6,7 @@ has is all that is used of `wandb.Api`, as its reference documents it.
 import json
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -146,6 +147,24 @@ def test_what_the_tracking_server_keeps_itself_is_asked_of_it_with_its_login(
         assert read(opened) == b"weights"
     path = "/api/2.0/mlflow-artifacts/artifacts/0/r/artifacts/best.pt"
     assert [(one.path, one.login) for one in server.asked] == [(path, "Basic bWU6aHVudGVyMg==")]
+
+
+def test_no_server_that_a_run_names_is_asked_for_a_list(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The library would send it the tracking server's login."""
+    with broken_server(Turn(b"{}")) as server:
+        place = f"{server.url}/mlflow-artifacts/artifacts"
+        run = SimpleNamespace(
+            info=SimpleNamespace(artifact_uri=place, run_name="night"),
+            data=SimpleNamespace(params={}, metrics={}, tags={}),
+        )
+        monkeypatch.setattr(mlflow_run, "_client", lambda: SimpleNamespace(get_run=lambda _: run))
+        monkeypatch.setattr(mlflow_run, "_tracker", lambda: "https://mlflow.example.com")
+        rules = SourceRules(SCHEMES, private_networks=(ip_network("127.0.0.0/8"),))
+        with pytest.raises(errors.SourceInvalid):
+            Sources(rules, {}, tmp_path, 10**6).open(Source("runs:/r/weights"))
+        assert not server.asked
 
 
 # --- Weights & Biases -------------------------------------------------------------------------
