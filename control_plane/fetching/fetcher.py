@@ -138,11 +138,14 @@ class Fetcher:
         model = version.key.model
         reporting = asyncio.create_task(self._report(version, progress))
         try:
-            return await self._downloads.attempt(
+            arrived = await self._downloads.attempt(
                 source, progress, lambda size_bytes: self._stored.check_fetch(model, size_bytes)
             )
         finally:
             await ended([reporting])
+        # Its size may not have been told, and others came meanwhile.
+        self._stored.check_model(model, arrived.artifact)
+        return arrived
 
     async def _report(self, version: ModelVersion, progress: Progress) -> None:
         said = -1

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import pytest_asyncio
 
@@ -19,7 +20,7 @@ from tests.contract.control_plane_rig import Rig, refused
 from tests.full_disk import full_disk
 from tests.waiting import answered, becomes
 from yolopool import errors
-from yolopool.v1 import model_pb2
+from yolopool.v1 import model_pb2, rules_pb2, rules_pb2_grpc
 
 FILE = os.urandom(3 * 1024 * 1024 + 17)
 OTHER = os.urandom(len(FILE))
@@ -199,6 +200,38 @@ async def test_a_file_that_is_there_by_its_digest_is_not_fetched(rig: Rig) -> No
         assert made.artifact == digest
         assert not server.asked
     await rig.import_next()
+
+
+@pytest.mark.parametrize("turn", [Turn(FILE), Turn(FILE, length=-1)], ids=["told", "not told"])
+async def test_a_file_that_a_rule_has_no_room_for(turn: Turn, rig: Rig) -> None:
+    """Also if the server does not tell its size; then it is known once the file is there."""
+    async with grpc.aio.insecure_channel(rig.addresses.grpc) as channel:
+        rules: Any = rules_pb2_grpc.RuleServiceStub(channel)
+        room = len(FILE) + half
+        request = rules_pb2.SetStoreRuleRequest(pattern="team/*", store_bytes=room)
+        await rules.SetStoreRule(request, timeout=5)
+    with broken_server(Turn(OTHER)) as server:
+        await register(rig, "team/one", f"{server.url}/best.pt")
+        assert (await arrives(rig, "team/one")).artifact
+    with broken_server(turn) as server:
+        await register(rig, "team/two", f"{server.url}/best.pt", artifact=SHA)
+        version = await arrives(rig, "team/two")
+        assert (version.state, version.reason) == (FAILED, "STORE_QUOTA")
+        await register(rig, "other", f"{server.url}/best.pt", artifact=SHA)
+        assert (await arrives(rig, "other")).artifact == SHA
+
+
+async def test_files_that_come_together_have_no_more_room(rig: Rig) -> None:
+    async with grpc.aio.insecure_channel(rig.addresses.grpc) as channel:
+        rules: Any = rules_pb2_grpc.RuleServiceStub(channel)
+        request = rules_pb2.SetStoreRuleRequest(pattern="both/*", store_bytes=len(FILE) + half)
+        await rules.SetStoreRule(request, timeout=5)
+    slow = {"slow_s": 0.005}
+    with broken_server(Turn(FILE, **slow)) as a, broken_server(Turn(OTHER, **slow)) as b:
+        await register(rig, "both/a", f"{a.url}/best.pt")
+        await register(rig, "both/b", f"{b.url}/best.pt")
+        found = [await arrives(rig, name) for name in ("both/a", "both/b")]
+    assert sorted(version.reason for version in found) == ["", "STORE_QUOTA"]
 
 
 async def test_deleting_a_version_ends_its_fetch(rig: Rig) -> None:
