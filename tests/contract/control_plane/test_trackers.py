@@ -172,11 +172,11 @@ def test_no_server_that_a_run_names_is_asked_for_a_list(
 
 class Entry:
     def __init__(self, path: str, data: bytes, ref: str | None = None) -> None:
-        self._path, self._data = path, data
+        self.path, self._data = path, data
         self.ref, self.size = ref, len(data)
 
     def download(self, root: str) -> str:
-        place = Path(root, self._path)
+        place = Path(root, self.path)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(self._data)
         return str(place)
@@ -239,12 +239,13 @@ def test_an_artifact_is_read_with_what_its_run_logged(
 def test_an_artifact_that_is_not_what_it_should_be_is_refused(
     entry: Entry, error: type[errors.YolopoolError], wandb: dict[str, Artifact], tmp_path: Path
 ) -> None:
-    wandb["me/parts/model:v1"] = Artifact(("a.pt", entry))
+    wandb["me/parts/model:v1"] = Artifact((entry.path, entry))
     folder = tmp_path / "deep" / "deeper"
     folder.mkdir(parents=True)
     with pytest.raises(error):
         sources(folder).open(Source("wandb-artifact://me/parts/model:v1"))
     assert list(folder.iterdir()) == []
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "nor anywhere else"
 
 
 def test_an_artifact_that_does_not_exist_is_not_found(
