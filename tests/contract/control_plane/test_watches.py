@@ -14,9 +14,10 @@ from typing import Any
 import grpc
 import pytest
 
+from control_plane.fetching import watcher
 from control_plane.store.memory_registry import MemoryRegistry
 from tests.contract.control_plane_rig import Rig, refused
-from tests.waiting import answered
+from tests.waiting import answered, becomes
 from yolopool import errors
 from yolopool.v1 import events_pb2, model_pb2, watches_pb2, watches_pb2_grpc
 
@@ -190,3 +191,31 @@ async def test_a_store_that_is_away_does_not_hold_a_pool_at_the_edge_up(folder: 
     uri = (folder / "mount").as_uri()
     async with pool(folder, watch=[f"parts={uri}"], watch_before_serving_s=60) as rig:
         await answered(lambda: asyncio.to_thread(ready, rig), bool)
+
+
+async def test_a_look_under_way_registers_nothing_for_a_watch_that_was_removed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its tenant is deleted: the model would come back after it."""
+    drop(folder, "best.pt", b"weights", 1_000)
+    async with pool(folder) as rig:
+        downloads = rig.plane._services.intake._watcher._downloads
+        blocking, looks, goes_on = downloads.blocking, [], asyncio.Event()
+
+        async def held(*work: Any) -> Any:
+            found = await blocking(*work)
+            looks.append(found)
+            if len(looks) == 2:
+                await goes_on.wait()
+            return found
+
+        monkeypatch.setattr(downloads, "blocking", held)
+        await watch(rig, folder.as_uri())
+        await becomes(lambda: len(looks) == 2)
+        request = watches_pb2.DeleteWatchRequest(name="line7")
+        monkeypatch.setattr(watcher, "TICK_S", 60)  # the look is not ended meanwhile
+        await call(rig, "DeleteWatch", request)
+        goes_on.set()
+        await asyncio.sleep(0.3)
+        answer = await rig.models.ListModels(model_pb2.ListModelsRequest(), timeout=5)
+        assert not answer.models
