@@ -154,7 +154,7 @@ class Watcher:
 
     async def _looked(self, watch: Watch, looks: _Looks) -> None:
         source = Source(watch.uri, watch.profile)
-        listed = await self._downloads.blocking(self._downloads.sources.list, source)
+        listed = await self._downloads.listed(source)
         found = matching(watch, listed)
         if len(found) > MAX_FILES:
             raise SourceInvalid(

@@ -5,6 +5,7 @@ once only, whoever leads.
 import asyncio
 import contextlib
 import os
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
@@ -200,16 +201,16 @@ async def test_a_look_under_way_registers_nothing_for_a_watch_that_was_removed(
     drop(folder, "best.pt", b"weights", 1_000)
     async with pool(folder) as rig:
         downloads = rig.plane._services.intake._watcher._downloads
-        blocking, looks, goes_on = downloads.blocking, [], asyncio.Event()
+        listed, looks, goes_on = downloads.listed, [], asyncio.Event()
 
-        async def held(*work: Any) -> Any:
-            found = await blocking(*work)
+        async def held(source: Any) -> Any:
+            found = await listed(source)
             looks.append(found)
             if len(looks) == 2:
                 await goes_on.wait()
             return found
 
-        monkeypatch.setattr(downloads, "blocking", held)
+        monkeypatch.setattr(downloads, "listed", held)
         await watch(rig, folder.as_uri())
         await becomes(lambda: len(looks) == 2)
         request = watches_pb2.DeleteWatchRequest(name="line7")
@@ -219,3 +220,33 @@ async def test_a_look_under_way_registers_nothing_for_a_watch_that_was_removed(
         await asyncio.sleep(0.3)
         answer = await rig.models.ListModels(model_pb2.ListModelsRequest(), timeout=5)
         assert not answer.models
+
+
+async def test_folders_that_hang_hold_up_no_download(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As watches of a lost mount do."""
+    drop(folder, "best.pt", b"weights", 1_000)
+    ended = threading.Event()
+    async with pool(folder) as rig:
+        fetch, looks = rig.plane._services.intake._downloads, []
+
+        def hangs(source: Any) -> Any:
+            looks.append(source)
+            ended.wait(20)
+            return []
+
+        monkeypatch.setattr(fetch.sources, "list", hangs)
+        try:
+            for number in range(20):
+                asked = watches_pb2.Watch(
+                    name=f"lost{number}", uri=folder.as_uri(), model="lost", every_s=1, settle_s=1
+                )
+                await call(rig, "SetWatch", watches_pb2.SetWatchRequest(watch=asked))
+            await becomes(lambda: len(looks) >= 8)
+            uri = (folder / "best.pt").as_uri()
+            request = model_pb2.RegisterModelRequest(name="here", uri=uri)
+            await rig.models.RegisterModel(request, timeout=5)
+            assert await files(rig, 1, "here") == ["best.pt"]
+        finally:
+            ended.set()
