@@ -226,8 +226,8 @@ async def test_files_that_come_together_have_no_more_room(rig: Rig) -> None:
         rules: Any = rules_pb2_grpc.RuleServiceStub(channel)
         request = rules_pb2.SetStoreRuleRequest(pattern="both/*", store_bytes=len(FILE) + half)
         await rules.SetStoreRule(request, timeout=5)
-    slow = {"slow_s": 0.005}
-    with broken_server(Turn(FILE, **slow)) as a, broken_server(Turn(OTHER, **slow)) as b:
+    slow = [Turn(data, slow_s=0.005) for data in (FILE, OTHER)]
+    with broken_server(slow[0]) as a, broken_server(slow[1]) as b:
         await register(rig, "both/a", f"{a.url}/best.pt")
         await register(rig, "both/b", f"{b.url}/best.pt")
         found = [await arrives(rig, name) for name in ("both/a", "both/b")]

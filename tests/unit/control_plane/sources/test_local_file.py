@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.sources import local_file
 from control_plane.sources.local_file import LocalFile, list_folder
 from control_plane.sources.source_rules import SourceRules
 from control_plane.sources.source_uri import SCHEMES, parse
@@ -17,7 +16,7 @@ def test_a_read_that_hangs_holds_up_nobody_who_closes(
 ) -> None:
     """As on a lost mount: a pipe that nobody writes to stands for it."""
     os.mkfifo(tmp_path / "best.pt")
-    monkeypatch.setattr(local_file.stat, "S_ISREG", lambda _: True)
+    monkeypatch.setattr("stat.S_ISREG", lambda _: True)
     rules = SourceRules(SCHEMES, roots=(str(tmp_path),))
     opened = LocalFile(parse(str(tmp_path / "best.pt")), rules)
     os.set_blocking(opened._file.fileno(), True)
