@@ -258,6 +258,25 @@ async def test_a_store_that_is_away_is_waited_for(rig: Rig) -> None:
     assert any(one.range_ for one in server.asked), "it went on from where it broke off"
 
 
+async def test_a_registry_that_is_away_costs_no_second_download(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = rig.plane._services.intake._fetcher._registration._sources
+    fetched, tries = records.fetched, []
+
+    async def away_twice(*args: Any) -> Any:
+        tries.append(args)
+        if len(tries) < 3:
+            raise errors.RegistryUnavailable("it is away")
+        return await fetched(*args)
+
+    monkeypatch.setattr(records, "fetched", away_twice)
+    with broken_server(Turn(FILE)) as server:
+        await register(rig, "late", f"{server.url}/best.pt")
+        assert (await arrives(rig, "late")).artifact == SHA
+        assert len(server.asked) == 1
+
+
 async def test_a_full_disk_is_told_and_waited_for(rig: Rig) -> None:
     with broken_server(Turn(FILE)) as server:
         with full_disk(half):
