@@ -111,6 +111,8 @@ class Registration:
         if artifact:
             given = await self._signed(artifact, given)
             imported = await self._imported_before(artifact, settings, given)
+        else:
+            self._signers.check_text(given.signature)
         now = self._clock.unix()
         version = await self._registry.register(
             model,
