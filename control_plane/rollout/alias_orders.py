@@ -182,7 +182,11 @@ class AliasOrders:
         if order.keep_s is not None:
             alias = replace(alias, keep_s=order.keep_s)
         if alias.targets == targets:
-            return await self._put(alias, Step(alias))
+            stays = Step(alias)
+            if alias.switch is not None:
+                standing = standing_of(self._view, alias, now)
+                stays = given_up(alias, alias.switch, "another order came", standing, now)
+            return await self._put(alias, stays)
         until = now + order.within_s
         switch = Switch(targets, kind, order.by, order.why, now, until, order.request_id)
         for target in targets:

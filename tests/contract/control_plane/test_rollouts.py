@@ -241,6 +241,19 @@ async def test_an_abort_goes_back(pool: Pool) -> None:
     assert again.outcome == OUTCOMES.ROLLOUT_OUTCOME_ABORTED
 
 
+async def test_an_abort_ends_a_switch_of_the_rollout_too(pool: Pool) -> None:
+    pool.worker.may_load.clear()
+    await pool.start(min_samples=100_000)
+    await becomes(lambda: pool.alias.switch is not None)
+    asked = rollouts_pb2.AbortRolloutRequest(alias="shapes:stable", why="seen enough")
+    await pool.stub.AbortRollout(asked, timeout=5)
+    await becomes(settled(pool))
+    assert pool.alias.switch is None
+    pool.worker.may_load.set()
+    await becomes(lambda: "shapes@2" not in pool.worker.replicas)
+    assert pool.means == {1: 1000}
+
+
 async def test_a_candidate_that_can_not_be_loaded_ends_it(pool: Pool) -> None:
     pool.worker.refuse["shapes@2"] = errors.ModelTooLarge("it fits nothing: take a smaller one")
     await pool.start()
