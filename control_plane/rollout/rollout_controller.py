@@ -15,6 +15,8 @@ from control_plane.events.recorder import EventRecorder
 from control_plane.rollout.alias_orders import AliasOrders, Order
 from control_plane.rollout.gathered import Gathered, topic_of
 from control_plane.rollout.judge import Decision, step
+from control_plane.rollout.switch import let_go
+from control_plane.rollout.switch_controller import standing_of
 from control_plane.store.registry import Registry
 from control_plane.types.desired import Want, WantChanges, WantSource
 from control_plane.types.event import EventKind
@@ -167,7 +169,10 @@ class Rollouts:
 
     async def _put(self, alias: Alias, rollout: Rollout, token: FencingToken) -> Alias:
         shadow = None if rollout.settled else alias.shadow
-        wants = self._let_go(alias, rollout) if rollout.settled else WantChanges()
+        wants = WantChanges()
+        if rollout.settled:
+            standing = standing_of(self._view, alias, self._clock.unix())
+            wants = WantChanges(drop=let_go(alias, rollout, standing))
         new = replace(alias, rollout=rollout, shadow=shadow)
         held = await self._registry.put_alias(new, alias.revision, wants, token)
         for key in wants.drop:
@@ -202,19 +207,6 @@ class Rollouts:
         if put:
             await self._registry.change_wants(put)
             await self._refresh()
-
-    def _let_go(self, alias: Alias, rollout: Rollout) -> WantChanges:
-        """The wants that only the comparison needed."""
-        needed = {target.version for target in alias.targets}
-        needed |= {kept.version for kept in alias.kept}
-        drop = [
-            key
-            for number in (rollout.stable, rollout.candidate)
-            if number not in needed
-            and (key := VersionKey(alias.model, number)) in self._view.desired.wants
-            and self._view.desired.wants[key].source is WantSource.ALIAS
-        ]
-        return WantChanges(drop=tuple(drop))
 
 
 def class_names_of(view: View, alias: Alias, rollout: Rollout) -> tuple[str, ...]:

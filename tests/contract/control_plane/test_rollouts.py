@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from control_plane.rollout import rollout_controller, switch_controller
+from control_plane.store.transaction import Transaction
 from control_plane.types.rollout.alias import Alias
 from control_plane.types.rollout.progress import Outcome, Rollout
 from control_plane.types.version import VersionKey
@@ -334,8 +335,17 @@ async def test_what_can_not_be_rolled_out(pool: Pool) -> None:
 
 async def test_a_candidate_that_is_deleted_ends_it(pool: Pool) -> None:
     await pool.start(steps=[0], min_samples=100_000)
-    # As an operator of an earlier release may, who knows nothing of rollouts.
-    await pool.rig.registry.delete([VersionKey("shapes", 2)])
+    gone = VersionKey("shapes", 2)
+    with pytest.raises(errors.ModelReferenced, match="shapes:stable"):
+        await pool.rig.registry.delete([gone])
+
+    def as_an_earlier_release_does(tx: Transaction) -> None:
+        """It knows nothing of aliases."""
+        tx.drop_version(gone)
+        if tx.want(gone) is not None:
+            tx.drop_want(gone)
+
+    await pool.rig.registry.write(as_an_earlier_release_does)
     await becomes(settled(pool))
     assert pool.rollout.outcome == Outcome.ABORTED
     assert pool.rollout.reasons == ("shapes@2 was deleted",)
