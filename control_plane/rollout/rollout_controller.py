@@ -26,7 +26,7 @@ from control_plane.types.rollout.progress import Outcome, Rollout
 from control_plane.types.version import VersionKey
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
-from yolopool.errors import RegistryUnavailable, StaleToken, YolopoolError
+from yolopool.errors import RegistryUnavailable, StaleToken, ValidationFailed, YolopoolError
 from yolopool.evaluation.agreement.evidence import Evidence
 from yolopool.server.clock import Clock
 
@@ -142,7 +142,11 @@ class Rollouts:
             kind = ChangeKind.PROMOTE if first else ChangeKind.STEP
             why = f"{rollout.share / 10:g} % {rollout.why}".strip()
             order = Order(by_of(rollout), why, expected=alias.revision)
-            await self._orders.move(alias.key, rollout.targets, kind, order)
+            try:
+                await self._orders.move(alias.key, rollout.targets, kind, order)
+            except ValidationFailed as error:
+                aborted = rollout.ended(Outcome.ABORTED, (error.message,), self._clock.unix())
+                await self._put(alias, aborted, token)
             return
         decision, _ = await self.look(alias, rollout)
         if decision.rollout is not rollout:

@@ -123,9 +123,19 @@ async def test_a_family_is_set_shown_and_removed(rig: Rig, client: AsyncClient) 
         await client.set_family("site:any", ["n", "s"], expected_revision=7)
     with pytest.raises(errors.AliasChanged, match="is a family"):
         await client.set_alias("site:any", 1)
+    with pytest.raises(errors.RolloutNotPossible, match="is a family"):
+        await client.start_rollout("site:any", 1)
     with pytest.raises(errors.AliasNotFound):
         await client.family("n:any")
+    with pytest.raises(errors.NothingToRollBack, match="is a family"):
+        await client.rollback("site:any")
     await client.delete_alias("site:any")
+    await asyncio.sleep(0.2)  # the recorder writes beside
+    told = [event.message async for event in client.events(kinds=["ALIAS"])]
+    assert told == [
+        "site:any is now one of n, s, m: one camera for all, by anonymous",
+        "site:any deleted, by anonymous; it was one of n, s, m",
+    ]
     with pytest.raises(errors.ModelNotFound):
         await client.family("site:any")
 

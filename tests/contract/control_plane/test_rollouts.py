@@ -16,6 +16,7 @@ from control_plane.rollout import rollout_controller, switch_controller
 from control_plane.routing.poison import Image
 from control_plane.routing.request_log import RequestRecord
 from control_plane.store.transaction import Transaction
+from control_plane.types.policy import Gate, Validation
 from control_plane.types.rollout.alias import Alias, AliasKey, point_of
 from control_plane.types.rollout.progress import Outcome, Rollout
 from control_plane.types.version import VersionKey
@@ -414,6 +415,19 @@ async def test_what_can_not_be_rolled_out(pool: Pool) -> None:
     assert [one.alias for one in listed.rollouts] == ["shapes:stable"]
     none = rollouts_pb2.ListRolloutsRequest(name_prefix="other")
     assert not (await stub.ListRollouts(none, timeout=5)).rollouts
+
+
+async def test_a_candidate_that_fails_the_gate_of_its_model_only_runs_beside(pool: Pool) -> None:
+    registry, gate = pool.rig.registry, Gate("0" * 64, min_map50=0.5)
+    await pool.start(steps=[0, 1000])
+    await registry.note_validation(VersionKey("shapes", 2), Validation(gate.data, 1.0, map50=0.1))
+    await registry.change_rule("shapes", lambda rule: replace(rule, gate=gate))
+    await pool.calls_until(settled(pool))
+    assert pool.rollout.outcome == Outcome.ABORTED
+    assert "mAP50 0.1000" in pool.rollout.reasons[0]
+    assert pool.means == {1: 1000}
+    assert isinstance(await refused(pool.start()), errors.ValidationFailed)
+    assert (await pool.start(steps=[0])).running
 
 
 async def test_a_candidate_that_is_deleted_ends_it(pool: Pool) -> None:
