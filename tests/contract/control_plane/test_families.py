@@ -9,16 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 
 from control_plane.types.access.api_key import Role
+from tests.contract.control_plane.test_kserve import asked
 from tests.contract.control_plane.test_schedules import Wall
 from tests.contract.control_plane_rig import Rig, ScriptedWorker
 from tests.contract.guarded_rig import Guarded, issued
 from tests.waiting import becomes
 from yolopool import errors
 from yolopool.client.async_client import AsyncClient
+from yolopool.kserve import grpc_service_pb2_grpc
 from yolopool.v1 import detection_pb2, families_pb2, model_pb2, types_pb2
 
 RUNS_S = {"n": 0.004, "s": 0.030, "m": 0.075}
@@ -232,6 +235,12 @@ async def test_by_day_one_model_and_by_night_another(
     assert [one.first_choice for one in made.members] == [False, True]
     await loaded(rig, device, "m", "b")
     assert (await rig.detect("site:day")).version.model == "b"
+    async with grpc.aio.insecure_channel(rig.addresses.grpc) as channel:
+        stub: Any = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call,unused-ignore]
+        for images in ([b"jpeg"], [b"jpeg", b"jpeg"]):
+            device.inferred.clear()
+            await stub.ModelInfer(asked(*images, model="site:day"), timeout=10)
+            assert [one.version.model for one in device.inferred] == ["b"] * len(images)
     wall.set(made.until_unix_s)
     assert (await rig.detect("site:day")).version.model == "m"
     # The night's model gets a version with other classes: the day's answers until it is mended.
