@@ -84,7 +84,7 @@ class Rollouts:
         if token is None:
             return
         for alias in aliases:
-            if alias.rollout is None or alias.rollout.settled:
+            if alias.rollout is None or not alias.rollout.is_open:
                 continue
             try:
                 await self._advance(alias, alias.rollout, token)

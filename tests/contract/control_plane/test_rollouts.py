@@ -368,6 +368,17 @@ async def test_what_a_leader_left_at_any_arrow_is_gone_on_with(pool: Pool) -> No
     assert pool.rollout.reasons == ("shift: far",)
 
 
+async def test_what_a_newer_release_made_of_a_rollout_stays(pool: Pool) -> None:
+    await pool.start(min_samples=100_000)
+    await becomes(lambda: pool.means == {1: 900, 2: 100})
+    paused = replace(pool.rollout, outcome="PAUSED")
+    await pool.rig.registry.put_alias(replace(pool.alias, rollout=paused), pool.alias.revision)
+    await becomes(lambda: pool.rollout == paused)
+    await asyncio.sleep(0.3)
+    assert pool.rollout == paused
+    assert pool.means == {1: 900, 2: 100}
+
+
 async def test_evidence_of_every_control_plane_counts_also_of_one_that_ended(
     tmp_path: Path, pool: Pool
 ) -> None:
