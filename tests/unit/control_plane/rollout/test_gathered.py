@@ -120,7 +120,7 @@ def test_of_many_rollouts_the_newest_keep_their_images() -> None:
             image = bytes(MAX_IMAGE_BYTES)
             one.beside(Answer(False, reply()), Answer(False, reply(right=9.0)), image)
     gathered.keep_only(frozenset(ids))
-    kept = [id_ for id_ in ids if (one := gathered.look(id_)) and one.images]
+    kept = [id_ for id_ in ids if (held := gathered.look(id_)) and held.images]
     assert kept == ids[-most:]
 
 
