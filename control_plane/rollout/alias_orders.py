@@ -101,6 +101,8 @@ class AliasOrders:
             standing = standing_of(self._view, alias, now)
             switch = replace(alias.switch, request_id=order.request_id)
             return await self._put(alias, given_up(alias, switch, why, standing, now))
+        if alias.family is not None:
+            raise NothingToRollBack(f"{key} is a family: set its members as they were")
         if not alias.previous:
             raise NothingToRollBack(
                 f"{key} has no earlier target: promote the version that it should mean"
@@ -116,8 +118,12 @@ class AliasOrders:
         wants = ended(alias, standing_of(self._view, alias, self._now()))
         await self._registry.drop_alias(key, alias.revision, wants)
         await self._refresh()
-        version = VersionKey(key.model, alias.main)
-        message = f"{key} deleted, by {order.by or 'nobody'}; it meant {in_words(alias.targets)}"
+        version, was = None, ""
+        if alias.family is not None:
+            was = f"was one of {', '.join(alias.family.models)}"
+        else:
+            version, was = VersionKey(key.model, alias.main), f"meant {in_words(alias.targets)}"
+        message = f"{key} deleted, by {order.by or 'nobody'}; it {was}"
         self._recorder.record(EventKind.ALIAS, version=version, message=message)
 
     async def moved(self, key: AliasKey, targets: Targets, deadline_s: float) -> Alias:
@@ -182,7 +188,11 @@ class AliasOrders:
         if order.keep_s is not None:
             alias = replace(alias, keep_s=order.keep_s)
         if alias.targets == targets:
-            return await self._put(alias, Step(alias))
+            stays = Step(alias)
+            if alias.switch is not None:
+                standing = standing_of(self._view, alias, now)
+                stays = given_up(alias, alias.switch, "another order came", standing, now)
+            return await self._put(alias, stays)
         until = now + order.within_s
         switch = Switch(targets, kind, order.by, order.why, now, until, order.request_id)
         for target in targets:

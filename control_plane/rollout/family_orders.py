@@ -122,7 +122,7 @@ class FamilyOrders:
         order: FamilyOrder,
     ) -> Alias:
         now = self._clock.unix()
-        alias = old or Alias(key.model, key.name, (), DEFAULT_KEEP_S, now)
+        alias, why = old or Alias(key.model, key.name, (), DEFAULT_KEEP_S, now), ""
         if alias.family != family:
             members = ", ".join(
                 f"{one.model} from {one.begins}" if one.begins else one.model
@@ -131,12 +131,13 @@ class FamilyOrders:
             why = f"{members}: {order.why}" if order.why else members
             change = AliasChange(now, ChangeKind.FAMILY, order.by, why, (), ())
             alias = replace(alias, family=family, changed_unix_s=now).noted(change)
-            message = f"{key} is now one of {why}, by {order.by or 'nobody'}"
-            self._recorder.record(EventKind.ALIAS, message=message)
-            log.info("family set", alias=str(key), members=family.models, by=order.by)
         revision = old.revision if old is not None else 0
         held = await self._registry.put_alias(alias, revision, WantChanges(wants))
         await self._refresh()
+        if why:
+            message = f"{key} is now one of {why}, by {order.by or 'nobody'}"
+            self._recorder.record(EventKind.ALIAS, message=message)
+            log.info("family set", alias=str(key), members=family.models, by=order.by)
         return held
 
 

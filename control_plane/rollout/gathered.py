@@ -33,6 +33,8 @@ OF_VERSION = frozenset(
 )
 # Images that are kept, those on which both disagree most, and how large one may be.
 IMAGES_KEPT, MAX_IMAGE_BYTES = 8, 2 * 2**20
+# Of all rollouts, also those that ended: they are looked at afterwards.
+MAX_KEPT_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +139,16 @@ class Gathered:
         return tuple(self._by_id.values())
 
     def keep_only(self, rollouts: frozenset[str]) -> None:
-        """Forgets rollouts that no alias has any more."""
+        """Forgets rollouts that no alias has any more, and images beyond MAX_KEPT_BYTES, those of
+        the rollouts that began first.
+        """
         for gone in self._by_id.keys() - rollouts:
             del self._by_id[gone]
+        left = MAX_KEPT_BYTES
+        for one in reversed(self._by_id.values()):
+            left -= sum(len(image.encoded) for image in one.images)
+            if left < 0:
+                one.images = []
 
 
 def topic_of(rollout: Rollout) -> str:

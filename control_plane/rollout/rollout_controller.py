@@ -15,6 +15,8 @@ from control_plane.events.recorder import EventRecorder
 from control_plane.rollout.alias_orders import AliasOrders, Order
 from control_plane.rollout.gathered import Gathered, topic_of
 from control_plane.rollout.judge import Decision, step
+from control_plane.rollout.switch import let_go
+from control_plane.rollout.switch_controller import standing_of
 from control_plane.store.registry import Registry
 from control_plane.types.desired import Want, WantChanges, WantSource
 from control_plane.types.event import EventKind
@@ -24,7 +26,7 @@ from control_plane.types.rollout.progress import Outcome, Rollout
 from control_plane.types.version import VersionKey
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
-from yolopool.errors import RegistryUnavailable, StaleToken, YolopoolError
+from yolopool.errors import RegistryUnavailable, StaleToken, ValidationFailed, YolopoolError
 from yolopool.evaluation.agreement.evidence import Evidence
 from yolopool.server.clock import Clock
 
@@ -82,7 +84,7 @@ class Rollouts:
         if token is None:
             return
         for alias in aliases:
-            if alias.rollout is None or alias.rollout.settled:
+            if alias.rollout is None or not alias.rollout.is_open:
                 continue
             try:
                 await self._advance(alias, alias.rollout, token)
@@ -140,7 +142,11 @@ class Rollouts:
             kind = ChangeKind.PROMOTE if first else ChangeKind.STEP
             why = f"{rollout.share / 10:g} % {rollout.why}".strip()
             order = Order(by_of(rollout), why, expected=alias.revision)
-            await self._orders.move(alias.key, rollout.targets, kind, order)
+            try:
+                await self._orders.move(alias.key, rollout.targets, kind, order)
+            except ValidationFailed as error:
+                aborted = rollout.ended(Outcome.ABORTED, (error.message,), self._clock.unix())
+                await self._put(alias, aborted, token)
             return
         decision, _ = await self.look(alias, rollout)
         if decision.rollout is not rollout:
@@ -167,7 +173,10 @@ class Rollouts:
 
     async def _put(self, alias: Alias, rollout: Rollout, token: FencingToken) -> Alias:
         shadow = None if rollout.settled else alias.shadow
-        wants = self._let_go(alias, rollout) if rollout.settled else WantChanges()
+        wants = WantChanges()
+        if rollout.settled:
+            standing = standing_of(self._view, alias, self._clock.unix())
+            wants = WantChanges(drop=let_go(alias, rollout, standing))
         new = replace(alias, rollout=rollout, shadow=shadow)
         held = await self._registry.put_alias(new, alias.revision, wants, token)
         for key in wants.drop:
@@ -202,19 +211,6 @@ class Rollouts:
         if put:
             await self._registry.change_wants(put)
             await self._refresh()
-
-    def _let_go(self, alias: Alias, rollout: Rollout) -> WantChanges:
-        """The wants that only the comparison needed."""
-        needed = {target.version for target in alias.targets}
-        needed |= {kept.version for kept in alias.kept}
-        drop = [
-            key
-            for number in (rollout.stable, rollout.candidate)
-            if number not in needed
-            and (key := VersionKey(alias.model, number)) in self._view.desired.wants
-            and self._view.desired.wants[key].source is WantSource.ALIAS
-        ]
-        return WantChanges(drop=tuple(drop))
 
 
 def class_names_of(view: View, alias: Alias, rollout: Rollout) -> tuple[str, ...]:

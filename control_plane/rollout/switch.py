@@ -19,6 +19,7 @@ from control_plane.types.rollout.alias import (
     Switch,
     Targets,
 )
+from control_plane.types.rollout.progress import Rollout
 from control_plane.types.version import VersionKey
 
 # A version that was left stays at least so long: requests that were on their way to it end there.
@@ -82,11 +83,24 @@ def step(alias: Alias, standing: Standing, now: float) -> Step | None:
 
 def ended(alias: Alias, standing: Standing) -> WantChanges:
     """What becomes of the wants when an alias goes."""
-    wants = _released(alias, standing, float("inf")).wants
-    if alias.switch is None:
-        return wants
-    more = given_up(alias, alias.switch, "", standing, 0.0).wants.drop
+    alone = replace(alias, switch=None, rollout=None, shadow=None)
+    wants = _released(alone, standing, float("inf")).wants
+    more = let_go(alias, alias.rollout, standing) if alias.rollout is not None else ()
+    if alias.switch is not None:
+        more += given_up(alone, alias.switch, "", standing, 0.0).wants.drop
     return replace(wants, drop=tuple(dict.fromkeys((*wants.drop, *more))))
+
+
+def let_go(alias: Alias, rollout: Rollout, standing: Standing) -> tuple[VersionKey, ...]:
+    """The versions that only the comparison of a rollout needed."""
+    needed = replace(alias, rollout=None, shadow=None).versions | standing.named
+    return tuple(
+        want.key
+        for number in (rollout.stable, rollout.candidate)
+        if number not in needed
+        and (want := standing.wants.get(number)) is not None
+        and want.source is WantSource.ALIAS
+    )
 
 
 def missing(alias: Alias, switch: Switch, standing: Standing) -> dict[int, int]:
@@ -202,7 +216,7 @@ def _released(alias: Alias, standing: Standing, now: float) -> Step:
     """
     over = [kept for kept in alias.kept if kept.until_unix_s <= now]
     left = tuple(kept for kept in alias.kept if kept.until_unix_s > now)
-    still = _versions(alias.targets) | {kept.version for kept in left} | standing.named
+    still = replace(alias, kept=left).versions | standing.named
     wants, drop = list[Want](), list[VersionKey]()
     for kept in over:
         want = standing.wants.get(kept.version)
@@ -242,7 +256,7 @@ def _as_before(want: Want, before: Kept) -> Want:
 
 def given_up(alias: Alias, switch: Switch, why: str, standing: Standing, now: float) -> Step:
     """The end of a switch that does not move, with the reason for the history."""
-    still = _versions(alias.targets) | {kept.version for kept in alias.kept} | standing.named
+    still = replace(alias, switch=None).versions | standing.named
     drop = [
         want.key
         for target in switch.targets

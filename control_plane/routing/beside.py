@@ -7,6 +7,7 @@ than one pass waits.
 """
 
 import asyncio
+from contextlib import suppress
 from random import Random
 
 import structlog
@@ -16,12 +17,14 @@ from control_plane.rollout.gathered import OF_VERSION, Answer, Gathered, Gatheri
 from control_plane.rollout.rollout_controller import class_names_of
 from control_plane.routing.attempts import Attempt, AttemptRunner
 from control_plane.routing.balancer import Send, choose
+from control_plane.routing.detect_call import ENDED
+from control_plane.routing.quarantine import Quarantine
+from control_plane.routing.request_log import RequestRecord
 from control_plane.types.rollout.alias import WHOLE, AliasKey
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo
 from control_plane.view.view import View
-from yolopool.errors import YolopoolError
-from yolopool.names import ModelRef
+from yolopool.errors import ImageQuarantined, VersionQuarantined, YolopoolError
 from yolopool.server.clock import Clock
 from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
 
@@ -37,10 +40,17 @@ RUN_S = 10.0
 
 class BesideRuns:
     def __init__(
-        self, view: View, attempts: AttemptRunner, gathered: Gathered, clock: Clock, rng: Random
+        self,
+        view: View,
+        attempts: AttemptRunner,
+        quarantine: Quarantine,
+        gathered: Gathered,
+        clock: Clock,
+        rng: Random,
     ) -> None:
         self._view = view
         self._attempts = attempts
+        self._quarantine = quarantine
         self._gathered = gathered
         self._clock = clock
         self._rng = rng
@@ -50,20 +60,31 @@ class BesideRuns:
 
     def answered(
         self,
-        ref: ModelRef,
-        key: VersionKey,
+        record: RequestRecord,
         body: worker_pb2.InferRequest,
         answer: detection_pb2.DetectResponse,
+        *,
+        is_sticky: bool,
     ) -> None:
-        """A request by an alias was answered by `key`; `body` is not used by others any more."""
-        self._ended(ref, key, body, Answer(False, answer))
+        """A request by an alias was answered; `body` is not used by others any more. `is_sticky`:
+        its caller's key decides of its version.
+        """
+        self._ended(record, body, Answer(False, answer), is_sticky)
 
     def failed(
-        self, ref: ModelRef, key: VersionKey, body: worker_pb2.InferRequest, reason: str
+        self,
+        record: RequestRecord,
+        body: worker_pb2.InferRequest,
+        reason: str,
+        had_s: float,
+        *,
+        is_sticky: bool,
     ) -> None:
-        """It failed; see `OF_VERSION`."""
-        if reason in OF_VERSION:
-            self._ended(ref, key, body, Answer(True))
+        """It failed; see `OF_VERSION`. `had_s`: its time. That a shorter one than runs beside have
+        did not suffice is the caller's affair.
+        """
+        if reason in OF_VERSION and (reason != "DEADLINE_EXCEEDED" or had_s >= RUN_S):
+            self._ended(record, body, Answer(True), is_sticky)
 
     async def close(self) -> None:
         for run in self._runs:
@@ -71,8 +92,15 @@ class BesideRuns:
         await asyncio.gather(*self._runs, return_exceptions=True)
 
     def _ended(
-        self, ref: ModelRef, key: VersionKey, body: worker_pb2.InferRequest, answer: Answer
+        self,
+        record: RequestRecord,
+        body: worker_pb2.InferRequest,
+        answer: Answer,
+        is_sticky: bool,
     ) -> None:
+        ref, key = record.ref, record.key
+        if ref is None or key is None:
+            return
         alias = self._view.desired.aliases.get(AliasKey(ref.name, ref.alias or ""))
         rollout = alias.rollout if alias is not None else None
         if alias is None or rollout is None or not rollout.running:
@@ -83,7 +111,10 @@ class BesideRuns:
         gathering = self._gathered.of(rollout, names)
         share = alias.shadow.share if alias.shadow is not None else 0
         if self._rng.random() * WHOLE >= share:
-            gathering.live(key.number, answer)
+            # Callers with a key have one version all the time, and images and deadlines of their
+            # own: what differs between them is not the versions.
+            if not is_sticky:
+                gathering.live(key.number, answer)
             return
         other = rollout.candidate if key.number == rollout.stable else rollout.stable
         worker = self._free_worker(VersionKey(key.model, other))
@@ -151,15 +182,28 @@ class BesideRuns:
         self, worker: WorkerInfo, key: VersionKey, body: worker_pb2.InferRequest
     ) -> Answer | None:
         """None: it says nothing of the version."""
+        suspect = body.suspect
         body.version.CopyFrom(key_out(key))
         body.priority = types_pb2.PRIORITY_BULK
         body.request_id = f"{body.request_id[:120]}/beside"
         body.tenant, body.weight, body.suspect = "", 0.0, False
         deadline_s = self._clock.monotonic() + RUN_S
         try:
+            await self._quarantine.check(body)
+            body.suspect = body.suspect or suspect
             reply = await self._attempts.infer(
                 Attempt(worker, key, deadline_s, None, lambda: False), body
             )
         except YolopoolError as error:
+            if error.reason in ENDED:
+                await self._note_loss(worker, body, deadline_s)
             return Answer(True) if error.reason in OF_VERSION else None
+        await self._quarantine.answered(body)
         return Answer(False, reply.result)
+
+    async def _note_loss(
+        self, worker: WorkerInfo, body: worker_pb2.InferRequest, deadline_s: float
+    ) -> None:
+        """The image may have crashed the worker: it must not crash another one."""
+        with suppress(ImageQuarantined, VersionQuarantined):
+            await self._quarantine.may_go_on(body, worker.incarnation, 1, deadline_s)

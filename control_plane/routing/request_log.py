@@ -7,6 +7,7 @@ import structlog
 from control_plane.caller import Principal
 from control_plane.routing.request_traces import RequestTrace
 from control_plane.types.version import VersionKey
+from yolopool.names import ModelRef
 from yolopool.v1 import detection_pb2
 
 log = structlog.get_logger()
@@ -16,13 +17,16 @@ MAX_TEXT_CHARS = 500
 
 @dataclass(slots=True)
 class RequestRecord:
-    """What is known of a request so far. `arrived_s`: monotonic."""
+    """What is known of a request so far. `arrived_s`: monotonic. `ref`: what `key` was found by; of
+    a family, the member's.
+    """
 
     request_id: str
     principal: Principal
     model: str
     arrived_s: float
     key: VersionKey | None = None
+    ref: ModelRef | None = None
     load_wait_s: float = 0.0
     call_s: float = 0.0
     retried: list[str] = field(default_factory=list)

@@ -57,14 +57,17 @@ class Router:
         record = RequestRecord(request_id, principal, request.model, arrived, trace_id=trace_id)
         body.request_id = request_id
         self._metrics.in_flight.inc()
+        sticky_key = ""
         try:
-            sticky_key = check_sticky_key(request.sticky_key) if ref.alias is not None else ""
+            if ref.alias is not None:
+                sticky_key = check_sticky_key(request.sticky_key)
             answer = await self._answer(ref, sticky_key, record, body, deadline_s)
         except YolopoolError as error:
             error.details["request_id"] = request_id  # so that the caller can ask for it
             self._failed(record, error.reason, error.message)
-            if ref.alias is not None and record.key is not None:
-                self._beside.failed(ref, record.key, body, error.reason)
+            if ref.alias is not None:
+                had_s = deadline_s - arrived
+                self._beside.failed(record, body, error.reason, had_s, is_sticky=bool(sticky_key))
             raise
         except asyncio.CancelledError:
             self._failed(record, "CANCELLED", "the caller left, or its deadline passed")
@@ -76,8 +79,8 @@ class Router:
             self._metrics.in_flight.dec()
         await self._quarantine.answered(body)
         self._succeeded(record, answer)
-        if ref.alias is not None and record.key is not None:
-            self._beside.answered(ref, record.key, body, answer)
+        if ref.alias is not None:
+            self._beside.answered(record, body, answer, is_sticky=bool(sticky_key))
         return answer
 
     async def _answer(
@@ -94,7 +97,8 @@ class Router:
             if family is not None:
                 return await self._of_family(family, sticky_key, record, body, deadline_s)
             point = point_for(ref, sticky_key, self._context.rng.random)
-        key = record.key = self._view.catalogue.ready(ref, point).key
+        key = self._view.catalogue.ready(ref, point).key
+        record.key, record.ref = key, ref
         body.version.CopyFrom(key_out(key))
         await self._quarantine.check(body)
         return await DetectCall(self._context, record, key, body, deadline_s).run()

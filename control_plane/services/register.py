@@ -155,7 +155,9 @@ class Services:
             deps.identity.name, admission, registry, view, deps.metrics, deps.is_leader, clock
         )
         context, gathered = _detect_context(deps, admission), Gathered()
-        self._beside = BesideRuns(view, context.attempts, gathered, clock, Random())
+        self._beside = BesideRuns(
+            view, context.attempts, context.quarantine, gathered, clock, Random()
+        )
         families = FamilyChooser(view, clock, Random())
         router = Router(context, history, self._beside, families)
         family_orders = FamilyOrders(registry, view, refresh, deps.recorder, clock)

@@ -114,12 +114,12 @@ class Desired:
 
     def kept(self) -> frozenset[VersionKey]:
         """Versions whose replicas stay, however idle: what an alias means, moves to, or may go back
-        to, while it moves and until nothing is kept for it any more.
+        to, while it moves and until nothing is kept for it any more; and both of a rollout.
         """
         return frozenset(
             VersionKey(alias.model, number)
             for alias in self.aliases.values()
-            if alias.switch is not None or alias.kept
+            if alias.switch is not None or alias.kept or alias.is_rolled_out
             for number in alias.versions
         )
 

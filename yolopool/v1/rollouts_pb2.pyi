@@ -35,7 +35,9 @@ class _RolloutOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rollou
     ROLLOUT_OUTCOME_ROLLED_BACK: _RolloutOutcome.ValueType  # 2
     """It was beyond a tolerance."""
     ROLLOUT_OUTCOME_ABORTED: _RolloutOutcome.ValueType  # 3
-    """By an operator, or because the alias was moved otherwise, or the candidate did not load."""
+    """By an operator, or because the alias was moved otherwise, or the candidate did not load or did
+    not pass the gate of its model.
+    """
 
 class RolloutOutcome(_RolloutOutcome, metaclass=_RolloutOutcomeEnumTypeWrapper): ...
 
@@ -46,7 +48,9 @@ ROLLOUT_OUTCOME_DONE: RolloutOutcome.ValueType  # 1
 ROLLOUT_OUTCOME_ROLLED_BACK: RolloutOutcome.ValueType  # 2
 """It was beyond a tolerance."""
 ROLLOUT_OUTCOME_ABORTED: RolloutOutcome.ValueType  # 3
-"""By an operator, or because the alias was moved otherwise, or the candidate did not load."""
+"""By an operator, or because the alias was moved otherwise, or the candidate did not load or did
+not pass the gate of its model.
+"""
 Global___RolloutOutcome: _TypeAlias = RolloutOutcome  # noqa: Y015
 
 class _RolloutFinding:

@@ -80,7 +80,9 @@ class RolloutServiceServicer:
         INVALID_ARGUMENT (INVALID_OPTION, INVALID_MODEL_REFERENCE), NOT_FOUND (MODEL_NOT_FOUND,
         ALIAS_NOT_FOUND, VERSION_NOT_FOUND), FAILED_PRECONDITION (MODEL_NOT_READY, MODEL_IMPORT_FAILED,
         ROLLOUT_NOT_POSSIBLE: another rollout or a switch is under way, or the alias means several
-        versions, or the candidate already; ALIAS_CHANGED), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        versions, or the candidate already, or it is a family; VALIDATION_FAILED and VALIDATION_PENDING
+        by the gate of the model, unless the candidate only runs beside; ALIAS_CHANGED), UNAVAILABLE
+        (REGISTRY_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,9 @@ class RolloutServiceStub:
     INVALID_ARGUMENT (INVALID_OPTION, INVALID_MODEL_REFERENCE), NOT_FOUND (MODEL_NOT_FOUND,
     ALIAS_NOT_FOUND, VERSION_NOT_FOUND), FAILED_PRECONDITION (MODEL_NOT_READY, MODEL_IMPORT_FAILED,
     ROLLOUT_NOT_POSSIBLE: another rollout or a switch is under way, or the alias means several
-    versions, or the candidate already; ALIAS_CHANGED), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    versions, or the candidate already, or it is a family; VALIDATION_FAILED and VALIDATION_PENDING
+    by the gate of the model, unless the candidate only runs beside; ALIAS_CHANGED), UNAVAILABLE
+    (REGISTRY_UNAVAILABLE).
     """
     GetRollout: _grpc.UnaryUnaryMultiCallable[_rollouts_pb2.GetRolloutRequest, _rollouts_pb2.GetRolloutResponse]
     """The present rollout of an alias, or its last one, with what is known now. Does not block longer
@@ -83,7 +85,9 @@ class RolloutServiceAsyncStub(RolloutServiceStub):
     INVALID_ARGUMENT (INVALID_OPTION, INVALID_MODEL_REFERENCE), NOT_FOUND (MODEL_NOT_FOUND,
     ALIAS_NOT_FOUND, VERSION_NOT_FOUND), FAILED_PRECONDITION (MODEL_NOT_READY, MODEL_IMPORT_FAILED,
     ROLLOUT_NOT_POSSIBLE: another rollout or a switch is under way, or the alias means several
-    versions, or the candidate already; ALIAS_CHANGED), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    versions, or the candidate already, or it is a family; VALIDATION_FAILED and VALIDATION_PENDING
+    by the gate of the model, unless the candidate only runs beside; ALIAS_CHANGED), UNAVAILABLE
+    (REGISTRY_UNAVAILABLE).
     """
     GetRollout: _aio.UnaryUnaryMultiCallable[_rollouts_pb2.GetRolloutRequest, _rollouts_pb2.GetRolloutResponse]  # type: ignore[assignment]
     """The present rollout of an alias, or its last one, with what is known now. Does not block longer
@@ -123,7 +127,9 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT (INVALID_OPTION, INVALID_MODEL_REFERENCE), NOT_FOUND (MODEL_NOT_FOUND,
         ALIAS_NOT_FOUND, VERSION_NOT_FOUND), FAILED_PRECONDITION (MODEL_NOT_READY, MODEL_IMPORT_FAILED,
         ROLLOUT_NOT_POSSIBLE: another rollout or a switch is under way, or the alias means several
-        versions, or the candidate already; ALIAS_CHANGED), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        versions, or the candidate already, or it is a family; VALIDATION_FAILED and VALIDATION_PENDING
+        by the gate of the model, unless the candidate only runs beside; ALIAS_CHANGED), UNAVAILABLE
+        (REGISTRY_UNAVAILABLE).
         """
 
     @_abc_1.abstractmethod

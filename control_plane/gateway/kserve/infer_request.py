@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from control_plane.gateway.kserve.image_tensors import images_of
-from control_plane.gateway.kserve.infer_parameters import Parameters, parameters_of
+from control_plane.gateway.kserve.infer_parameters import Parameters, parameters_of, sticky_key_of
 from control_plane.gateway.kserve.result_tensors import MASKS, PROBABILITIES, SHAPES, outputs_of
 from yolopool.errors import InvalidModelReference, InvalidOption
 from yolopool.kserve import grpc_service_pb2 as kserve
@@ -43,15 +43,15 @@ def images_in(
     request: kserve.ModelInferRequest, version: str, task: str, request_id: str = ""
 ) -> Images:
     """What to ask of this version, whose task it is, so that a batch has one version whatever is
-    registered meanwhile. Both are empty if there is none: then Detect will say why.
+    registered meanwhile; of a single image by an alias, whose rollout is to know of it, and without
+    a version, what the request names. The task too is empty if there is none: Detect will say why.
 
     Raises InvalidTensor, InvalidOption, InvalidModelReference.
     """
     outputs = _outputs(request, task)
     parameters = parameters_of(request.parameters) if request.parameters else Parameters()
     first = detection_pb2.DetectRequest(
-        model=version or reference(request.model_name, request.model_version),
-        priority=parameters.priority,
+        priority=parameters.priority, sticky_key=sticky_key_of(request.parameters)
     )
     options = parameters.options
     if task == _SEGMENT:
@@ -63,6 +63,8 @@ def images_in(
     if options.ByteSize():
         first.options.CopyFrom(options)
     images = images_of(request, parameters.layout, parameters.order)
+    named = reference(request.model_name, request.model_version)
+    first.model = named if len(images) == 1 and ":" in named else version or named
     requests = [first]
     for _ in images[1:]:
         requests.append(another := detection_pb2.DetectRequest())

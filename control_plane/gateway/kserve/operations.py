@@ -110,10 +110,15 @@ class Operations:
         except YolopoolError:
             return None
 
+    def _is_family(self, request: kserve.ModelInferRequest) -> bool:
+        """Whether the member is to be chosen for each image."""
+        ref = parse_ref(reference(request.model_name, request.model_version))
+        return self._view.catalogue.family(ref) is not None
+
     async def _images(
         self, request: kserve.ModelInferRequest, version: ModelVersion | None, caller: Caller
     ) -> Images:
-        name = str(version.key) if version is not None else ""
+        name = str(version.key) if version is not None and not self._is_family(request) else ""
         task = version.pack.task if version is not None and version.pack is not None else ""
         if is_heavy(request):
             return await asyncio.to_thread(images_in, request, name, task, _request_id(caller))

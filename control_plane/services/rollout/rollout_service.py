@@ -61,8 +61,10 @@ class RolloutService(rollouts_pb2_grpc.RolloutServiceServicer):
         known = alias.rollout
         if known is not None and not known.settled and known.candidate == request.candidate:
             return rollouts_pb2.StartRolloutResponse(rollout=self._out(alias, known))
-        self._view.catalogue.ready(ModelRef(alias.model, request.candidate))
         _check(alias, request.candidate)
+        candidate = self._view.catalogue.ready(ModelRef(alias.model, request.candidate))
+        if plan.steps[-1]:  # it is to answer callers
+            self._view.desired.check_gate(candidate.key)
         now, by = self._clock.unix(), principal_of(context).name
         fresh = Rollout(
             uuid4().hex[:12],
@@ -154,6 +156,8 @@ class RolloutService(rollouts_pb2_grpc.RolloutServiceServicer):
 def _check(alias: Alias, candidate: int) -> None:
     """Raises RolloutNotPossible."""
     key = alias.key
+    if alias.family is not None:
+        raise RolloutNotPossible(f"{key} is a family: roll out an alias of a member's versions")
     if alias.rollout is not None and not alias.rollout.settled:
         raise RolloutNotPossible(
             f"{key} is being rolled out to {alias.rollout.candidate}: abort that first, or wait"

@@ -131,12 +131,17 @@ class Alias:
         return left[-1] if left else ()
 
     @property
+    def is_rolled_out(self) -> bool:
+        """Whether a rollout of it is to be carried on, or to be settled."""
+        return self.rollout is not None and not self.rollout.settled
+
+    @property
     def versions(self) -> frozenset[int]:
         """All versions that it needs: targets, those it moves to, those it keeps, the shadow, and
         both of a rollout.
         """
         targets = (*self.targets, *(self.switch.targets if self.switch is not None else ()))
-        rollout = self.rollout if self.rollout is not None and not self.rollout.settled else None
+        rollout = self.rollout if self.is_rolled_out else None
         return frozenset(
             (
                 *(target.version for target in targets),

@@ -81,6 +81,11 @@ class Rollout:
         return not self.outcome
 
     @property
+    def is_open(self) -> bool:
+        """Whether it is to be carried on. What a newer release's word means, that one knows."""
+        return not self.settled and self.outcome in ("", *Outcome)
+
+    @property
     def share(self) -> int:
         """The candidate's share of requests at this step, in per mille."""
         return self.plan.steps[min(self.step, len(self.plan.steps) - 1)]

@@ -18,6 +18,7 @@ from control_plane.store.redis.redis_registry import RedisRegistry
 from control_plane.store.registry import Registry
 from tests.contract import redis_servers
 from tests.contract.control_plane_rig import Rig
+from yolopool.client.async_client import AsyncClient
 from yolopool.client.client import Client
 from yolopool.client.fleet_file.application.outcome import Applied, FleetPlan
 from yolopool.errors import ArtifactNotFound, FleetFileInvalid
@@ -197,6 +198,26 @@ async def test_a_file_that_the_pool_fetches_is_told_by_its_uri(tmp_path: Path, f
         assert f"artifact: {uri}" in await asyncio.to_thread(written.read_text)
         planned, _ = await applied(rig, written, prune=True)
         assert planned.plan.is_empty
+
+
+async def test_what_no_file_has_is_named_by_an_export_and_stays(tmp_path: Path, file: Path) -> None:
+    models = "".join(f"  - {{name: {name}, artifact: bolts.pt}}\n" for name in ("a", "b"))
+    rewritten(file, f"fleet: 1\nmodels:\n{models}")
+    async with a_pool(tmp_path / "pool") as rig:
+        await applied(rig, file)
+        async with AsyncClient(rig.addresses.grpc) as client:
+            await client.set_family("site:any", ["a", "b"], load=False)
+            await client.set_schedule("night", "", ["b"], sun="dusk", place=(52.5, 13.4))
+            found = await client.export_fleet()
+            assert found.left_out == (
+                "site:any: it is a family",
+                "schedule night: it goes by the sun",
+            )
+            written = rewritten(tmp_path / "exported.yaml", found.text)
+            planned, _ = await applied(rig, written, prune=True)
+            assert planned.plan.is_empty
+            assert [one.name for one in await client.aliases()] == ["site:any"]
+            assert [one.name for one in await client.schedules()] == ["night"]
 
 
 async def test_a_new_file_is_a_new_version_and_what_is_not_named_is_pruned(

@@ -218,6 +218,25 @@ async def test_a_later_order_takes_the_place_of_a_switch_and_a_rollback_ends_it(
     assert await answers(rig) == 3
 
 
+async def test_who_orders_what_it_means_now_ends_a_switch(rig: Rig) -> None:
+    await versions(rig, 2)
+    worker = await rig.worker("w", models=4)
+    await promote(rig, 1)
+    await rig.load("shapes@1")
+    worker.may_load.clear()
+    first = asyncio.create_task(refused(promote(rig, 2)))
+    await becomes(lambda: alias_of(rig).switch is not None)
+    stays = (await promote(rig, 1, why="not yet")).alias
+    assert not stays.HasField("switch")
+    assert [one.version for one in stays.targets] == [1]
+    assert "another order came" in stays.history[-1].why
+    assert isinstance(await first, errors.SwitchAbandoned)
+    assert set(await wants(rig)) == {"shapes@1"}
+    worker.may_load.set()
+    await asyncio.sleep(0.2)
+    assert means(rig) == [1]
+
+
 async def test_who_expects_something_else_is_told(rig: Rig) -> None:
     await versions(rig, 3)
     await promote(rig, 1, expected_version=0)

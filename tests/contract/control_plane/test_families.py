@@ -9,16 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 
 from control_plane.types.access.api_key import Role
+from tests.contract.control_plane.test_kserve import asked
 from tests.contract.control_plane.test_schedules import Wall
 from tests.contract.control_plane_rig import Rig, ScriptedWorker
 from tests.contract.guarded_rig import Guarded, issued
 from tests.waiting import becomes
 from yolopool import errors
 from yolopool.client.async_client import AsyncClient
+from yolopool.kserve import grpc_service_pb2_grpc
 from yolopool.v1 import detection_pb2, families_pb2, model_pb2, types_pb2
 
 RUNS_S = {"n": 0.004, "s": 0.030, "m": 0.075}
@@ -123,9 +126,19 @@ async def test_a_family_is_set_shown_and_removed(rig: Rig, client: AsyncClient) 
         await client.set_family("site:any", ["n", "s"], expected_revision=7)
     with pytest.raises(errors.AliasChanged, match="is a family"):
         await client.set_alias("site:any", 1)
+    with pytest.raises(errors.RolloutNotPossible, match="is a family"):
+        await client.start_rollout("site:any", 1)
     with pytest.raises(errors.AliasNotFound):
         await client.family("n:any")
+    with pytest.raises(errors.NothingToRollBack, match="is a family"):
+        await client.rollback("site:any")
     await client.delete_alias("site:any")
+    await asyncio.sleep(0.2)  # the recorder writes beside
+    told = [event.message async for event in client.events(kinds=["ALIAS"])]
+    assert told == [
+        "site:any is now one of n, s, m: one camera for all, by anonymous",
+        "site:any deleted, by anonymous; it was one of n, s, m",
+    ]
     with pytest.raises(errors.ModelNotFound):
         await client.family("site:any")
 
@@ -222,6 +235,12 @@ async def test_by_day_one_model_and_by_night_another(
     assert [one.first_choice for one in made.members] == [False, True]
     await loaded(rig, device, "m", "b")
     assert (await rig.detect("site:day")).version.model == "b"
+    async with grpc.aio.insecure_channel(rig.addresses.grpc) as channel:
+        stub: Any = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call,unused-ignore]
+        for images in ([b"jpeg"], [b"jpeg", b"jpeg"]):
+            device.inferred.clear()
+            await stub.ModelInfer(asked(*images, model="site:day"), timeout=10)
+            assert [one.version.model for one in device.inferred] == ["b"] * len(images)
     wall.set(made.until_unix_s)
     assert (await rig.detect("site:day")).version.model == "m"
     # The night's model gets a version with other classes: the day's answers until it is mended.

@@ -3,20 +3,28 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import grpc
 import pytest
 
+from control_plane.caller import ANONYMOUS
 from control_plane.rollout import rollout_controller, switch_controller
-from control_plane.types.rollout.alias import Alias
+from control_plane.routing.poison import Image
+from control_plane.routing.request_log import RequestRecord
+from control_plane.types.policy import Gate, Validation
+from control_plane.types.rollout.alias import Alias, AliasKey, point_of
 from control_plane.types.rollout.progress import Outcome, Rollout
 from control_plane.types.version import VersionKey
 from tests.contract.control_plane.test_aliases import alias_of, promote, versions
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from tests.waiting import becomes
 from yolopool import errors
+from yolopool.client.async_client import AsyncClient
+from yolopool.names import ModelRef
 from yolopool.v1 import (
     events_pb2,
     rollouts_pb2,
@@ -39,12 +47,17 @@ class Versions(ScriptedWorker):
         super().__init__(name, models)
         self.shift: dict[int, float] = {}
         self.failing: set[int] = set()
+        self.crashing: set[int] = set()
+        self.crashed = 0
         self.slow: dict[int, float] = {}
 
     async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
         number = request.version.version
         if number in self.failing:
             raise errors.InferenceFailed("this graph fails: look at it")
+        if number in self.crashing:
+            self.crashed += 1
+            raise errors.WorkerLost("the process ended: look at its log")
         reply = await super().Infer(request, context)
         del reply.result.detections[:]
         right = self.shift.get(number, 0.0)
@@ -103,6 +116,14 @@ class Pool:
     @property
     def means(self) -> dict[int, int]:
         return {target.version: target.weight for target in self.alias.targets}
+
+    @property
+    def gathered(self) -> Any:
+        return self.rig.plane._services.rollouts._gathered
+
+    @property
+    def gathering(self) -> Any:
+        return self.gathered.look(self.rollout.id)
 
     async def calls_until(self, done: Callable[[], bool], most: int = 800) -> set[int]:
         """Callers ask until something is so; answers the versions that answered them."""
@@ -211,6 +232,69 @@ async def test_what_runs_beside_is_bulk_and_nobody_s(pool: Pool) -> None:
     assert beside.request_id.removesuffix("/beside") in own
 
 
+async def test_an_image_that_crashes_the_other_version_beside_is_known_to_the_quarantine(
+    pool: Pool,
+) -> None:
+    quarantine = pool.rig.plane._services._beside._quarantine
+    image = Image(VersionKey("shapes", 2), sha256(b"jpeg").hexdigest())
+    pool.worker.crashing.add(2)
+    await pool.start(steps=[0], min_samples=100_000)
+    await pool.calls_until(lambda: quarantine._poison.is_suspect(image))
+    # Once it is convicted, it is not run there again, and counts as a failure.
+    quarantine._poison.quarantine(image, float("inf"))
+    evidence = pool.gathering.evidence
+    await asyncio.sleep(0.1)
+    sent, failed = pool.worker.crashed, evidence.failed[1]
+    await pool.calls_until(lambda: evidence.failed[1] >= failed + 3)
+    assert pool.worker.crashed == sent
+
+
+async def test_callers_by_a_family_count_for_the_rollout_of_its_member(pool: Pool) -> None:
+    await pool.rig.ready("small")
+    async with AsyncClient(pool.rig.addresses.grpc) as client:
+        await client.set_family("site:any", ["small", "shapes:stable"])
+        await pool.start(steps=[0], min_samples=100_000)
+        await becomes(lambda: "shapes@2" in pool.worker.replicas)
+    for _ in range(800):
+        assert (await pool.rig.detect("site:any", sticky_key="c")).version.model == "shapes"
+        if (own := pool.gathered.look(pool.rollout.id)) and own.evidence.images >= 3:
+            break
+        await asyncio.sleep(0.002)
+    assert pool.gathering.evidence.images >= 3
+
+
+async def test_callers_who_keep_to_a_version_are_compared_by_the_same_images_alone(
+    pool: Pool,
+) -> None:
+    """A camera with large images, or with little time, would speak against its version."""
+    await pool.start(steps=[500], shadow=1, min_samples=100_000)
+    await becomes(lambda: pool.means == {1: 500, 2: 500})
+    key = AliasKey("shapes", "stable")
+    cameras = [f"camera-{number}" for number in range(8)]
+    assert len({point_of(key, camera) < 500 for camera in cameras}) == 2
+    pool.rig.plane._services._beside._rng = Random(1)
+    for camera in cameras * 4:
+        await pool.rig.detect("shapes:stable", sticky_key=camera)
+    own = pool.gathered.look(pool.rollout.id)
+    assert own is None or own.evidence.requests == own.evidence.images
+    await pool.calls_until(lambda: pool.gathering.evidence.requests >= 3)  # without a key
+
+
+async def test_a_deadline_that_a_caller_misses_is_not_the_version_s(pool: Pool) -> None:
+    await pool.start(steps=[500], shadow=1, min_samples=100_000)
+    await becomes(lambda: pool.means == {1: 500, 2: 500})
+    beside = pool.rig.plane._services._beside
+    record = RequestRecord("r", ANONYMOUS, "shapes:stable", 0.0)
+    record.ref = ModelRef("shapes", alias="stable")
+    for had_s, seen in ((0.1, 0), (60.0, 1)):
+        for number in (1, 2):
+            record.key = VersionKey("shapes", number)
+            body = worker_pb2.InferRequest(encoded=b"jpeg")
+            beside.failed(record, body, "DEADLINE_EXCEEDED", had_s, is_sticky=False)
+        own = pool.gathered.look(pool.rollout.id)
+        assert (own.evidence.requests if own is not None else 0) == seen
+
+
 async def test_a_slow_candidate_is_seen_by_its_own_time(pool: Pool) -> None:
     pool.worker.slow[2] = 2.0
     await pool.start(steps=[0])
@@ -241,6 +325,19 @@ async def test_an_abort_goes_back(pool: Pool) -> None:
     assert again.outcome == OUTCOMES.ROLLOUT_OUTCOME_ABORTED
 
 
+async def test_an_abort_ends_a_switch_of_the_rollout_too(pool: Pool) -> None:
+    pool.worker.may_load.clear()
+    await pool.start(min_samples=100_000)
+    await becomes(lambda: pool.alias.switch is not None)
+    asked = rollouts_pb2.AbortRolloutRequest(alias="shapes:stable", why="seen enough")
+    await pool.stub.AbortRollout(asked, timeout=5)
+    await becomes(settled(pool))
+    assert pool.alias.switch is None
+    pool.worker.may_load.set()
+    await becomes(lambda: "shapes@2" not in pool.worker.replicas)
+    assert pool.means == {1: 1000}
+
+
 async def test_a_candidate_that_can_not_be_loaded_ends_it(pool: Pool) -> None:
     pool.worker.refuse["shapes@2"] = errors.ModelTooLarge("it fits nothing: take a smaller one")
     await pool.start()
@@ -268,6 +365,17 @@ async def test_what_a_leader_left_at_any_arrow_is_gone_on_with(pool: Pool) -> No
     await registry.put_alias(replace(pool.alias, rollout=unsettled), pool.alias.revision)
     await becomes(settled(pool))
     assert pool.rollout.reasons == ("shift: far",)
+
+
+async def test_what_a_newer_release_made_of_a_rollout_stays(pool: Pool) -> None:
+    await pool.start(min_samples=100_000)
+    await becomes(lambda: pool.means == {1: 900, 2: 100})
+    paused = replace(pool.rollout, outcome="PAUSED")
+    await pool.rig.registry.put_alias(replace(pool.alias, rollout=paused), pool.alias.revision)
+    await becomes(lambda: pool.rollout == paused)
+    await asyncio.sleep(0.3)
+    assert pool.rollout == paused
+    assert pool.means == {1: 900, 2: 100}
 
 
 async def test_evidence_of_every_control_plane_counts_also_of_one_that_ended(
@@ -319,6 +427,19 @@ async def test_what_can_not_be_rolled_out(pool: Pool) -> None:
     assert not (await stub.ListRollouts(none, timeout=5)).rollouts
 
 
+async def test_a_candidate_that_fails_the_gate_of_its_model_only_runs_beside(pool: Pool) -> None:
+    registry, gate = pool.rig.registry, Gate("0" * 64, min_map50=0.5)
+    await pool.start(steps=[0, 1000])
+    await registry.note_validation(VersionKey("shapes", 2), Validation(gate.data, 1.0, map50=0.1))
+    await registry.change_rule("shapes", lambda rule: replace(rule, gate=gate))
+    await pool.calls_until(settled(pool))
+    assert pool.rollout.outcome == Outcome.ABORTED
+    assert "mAP50 0.1000" in pool.rollout.reasons[0]
+    assert pool.means == {1: 1000}
+    assert isinstance(await refused(pool.start()), errors.ValidationFailed)
+    assert (await pool.start(steps=[0])).running
+
+
 async def test_a_candidate_that_is_deleted_ends_it(pool: Pool) -> None:
     await pool.start(steps=[0], min_samples=100_000)
     # As an operator of an earlier release may, who knows nothing of rollouts.
@@ -341,8 +462,7 @@ async def test_images_are_kept_where_that_was_allowed(pool: Pool) -> None:
     async def kept() -> Any:
         return (await pool.stub.GetDisagreements(asked, timeout=5)).disagreements
 
-    gathered = pool.rig.plane._services.rollouts._gathered
-    await pool.calls_until(lambda: bool((own := gathered.look(pool.rollout.id)) and own.images))
+    await pool.calls_until(lambda: bool((own := pool.gathering) and own.images))
     (first, *_) = await kept()
     assert first.encoded
     assert first.stable.detections[0].box.x_min == 10

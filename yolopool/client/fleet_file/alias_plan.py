@@ -1,7 +1,7 @@
 """What becomes of the aliases of a fleet file. Pure.
 
 `newest` among the targets is the model's highest version that did not fail: also one that this
-application registers.
+application registers. Families are in no file, and stay as they are.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +45,7 @@ def alias_steps(
     """`versions`: all of the pool; `new`: the models of which a version is registered."""
     if fleet.aliases is None:
         return
-    there = {one.name: one for one in present.aliases or ()}
+    there = {one.name: one for one in present.aliases or () if not one.family}
     for declared in fleet.aliases:
         model = declared.model
         targets = None

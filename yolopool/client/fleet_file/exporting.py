@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from yolopool.client import calls
 from yolopool.client.calls import Call
 from yolopool.client.fleet_file import present
-from yolopool.client.fleet_file.application.step_calls import schedules_call, versions_call
+from yolopool.client.fleet_file.application.step_calls import versions_call
 from yolopool.client.fleet_file.declared import FORMAT, Alias, Build, Fleet, Load, Schedule, Version
 from yolopool.client.fleet_file.parsing import STORED, references
 from yolopool.client.fleet_file.present import PresentVersion
@@ -14,7 +14,7 @@ from yolopool.client.fleet_file.text.emitting import text_of
 from yolopool.client.rollout import alias_records
 from yolopool.client.uploads import Flow
 from yolopool.errors import GrantNeeded
-from yolopool.v1 import model_pb2
+from yolopool.v1 import model_pb2, schedule_pb2
 
 _SAID = """Written by yolopool export. Artifacts are those of the pool's store: to apply this
 elsewhere, give the files' paths, or copy the store."""
@@ -46,16 +46,20 @@ def export_fleet(prefix: str = "") -> Flow[Exported]:
         if _is_kept(version, left_out)
     ]
     aliases = yield alias_records.aliases(prefix)
+    left_out += [f"{one.name}: it is a family" for one in aliases if one.family]
     schedules: tuple[Schedule, ...] | None = None
     try:
-        schedules = yield schedules_call()
+        answer = yield _schedules_call()
+        schedules = present.schedules_of(answer)
+        by_sun = [one.schedule.name for one in answer.schedules if one.schedule.sun]
+        left_out += [f"schedule {name}: it goes by the sun" for name in by_sun]
     except GrantNeeded:
         left_out.append("schedules: not every model is granted to you")
     fleet = Fleet(
         fleet=FORMAT,
         prefix=prefix,
         models=tuple(map(declared_of, versions)),
-        aliases=tuple(map(_alias, aliases)),
+        aliases=tuple(_alias(one) for one in aliases if not one.family),
         schedules=_within(prefix, schedules) if schedules is not None else None,
     )
     return Exported(text_of(fleet, _SAID), tuple(left_out))
@@ -64,6 +68,11 @@ def export_fleet(prefix: str = "") -> Flow[Exported]:
 def _model_call(name: str) -> Call[model_pb2.Model]:
     request = model_pb2.GetModelRequest(model=name)
     return Call("model", "GetModel", request, calls.READ_TIMEOUT_S, lambda reply: reply.model)
+
+
+def _schedules_call() -> Call[schedule_pb2.ListSchedulesResponse]:
+    request = schedule_pb2.ListSchedulesRequest()
+    return Call("schedule", "ListSchedules", request, calls.READ_TIMEOUT_S, lambda reply: reply)
 
 
 def _is_kept(version: model_pb2.ModelVersion, left_out: list[str]) -> bool:

@@ -211,7 +211,8 @@ def check_of(message: types_pb2.Drift) -> Check:
 
 
 def schedules_of(message: schedule_pb2.ListSchedulesResponse) -> tuple[Schedule, ...]:
-    return tuple(_schedule(one.schedule) for one in message.schedules)
+    """Those by the clock: a file has no others."""
+    return tuple(_schedule(one.schedule) for one in message.schedules if one.schedule.cron)
 
 
 def _schedule(message: schedule_pb2.Schedule) -> Schedule:

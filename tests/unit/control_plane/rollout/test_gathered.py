@@ -7,6 +7,7 @@ import numpy as np
 from control_plane.rollout.gathered import (
     IMAGES_KEPT,
     MAX_IMAGE_BYTES,
+    MAX_KEPT_BYTES,
     Answer,
     Gathered,
     found_in,
@@ -108,6 +109,19 @@ def test_rollouts_that_no_alias_has_are_forgotten() -> None:
     gathered.keep_only(frozenset({"other"}))
     assert gathered.look("r") is None
     assert gathered.look("other") is not None
+
+
+def test_of_many_rollouts_the_newest_keep_their_images() -> None:
+    gathered, most = Gathered(), MAX_KEPT_BYTES // (IMAGES_KEPT * MAX_IMAGE_BYTES)
+    ids = [f"r{number}" for number in range(most + 2)]
+    for id_ in ids:
+        one = gathered.of(replace(ONE, id=id_), NAMES)
+        for _ in range(IMAGES_KEPT):
+            image = bytes(MAX_IMAGE_BYTES)
+            one.beside(Answer(False, reply()), Answer(False, reply(right=9.0)), image)
+    gathered.keep_only(frozenset(ids))
+    kept = [id_ for id_ in ids if (held := gathered.look(id_)) and held.images]
+    assert kept == ids[-most:]
 
 
 def test_classes_go_by_id_and_name() -> None:

@@ -7,17 +7,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.rollout.switch import DRAIN_S, Standing, Step, begun, ended, missing, step
+from control_plane.rollout.switch import (
+    DRAIN_S,
+    Standing,
+    Step,
+    begun,
+    ended,
+    let_go,
+    missing,
+    step,
+)
 from control_plane.types.desired import Want, WantChanges, WantSource
 from control_plane.types.rollout.alias import (
     WHOLE,
     Alias,
     ChangeKind,
     Kept,
+    Shadow,
     Switch,
     Target,
     Targets,
 )
+from control_plane.types.rollout.progress import Rollout, RolloutPlan
 from control_plane.types.version import VersionKey
 
 ADMIN, MISS, ALIAS = WantSource.ADMIN, WantSource.MISS, WantSource.ALIAS
@@ -303,6 +314,51 @@ def test_an_alias_that_goes_leaves_no_want_behind() -> None:
     wants = ended(alias, now)
     assert dropped(wants) == {1, 3}
     assert {one.key.number: (one.replicas, one.source) for one in wants.put} == {2: (2, MISS)}
+    back = replace(alias, switch=a_switch(only(1)))  # to what it keeps
+    assert dropped(ended(back, replace(now, wants={1: now.wants[1], 2: now.wants[2]}))) == {1}
+
+
+# --- beside a rollout ----------------------------------------------------------------------------
+
+
+ROLLOUT = Rollout("r", 1, 2, RolloutPlan(), "ann", "", NOW, NOW)
+
+
+def test_both_versions_of_a_rollout_stay_when_nothing_keeps_them_for_a_rollback_any_more() -> None:
+    last = replace(STABLE, targets=only(2), kept=(Kept(1, NOW, 1, ADMIN),), rollout=ROLLOUT)
+    now = standing(want(1, 1, ALIAS), want(2))
+    found = step(last, now, NOW)
+    assert found is not None
+    assert dropped(found) == set()
+    over = step(replace(last, rollout=replace(ROLLOUT, settled=True)), now, NOW)
+    assert over is not None
+    assert dropped(over) == {1}
+
+
+def test_a_switch_that_is_given_up_leaves_the_candidate_to_its_rollout() -> None:
+    alias = replace(STABLE, switch=a_switch(only(2)), rollout=ROLLOUT)
+    now = standing(want(1), want(2, 1, ALIAS), hopeless={2: "was deleted"})
+    found = step(alias, now, NOW)
+    assert found is not None
+    assert dropped(found) == set()
+
+
+def test_a_rollout_lets_go_what_nothing_else_needs() -> None:
+    alias = replace(STABLE, rollout=ROLLOUT, shadow=Shadow(2, 50))
+    only_compared = standing(want(1), want(2, 1, ALIAS))
+    assert {key.number for key in let_go(alias, ROLLOUT, only_compared)} == {2}
+    assert not let_go(alias, ROLLOUT, standing(want(1), want(2, 1, ADMIN)))
+    # Who moved the alias there themselves waits for it; another alias means it.
+    assert not let_go(replace(alias, switch=a_switch(only(2))), ROLLOUT, only_compared)
+    assert not let_go(alias, ROLLOUT, replace(only_compared, named=frozenset({2})))
+
+
+def test_an_alias_that_goes_in_a_rollout_leaves_no_want_behind() -> None:
+    alias = replace(STABLE, rollout=ROLLOUT, shadow=Shadow(2, 50))
+    assert dropped(ended(alias, standing(want(1), want(2, 1, ALIAS)))) == {2}
+    last = replace(alias, targets=only(2), kept=(Kept(1, NOW + KEEP_S, 1, ADMIN),))
+    wants = ended(last, standing(want(1, 1, ALIAS), want(2, 1, ALIAS)))
+    assert dropped(wants) == {1}
 
 
 # --- any sequence of orders, losses and leaders -------------------------------------------------

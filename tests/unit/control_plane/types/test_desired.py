@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 
 from control_plane.types.desired import Desired, Want, WantSource
 from control_plane.types.policy import Residency, ResidencyMode
+from control_plane.types.rollout.alias import WHOLE, Alias, Target
+from control_plane.types.rollout.progress import Rollout, RolloutPlan
+from control_plane.types.version import VersionKey
 from tests.unit.control_plane.fleets import key, version, want, worker
 
 A = key("a")
@@ -53,6 +56,18 @@ def test_a_hot_standby_is_wanted_and_pinned() -> None:
     assert (found.pinned, found.replicas) == (True, 2)
     assert missed.want(key("b")) is None
     assert missed.all_wants() == {A: found}
+
+
+def test_both_versions_of_a_rollout_stay_loaded_until_it_is_settled() -> None:
+    rollout = Rollout("r", 1, 2, RolloutPlan(), "ann", "", 0.0, 0.0)
+    alias = Alias("a", "stable", (Target(1, WHOLE),), 600.0, 0.0)
+
+    def kept(alias: Alias) -> frozenset[VersionKey]:
+        return Desired(1, "c", {}, {}, aliases={alias.key: alias}).kept()
+
+    assert kept(alias) == frozenset()
+    assert kept(replace(alias, rollout=rollout)) == {VersionKey("a", 1), VersionKey("a", 2)}
+    assert kept(replace(alias, rollout=replace(rollout, settled=True))) == frozenset()
 
 
 def test_a_cordon_is_of_one_process() -> None:

@@ -45,6 +45,19 @@ def test_a_request_an_image_with_the_same_options() -> None:
     assert {one.model for one in meant.requests} == {"team/shapes@7"}
 
 
+def test_a_batch_has_one_version_and_a_single_image_goes_by_its_alias() -> None:
+    def models(images: int, version: str) -> set[tuple[str, str]]:
+        made = request(images)
+        made.model_name = "team/shapes:stable"
+        made.parameters["sticky_key"].string_param = "camera-7"
+        found = images_in(made, version, "detect").requests
+        return {(one.model, one.sticky_key) for one in found}
+
+    assert models(1, "team/shapes@7") == {("team/shapes:stable", "camera-7")}
+    assert models(2, "team/shapes@7") == {("team/shapes@7", "camera-7")}
+    assert models(2, "") == {("team/shapes:stable", "camera-7")}  # a family
+
+
 def test_masks_are_made_where_they_are_asked_for() -> None:
     assert images_in(request(), "", "segment").requests[0].options.mask_format == RLE
     assert images_in(request(1, "masks"), "", "segment").requests[0].options.mask_format == RLE

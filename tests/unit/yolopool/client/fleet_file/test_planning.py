@@ -289,3 +289,6 @@ def test_the_newest_is_also_one_that_is_registered_now() -> None:
     assert made.aliases == (SetAlias(an_alias({3: 1000}), newest, None),)
     dropped, _ = planned([], prune=True, aliases=(), present_aliases=(an_alias({3: 1000}),))
     assert dropped.aliases == (DeleteAlias("bolts:stable", 3),)
+    family = replace(an_alias({}), family=("bolts", "nuts"))
+    untouched, _ = planned([], prune=True, aliases=(), present_aliases=(family,))
+    assert untouched.aliases == ()
