@@ -45,24 +45,34 @@ def alias_steps(
     """`versions`: all of the pool; `new`: the models of which a version is registered."""
     if fleet.aliases is None:
         return
-    there = {one.name: one for one in present.aliases or ()}
+    there = {one.name: one for one in present.aliases or () if not one.family}
     for declared in fleet.aliases:
         model = declared.model
         targets = None
         if NEWEST not in declared.targets or model not in new:
             targets = resolved(declared, versions)
         before = there.get(declared.name)
-        if before is None or targets is None or _differs(before, targets, declared.keep_s):
+        stable = present.rolling.get(declared.name)
+        if before is None or targets is None or _differs(before, stable, targets, declared.keep_s):
             yield SetAlias(before, declared, targets)
     named = {one.name for one in fleet.aliases}
     for name in sorted(there.keys() - named):
         yield DeleteAlias(name, there[name].revision)
 
 
-def _differs(there: alias_records.Alias, targets: Mapping[int, int], keep_s: float) -> bool:
-    # A switch in progress was ordered already.
-    meant = there.switch.targets if there.switch is not None else there.targets
-    return (dict(meant), there.keep_s) != (dict(targets), keep_s)
+def _differs(
+    there: alias_records.Alias, stable: int | None, targets: Mapping[int, int], keep_s: float
+) -> bool:
+    return (meant(there, stable), there.keep_s) != (dict(targets), keep_s)
+
+
+def meant(there: alias_records.Alias, stable: int | None) -> dict[int, int]:
+    """What an alias is to mean as things stand: a switch in progress was ordered already, and a
+    rollout, whose stable version is given, has yet to prove its candidate.
+    """
+    if stable is not None:
+        return {stable: 1000}
+    return dict(there.switch.targets if there.switch is not None else there.targets)
 
 
 def resolved(alias: Alias, versions: Sequence[PresentVersion]) -> dict[int, int] | None:

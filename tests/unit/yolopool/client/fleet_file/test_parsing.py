@@ -170,7 +170,7 @@ MODEL = "fleet: 1\nmodels:\n  - name: a\n    artifact: a.pt\n"
         ("fleet: 1\nschedules: [{name: n, cron: '* * * * *'}]",
          '2: schedules[0].load: give models to load, to release, or both'),
         ("fleet: 1\nx: \xff".encode("latin-1").decode("latin-1"),
-         '2: x: is no key: one of aliases, fleet, models, prefix, schedules'),
+         '2: x: is no key: one of aliases, families, fleet, gates, models, prefix, schedules, store, watches'),
     ],
 )  # fmt: skip
 def test_a_fault_has_its_line_and_key(text: str, said: str) -> None:

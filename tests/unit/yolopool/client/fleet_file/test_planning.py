@@ -22,7 +22,6 @@ from yolopool.client.fleet_file.declared import (
     Version,
 )
 from yolopool.client.fleet_file.fleet_steps import (
-    DeleteSchedule,
     LoadVersion,
     MakeBuild,
     ServeBuild,
@@ -30,13 +29,14 @@ from yolopool.client.fleet_file.fleet_steps import (
     SetLabels,
     SetPlacement,
     SetResidency,
-    SetSchedule,
 )
 from yolopool.client.fleet_file.planning import Entry, Plan, changes, plan
 from yolopool.client.fleet_file.present import Present, PresentBuild, PresentVersion, Served
+from yolopool.client.fleet_file.sections.section_plan import SCHEDULES, DeleteRecord, SetRecord
 from yolopool.client.fleet_file.text.reading import Faults
 from yolopool.client.rollout import alias_records
 
+PRESENT = ("aliases", "rolling", "families", "gates", "store", "watches", "schedules")
 OLD, NEW = "a" * 64, "b" * 64
 
 
@@ -53,7 +53,8 @@ def planned(
     entries: Sequence[Entry], *versions: PresentVersion, prune: bool = False, **sections: Any
 ) -> tuple[Plan, list[str]]:
     """The plan, and the faults as lines."""
-    present = {name: sections.pop(f"present_{name}", None) for name in ("schedules", "aliases")}
+    found = {name: sections.pop(f"present_{name}", None) for name in PRESENT}
+    present = {name: one for name, one in found.items() if one is not None}
     models = tuple(one.version for one in entries)
     fleet = Fleet(fleet=1, models=sections.pop("models", models), **sections)
     faults = Faults()
@@ -242,10 +243,15 @@ def test_schedules_are_set_and_pruned_within_the_prefix() -> None:
         [], prune=True, prefix="line7/", schedules=(later,),
         present_schedules=(NIGHT, old, other),
     )  # fmt: skip
-    assert made.schedules == (SetSchedule(NIGHT, replace(later, at={})), DeleteSchedule("old"))
-    assert SetSchedule(NIGHT, later).words == 'cron "0 19 * * *" -> "0 20 * * *"'
+    assert made.records == (
+        SetRecord(SCHEDULES, NIGHT, later), DeleteRecord(SCHEDULES, "old"),
+    )  # fmt: skip
+    (moved, _) = made.records
+    assert isinstance(moved, SetRecord)
+    assert moved.words == 'cron "0 19 * * *" -> "0 20 * * *"'
+    assert moved.after.line == 5  # for the error of a call that fails
     same, _ = planned([], schedules=(NIGHT,), present_schedules=(NIGHT, old))
-    assert (same.schedules, same.left) == ((), ("schedule old",))
+    assert (same.records, same.left) == ((), ("schedule old",))
 
 
 def an_alias(targets: Mapping[int, int], **more: Any) -> alias_records.Alias:
