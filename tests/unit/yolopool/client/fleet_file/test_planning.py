@@ -12,14 +12,20 @@ from yolopool.client.fleet_file.declared import (
     Batching,
     Build,
     Check,
+    Family,
+    FamilyMember,
     Fleet,
+    Gate,
     Load,
+    Place,
     Placement,
     Preparation,
     Residency,
     Schedule,
     Settings,
+    StoreRule,
     Version,
+    Watch,
 )
 from yolopool.client.fleet_file.fleet_steps import (
     LoadVersion,
@@ -252,6 +258,80 @@ def test_schedules_are_set_and_pruned_within_the_prefix() -> None:
     assert moved.after.line == 5  # for the error of a call that fails
     same, _ = planned([], schedules=(NIGHT,), present_schedules=(NIGHT, old))
     assert (same.records, same.left) == ((), ("schedule old",))
+
+
+SIZES = Family(name="any:x", members=(FamilyMember(model="n"), FamilyMember(model="s")))
+GATE = Gate(model="line7/a", data=f"sha256:{NEW}", min_map50=0.5)
+RULE = StoreRule(pattern="line7/*", keep_versions=3)
+WATCH = Watch(name="w", uri="file:///m/", model="line7/a")
+DUSK = Schedule(
+    name="d", sun="dusk", place=Place(latitude=52.5, longitude=13.4), release=("line7/a",)
+)
+
+
+@pytest.mark.parametrize(
+    ("section", "there", "after", "new", "words"),
+    [
+        ("families", SIZES, replace(SIZES, within_s=0.5),
+         'members ["n", "s"], within_s 0.5', "within_s 0 -> 0.5"),
+        ("gates", GATE, replace(GATE, min_map50=0.75),
+         f'data "sha256:{NEW}", min_map50 0.75', "min_map50 0.5 -> 0.75"),
+        ("store", RULE, replace(RULE, store_bytes=10**9),
+         "keep_versions 3, store_bytes 1000000000", "store_bytes 0 -> 1000000000"),
+        ("watches", WATCH, replace(WATCH, uri="file:///other"),
+         'uri "file:///other/", model "line7/a"', 'uri "file:///m/" -> "file:///other/"'),
+        ("schedules", DUSK, replace(DUSK, sun="dusk-15m"),
+         'sun "dusk-15m", place {latitude 52.5, longitude 13.4}, release ["line7/a"]',
+         'sun "dusk" -> "dusk-15m"'),
+    ],
+)  # fmt: skip
+def test_records_are_made_changed_and_pruned(
+    section: str, there: Any, after: Any, new: str, words: str
+) -> None:
+    def steps(*declared: Any, present: Sequence[Any], prune: bool = False) -> Plan:
+        sections = {section: declared, f"present_{section}": tuple(present)}
+        return planned([], prune=prune, **sections)[0]
+
+    assert steps(there, present=[there]).is_empty
+    assert [
+        one.words for one in steps(after, present=[]).records if isinstance(one, SetRecord)
+    ] == [new]
+    (changed,) = steps(after, present=[there]).records
+    assert isinstance(changed, SetRecord)
+    assert (changed.before, changed.words) == (there, words)
+    kept = steps(present=[there])
+    assert (kept.records, len(kept.left)) == ((), 1)
+    (dropped,) = steps(present=[there], prune=True).records
+    assert dropped == DeleteRecord(dropped.section, dropped.section.told(there))
+    assert planned([], **{f"present_{section}": (there,)})[0] == Plan(())  # not looked at
+
+
+def test_a_watch_is_as_the_pool_keeps_it() -> None:
+    asked = replace(WATCH, uri="file:///m", patterns=("*.pt", "*.onnx"))
+    assert planned([], watches=(asked,), present_watches=(WATCH,))[0].is_empty
+
+
+def test_what_a_watch_registered_is_not_pruned() -> None:
+    versions = (there(1, "line7/a"), there(2, "line7/a"), there(1, "line7/b"))
+    made, _ = planned([], *versions, prune=True, watches=(WATCH,), present_watches=(WATCH,))
+    assert made.deleted == ("line7/b@1",)
+
+
+def test_a_rollout_that_runs_goes_on_unless_its_stable_version_is_another() -> None:
+    rolling = an_alias({2: 900, 3: 100})
+    sections: dict[str, Any] = {
+        "present_aliases": (rolling,), "present_rolling": {"bolts:stable": 2},
+    }  # fmt: skip
+    assert planned([], there(2), there(3), aliases=(STABLE,), **sections)[0].aliases == ()
+    other = replace(STABLE, targets={"3": 1000})
+    made, _ = planned([], there(2), there(3), aliases=(other,), **sections)
+    assert made.aliases == (SetAlias(rolling, other, {3: 1000}),)
+
+
+def test_a_family_is_no_alias_of_versions() -> None:
+    family = alias_records.Alias("a:x", {}, 600.0, 0.0, 1, None, {}, {}, (), family=("n", "s"))
+    made, _ = planned([], prune=True, aliases=(), present_aliases=(family,))
+    assert made.aliases == ()
 
 
 def an_alias(targets: Mapping[int, int], **more: Any) -> alias_records.Alias:
