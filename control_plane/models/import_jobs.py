@@ -1,14 +1,17 @@
 """Imports that are under way: which importer has which version, and how each import ended."""
 
+from contextlib import suppress
+
 import structlog
 
+from control_plane.models.twins import Twins
 from control_plane.store.files.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
 from control_plane.store.signed import Admit
 from control_plane.types.version import ModelVersion, Pack, VersionKey, VersionSettings
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
-from yolopool.errors import InvalidOption
+from yolopool.errors import ImportNotYours, InvalidOption
 from yolopool.server.clock import Clock
 from yolopool.vocabulary import TORCH
 
@@ -34,6 +37,7 @@ class ImportJobs:
         view: View,
         refresh: Refresh,
         artifacts: FolderArtifacts,
+        twins: Twins,
         clock: Clock,
         admit: Admit,
     ) -> None:
@@ -41,6 +45,7 @@ class ImportJobs:
         self._view = view
         self._refresh = refresh
         self._artifacts = artifacts
+        self._twins = twins
         self._clock = clock
         self._admit = admit
         self._seen: dict[str, float] = {}  # when each importer called last
@@ -52,12 +57,12 @@ class ImportJobs:
             self.saw(importer)
             changes = self._view.waiters.changes
             version = await self._registry.claim_import(importer, LEASE_S, self._clock.unix(), by)
-            if version is not None and not await self._refused(importer, by, version):
+            if version is not None:
+                if await self._is_settled(importer, by, version):
+                    continue
                 log.info("import claimed", version=str(version.key), importer=importer)
                 await self._refresh()
                 return version
-            if version is not None:
-                continue
             left_s = until - self._clock.monotonic()
             if left_s <= 0:
                 return None
@@ -103,6 +108,22 @@ class ImportJobs:
         )
         log.warning("import failed", version=str(key), reason=version.reason, why=version.message)
         await self._refresh()
+
+    async def _is_settled(self, importer: str, by: str, version: ModelVersion) -> bool:
+        """Whether there is nothing to import: it is refused, or the same was imported since it was
+        registered.
+        """
+        if await self._refused(importer, by, version):
+            return True
+        found = await self._twins.imported(version.artifact, version.settings, version.given)
+        if found is None:
+            return False
+        key = version.key
+        with suppress(ImportNotYours):  # it was deleted meanwhile, or another importer has it
+            await self._registry.finish_import(importer, key, found.pack, found.settings, by)
+            log.info("imported before", version=str(key), pack=found.pack.digest)
+        await self._refresh()
+        return True
 
     async def _refused(self, importer: str, by: str, version: ModelVersion) -> bool:
         """Whether it may not be imported here: its file is not opened then, and it is FAILED."""

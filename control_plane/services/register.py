@@ -16,6 +16,7 @@ from control_plane.models.policies import Policies
 from control_plane.models.registration import Registration
 from control_plane.models.surplus import SurplusKeeper
 from control_plane.models.sweeper import Sweeper
+from control_plane.models.twins import Twins
 from control_plane.reconcile.drainer import Drainer
 from control_plane.rollout.alias_orders import AliasOrders
 from control_plane.rollout.family_orders import FamilyOrders
@@ -149,7 +150,8 @@ class Services:
         deadline_s, loader, artifacts = settings.default_deadline_s, deps.loader, deps.artifacts
         refresh = deps.refresh
         history = RequestHistory()
-        jobs = ImportJobs(registry, view, refresh, artifacts, clock, view.admit)
+        twins = Twins(view, artifacts)
+        jobs = ImportJobs(registry, view, refresh, artifacts, twins, clock, view.admit)
         admission = Admission(view, clock)
         self.quotas = QuotaExchange(
             deps.identity.name, admission, registry, view, deps.metrics, deps.is_leader, clock
@@ -218,6 +220,7 @@ class Services:
             view,
             refresh,
             artifacts,
+            twins,
             builds,
             deps.recorder,
             clock,

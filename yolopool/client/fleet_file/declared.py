@@ -347,7 +347,7 @@ class Schedule:
 
     name: str = key("Name of the schedule.")
     cron: str = key("When: minute hour day-of-month month day-of-week. Either this or sun.", "")
-    time_zone: str = key("Of cron: IANA name; left out: UTC.", "")
+    time_zone: str = key("Of cron, and of times that are shown: IANA name; left out: UTC.", "")
     sun: str = key("When: dawn, sunrise, sunset or dusk, with an offset: dusk-15m, dawn+1h.", "")
     place: Place | None = key("Of sun: where.", None)
     lead_s: float = key("Start loading so many seconds earlier.", 0.0, least=0, most=86_400)

@@ -17,6 +17,7 @@ from yolopool.client.fleet_file.declared import (
 from yolopool.client.fleet_file.sections.section_plan import SECTIONS
 from yolopool.client.fleet_file.text.reading import Faults
 from yolopool.client.fleet_file.text.wrong import DIGEST, STORED, Wrong, refused
+from yolopool.client.sources import fetched
 from yolopool.names import check_name, parse_ref
 
 
@@ -61,9 +62,9 @@ def _wrong(record: object) -> Wrong:
                 yield "pattern", "give keep_versions or store_bytes, above 0"
         case Watch():
             yield from refused("model", check_name, record.model)
-            if not record.uri.startswith(("file:///", "s3://")):
+            if not fetched.is_uri(record.uri):
                 yield "uri", "give file:///folder/ or s3://bucket/prefix/"
-            if record.profile and not record.uri.startswith("s3://"):
+            if record.profile and not record.uri.lower().startswith("s3://"):
                 yield "profile", "only s3:// has credentials of the control planes: leave this out"
 
 
@@ -71,8 +72,6 @@ def _wrong_schedule(schedule: Schedule) -> Wrong:
     if bool(schedule.cron) == bool(schedule.sun):
         yield "cron", "give cron or sun, one of them"
     yield from _wrong_place("sun" if schedule.sun else "", schedule.place)
-    if schedule.sun and schedule.time_zone:
-        yield "time_zone", "the sun needs none: leave this out"
     if not (schedule.load or schedule.release):
         yield "load", "give models to load, to release, or both"
     named = [("load", one.model) for one in schedule.load]

@@ -218,8 +218,6 @@ MODEL = "fleet: 1\nmodels:\n  - name: a\n    artifact: a.pt\n"
         (SCHEDULE % "sun: dusk", "2: schedules[0].sun: the sun needs a place: give place with its"),
         (SCHEDULE % "cron: '* * * * *', place: {latitude: 1, longitude: 2}",
          "2: schedules[0].place: only what begins by the sun has a place: leave this out"),
-        (SCHEDULE % "sun: dusk, time_zone: Europe/Berlin, place: {latitude: 1, longitude: 2}",
-         "2: schedules[0].time_zone: the sun needs none: leave this out"),
         (SCHEDULE % "sun: dusk, place: {latitude: 91, longitude: 2}",
          "2: schedules[0].place.latitude: 91: give at most 90"),
         (FAMILY % "{model: a}", "2: families[0].members: give two or more"),
