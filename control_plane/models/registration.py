@@ -9,8 +9,8 @@ import structlog
 
 from control_plane.events.recorder import EventRecorder
 from control_plane.models.builds import Builds
+from control_plane.models.import_jobs import Twins
 from control_plane.models.references import references
-from control_plane.models.twins import Twins
 from control_plane.store import bounds
 from control_plane.store.bounds import check_room
 from control_plane.store.files.artifacts import FolderArtifacts

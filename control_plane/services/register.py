@@ -10,13 +10,12 @@ from control_plane.fetching.intake import Intake
 from control_plane.metrics import Metrics
 from control_plane.models.builds import Builds
 from control_plane.models.changeover import Changeovers
-from control_plane.models.import_jobs import ImportJobs
+from control_plane.models.import_jobs import ImportJobs, Twins
 from control_plane.models.loading import Loader
 from control_plane.models.policies import Policies
 from control_plane.models.registration import Registration
 from control_plane.models.surplus import SurplusKeeper
 from control_plane.models.sweeper import Sweeper
-from control_plane.models.twins import Twins
 from control_plane.reconcile.drainer import Drainer
 from control_plane.rollout.alias_orders import AliasOrders
 from control_plane.rollout.family_orders import FamilyOrders

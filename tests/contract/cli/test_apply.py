@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -156,9 +157,12 @@ async def versions(rig: Rig) -> list[str]:
 
 
 async def imported(rig: Rig, ref: str) -> None:
-    with Client(rig.addresses.grpc) as client:
-        while (await asyncio.to_thread(client.model, ref)).versions[0].state != "READY":
-            await asyncio.sleep(0.02)
+    def wait() -> None:
+        with Client(rig.addresses.grpc) as client:
+            while client.model(ref).versions[0].state != "READY":
+                time.sleep(0.02)
+
+    await asyncio.to_thread(wait)
 
 
 def rewritten(file: Path, text: str) -> Path:

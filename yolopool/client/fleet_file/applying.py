@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from yolopool.client.fleet_file.application.outcome import Applied, FleetPlan, Told
+from yolopool.client.fleet_file.application.section_calls import there
 from yolopool.client.fleet_file.application.section_work import SectionWork
 from yolopool.client.fleet_file.application.step_calls import running_call, versions_call
 from yolopool.client.fleet_file.application.version_work import VersionWork
@@ -17,7 +18,6 @@ from yolopool.client.fleet_file.parsing import invalid, parse_fleet
 from yolopool.client.fleet_file.planning import Entry, plan
 from yolopool.client.fleet_file.present import Present, PresentVersion
 from yolopool.client.fleet_file.resolving import Resolver
-from yolopool.client.fleet_file.sections.section_calls import there
 from yolopool.client.fleet_file.sections.section_plan import (
     FAMILIES,
     GATES,

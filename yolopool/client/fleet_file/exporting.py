@@ -7,10 +7,10 @@ from yolopool.client import calls
 from yolopool.client.calls import Call
 from yolopool.client.fleet_file import present
 from yolopool.client.fleet_file.alias_plan import meant
+from yolopool.client.fleet_file.application import section_calls
 from yolopool.client.fleet_file.application.step_calls import running_call, versions_call
 from yolopool.client.fleet_file.declared import FORMAT, Alias, Build, Fleet, Load, Version
 from yolopool.client.fleet_file.present import PresentVersion
-from yolopool.client.fleet_file.sections import section_calls
 from yolopool.client.fleet_file.sections.section_plan import SECTIONS, Section
 from yolopool.client.fleet_file.text.emitting import text_of
 from yolopool.client.fleet_file.text.wrong import STORED

@@ -7,10 +7,10 @@ from typing import Any
 from yolopool.client import calls
 from yolopool.client.calls import Call
 from yolopool.client.fleet_file.alias_plan import DeleteAlias, SetAlias, resolved
+from yolopool.client.fleet_file.application import section_calls
 from yolopool.client.fleet_file.application.outcome import Applied, Failure, FleetPlan, Told
 from yolopool.client.fleet_file.application.step_calls import versions_call
 from yolopool.client.fleet_file.present import PresentVersion
-from yolopool.client.fleet_file.sections import section_calls
 from yolopool.client.fleet_file.sections.section_plan import (
     FAMILIES,
     GATES,
@@ -49,7 +49,7 @@ class SectionWork:
         for step in steps:
             if isinstance(step, DeleteAlias):
                 call = alias_records.delete_alias(step.name, expected_revision=step.revision)
-                yield from self._try(call, 0, f"delete alias {step.name}")
+                yield from self._drop(call, f"delete alias {step.name}")
             else:
                 yield from self._set(step, versions, wait, until)
 
@@ -134,7 +134,7 @@ class SectionWork:
         for step in self._planned.plan.records:
             if isinstance(step, DeleteRecord):
                 call = section_calls.delete_call(step)
-                yield from self._try(call, 0, f"delete {step.section.noun} {step.name}")
+                yield from self._drop(call, f"delete {step.section.noun} {step.name}")
 
     def delete(self, waiting: Collection[str]) -> Flow[None]:
         """What is pruned, once everything else is as the file has it: what takes its place may not
@@ -159,6 +159,12 @@ class SectionWork:
             self._applied.later.append(f"delete {ref}: {error.message}")
         except YolopoolError as error:
             self._applied.failures.append(Failure(0, f"delete {ref}", error))
+
+    def _drop(self, call: Call[Any], what: str) -> Flow[None]:
+        if self._applied.failures:
+            self._applied.later.append(f"{what}: not while others failed")
+        else:
+            yield from self._try(call, 0, what)
 
     def _try(self, call: Call[Any], line: int, what: str) -> Flow[None]:
         try:

@@ -303,7 +303,8 @@ def test_records_are_made_changed_and_pruned(
     assert (kept.records, len(kept.left)) == ((), 1)
     (dropped,) = steps(present=[there], prune=True).records
     assert dropped == DeleteRecord(dropped.section, dropped.section.told(there))
-    assert planned([], **{f"present_{section}": (there,)})[0] == Plan(())  # not looked at
+    only: dict[str, Any] = {f"present_{section}": (there,)}
+    assert planned([], **only)[0] == Plan(())  # not looked at
 
 
 def test_a_watch_is_as_the_pool_keeps_it() -> None:
