@@ -248,6 +248,15 @@ async def test_a_file_is_applied_once_and_restored_from_its_export(
             assert done.failures == []
             (waits,) = [line for line in done.later if "alias" in line]
             assert waits.startswith("alias plant/bolts:stable: plant/bolts@2 ")
+            # Nor does one whose gate can't be set.
+            gone = "sha256:" + "9" * 64
+            rewritten(
+                file, f"{FLEET}gates: [{{model: plant/bolts, data: '{gone}', min_map50: 0.5}}]\n"
+            )
+            _, done = await applied(fresh, file, wait=False)
+            assert [type(one.error) for one in done.failures] == [ArtifactNotFound]
+            assert done.failures[0].line == len(FLEET.splitlines()) + 1
+            assert "alias plant/bolts:stable waits for the gate of plant/bolts" in done.later
             sections = ("aliases", "families", "gates", "store", "watches", "schedules")
             nothing_of = "".join(f"{section}: []\n" for section in sections)
             rewritten(file, f"fleet: 1\n{nothing_of}")

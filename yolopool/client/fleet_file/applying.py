@@ -82,9 +82,9 @@ def apply_fleet(
         yield from versions.look()
         yield from versions.advance()
     versions.close(wait)
+    yield from sections.drop()
     yield from sections.aliases(wait, until)
     yield from sections.set_all((FAMILIES, SCHEDULES, WATCHES))
-    yield from sections.drop()
     yield from sections.set_all((STORE,))
     yield from sections.delete(versions.waiting())
     return applied

@@ -41,6 +41,7 @@ class SectionWork:
     def __init__(self, planned: FleetPlan, applied: Applied, told: Told) -> None:
         self._planned, self._applied, self._told = planned, applied, told
         self._later: set[str] = set()  # aliases and families that wait
+        self._gateless: set[str] = set()  # models whose gate could not be set
 
     def aliases(self, wait: bool, until: float) -> Flow[None]:
         """With `wait`, until each has moved; until: monotonic."""
@@ -61,6 +62,10 @@ class SectionWork:
             self._later.add(alias.name)
             self._applied.later.append(f"alias {alias.name} waits for the import of {pending[0]}")
             return
+        if alias.model in self._gateless:
+            self._later.add(alias.name)
+            self._applied.later.append(f"alias {alias.name} waits for the gate of {alias.model}")
+            return
         order = alias_records.set_alias(
             alias.name,
             targets,
@@ -72,9 +77,11 @@ class SectionWork:
             timeout_s=max(1.0, until - time.monotonic()),
         )
         what = f"alias {alias.name}: {step.words}"
+        self._told(what)
         while True:
             try:
-                yield from self._call(order, what)
+                yield order
+                self._applied.done.append(what)
             except ValidationPending as error:
                 if wait and time.monotonic() < until:
                     yield Sleep(GATE_POLL_S)
@@ -110,7 +117,8 @@ class SectionWork:
     def _set_record(self, step: SetRecord) -> Flow[None]:
         what = f"{step.section.noun} {step.name}"
         if waits := self._later.intersection(step.section.models(step.after)):
-            self._later.add(step.name)
+            if step.section is FAMILIES:
+                self._later.add(step.name)
             self._applied.later.append(f"{what} waits for alias {min(waits)}")
             return
         self._told(what)
@@ -126,11 +134,15 @@ class SectionWork:
             self._applied.later.append(f"{what}: {error.message}")
         except (YolopoolError, OSError) as error:
             self._applied.failures.append(Failure(step.after.line, what, error))
+            if step.section is GATES:
+                self._gateless.add(step.name)
         else:
             self._applied.done.append(what)
 
     def drop(self) -> Flow[None]:
-        """Takes away the records that are pruned."""
+        """Takes away the records that are pruned, before aliases move: a gate that is gone holds
+        none back, and the name of a family is free for one.
+        """
         for step in self._planned.plan.records:
             if isinstance(step, DeleteRecord):
                 call = section_calls.delete_call(step)
