@@ -257,13 +257,16 @@ async def test_a_file_is_applied_once_and_restored_from_its_export(
             assert [type(one.error) for one in done.failures] == [ArtifactNotFound]
             assert done.failures[0].line == len(FLEET.splitlines()) + 1
             assert "alias plant/bolts:stable waits for the gate of plant/bolts" in done.later
-            sections = ("aliases", "families", "gates", "store", "watches", "schedules")
+            # A gate that goes holds none back.
+            sections = ("families", "gates", "store", "watches", "schedules")
             nothing_of = "".join(f"{section}: []\n" for section in sections)
-            rewritten(file, f"fleet: 1\n{nothing_of}")
-            _, done = await applied(fresh, file, prune=True)
-            assert done.failures == []
+            alias = "aliases: [{name: 'plant/bolts:stable', targets: {newest: 1000}}]\n"
+            rewritten(file, f"fleet: 1\n{alias}{nothing_of}")
+            _, done = await applied(fresh, file, prune=True, wait=False)
+            assert (done.failures, done.later) == ([], [])
             bare = await exported(fresh)
             assert [section for section in sections if f"\n{section}: []\n" not in bare] == []
+            assert "name: plant/bolts:stable\n  targets:\n    '2': 1000\n" in bare
 
 
 async def test_a_file_that_the_pool_fetches_is_told_by_its_uri(tmp_path: Path, file: Path) -> None:
