@@ -27,8 +27,10 @@ log = structlog.get_logger()
 Said = TypeVar("Said", ImportProgress, ImportedPack)
 
 
-class _Lost(Exception):
-    """The child ended because its parent did."""
+class ParentLost(Exception):
+    """The child ended because its parent did. What it left in its folder is not to be trusted: the
+    next attempt needs another folder.
+    """
 
 
 OnProgress = Callable[[ImportProgress], Awaitable[None]]
@@ -88,24 +90,13 @@ async def run(
     """Imports a local file into `folder`; `weights_of` describes a file of weights alone. `start`
     says where the child comes from.
 
-    Raises ImportRefused. The child process has ended in any case.
+    Raises ImportRefused, ParentLost. The child process has ended in any case.
     """
     if build is not None and build.calibration:
         limits = replace(limits, time_s=CALIBRATION_TIMES * limits.time_s)
     order = _order(artifact, sha256, settings, folder, limits)
     order |= asdict(weights_of or Architecture()) | {"build": asdict(build or Build())}
-    arguments = json.dumps(order).encode(), folder, limits, on_progress
-    try:
-        return await _imported(start, *arguments)
-    except _Lost:
-        log.warning("an import ended with its prepared parent: once more, in a process of its own")
-        return await _imported(fresh_child.start, *arguments)
-
-
-async def _imported(
-    start: Start, order: bytes, folder: Path, limits: Limits, on_progress: OnProgress
-) -> ImportedPack:
-    child = await start(order, folder)
+    child = await start(json.dumps(order).encode(), folder)
     watch = asyncio.create_task(_watch_memory(child, limits.memory_bytes + _LIBRARIES_BYTES))
     tail = asyncio.create_task(_tail(child.errors))
     try:
@@ -159,7 +150,7 @@ def _result(
     if pack is not None and status == 0:
         return pack
     if status is None:
-        raise _Lost
+        raise ParentLost
     if _ran_out_of_memory(status, watch, errors):
         raise ImportRefused(
             OUT_OF_MEMORY,

@@ -22,8 +22,9 @@ _CLONE_THREAD = 0x10000
 # Of a host without memory the kernel ends the import, and nothing of the pool.
 _FIRST_TO_GO = 1000
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 1, 38, 4
-# io_uring could do what the other calls may not; the rest reaches other processes or mounts, or
-# changes what Landlock does not guard: modes, owners, times and attributes of files.
+# io_uring could do what the other calls may not; the rest reaches other processes, their priority,
+# memory and keys, or mounts, or changes what Landlock does not guard: modes, owners, times and
+# attributes of files.
 _REFUSED_CALLS: tuple[str | int, ...] = (
     "socket",
     "socketpair",
@@ -45,6 +46,10 @@ _REFUSED_CALLS: tuple[str | int, ...] = (
     "rt_tgsigqueueinfo",
     "pidfd_open",
     "pidfd_send_signal",
+    "ioprio_set",
+    "migrate_pages",
+    "move_pages",
+    "kcmp",
     "mount",
     "umount2",
     "pivot_root",
@@ -59,6 +64,8 @@ _REFUSED_CALLS: tuple[str | int, ...] = (
     "bpf",
     "perf_event_open",
     "keyctl",
+    "add_key",
+    "request_key",
     "userfaultfd",
     "truncate",
     "chmod",
@@ -81,6 +88,28 @@ _REFUSED_CALLS: tuple[str | int, ...] = (
     "fremovexattr",
     463,  # setxattrat and removexattrat, whose names older libraries do not know
     466,
+)
+# By the number of an argument, of which a 0 means the caller itself. The number of another process
+# would reach any of its user: a limit of processor time ends it.
+_OF_ITSELF_ALONE = (
+    ("prlimit64", 0),
+    ("sched_setaffinity", 0),
+    ("sched_setattr", 0),
+    ("sched_setparam", 0),
+    ("sched_setscheduler", 0),
+    ("setpriority", 0),
+    ("setpriority", 1),
+)
+# By the number of an argument and its value: a file that sends signals, to any process of the user;
+# and an own end that is not the parent's, and memory that others may look at.
+_F_SETOWN, _F_SETSIG, _F_SETOWN_EX = 8, 10, 15
+_INT = 0xFFFFFFFF  # the kernel does not look at the rest
+_REFUSED_WITH = (
+    ("fcntl", 1, _F_SETOWN),
+    ("fcntl", 1, _F_SETSIG),
+    ("fcntl", 1, _F_SETOWN_EX),
+    ("prctl", 0, _PR_SET_PDEATHSIG),
+    ("prctl", 0, _PR_SET_DUMPABLE),
 )
 
 
@@ -175,6 +204,12 @@ def _filter_calls() -> list[str]:
         calls.set_attr(pyseccomp.Attr.CTL_TSYNC, 1)  # also threads that libraries have started
         for name in _REFUSED_CALLS:
             calls.add_rule(pyseccomp.ERRNO(errno.EPERM), name)
+        for name, number in _OF_ITSELF_ALONE:
+            another = pyseccomp.Arg(number, pyseccomp.NE, 0)
+            calls.add_rule(pyseccomp.ERRNO(errno.EPERM), name, another)
+        for name, number, value in _REFUSED_WITH:
+            given = pyseccomp.Arg(number, pyseccomp.MASKED_EQ, _INT, value)
+            calls.add_rule(pyseccomp.ERRNO(errno.EPERM), name, given)
         # Allows threads and refuses processes, which would outlive the import. A filter cannot read
         # the flags of clone3; without it, C libraries fall back to clone.
         process = pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _CLONE_THREAD, 0)

@@ -17,6 +17,7 @@ import structlog
 from importer import child, store
 from importer.processes import fresh_child, parallel
 from importer.processes.prepared import Prepared
+from importer.processes.running import Start
 from importer.refusal import CRASHED, ImportRefused
 from importer.settings import Settings
 from yolopool import status
@@ -248,6 +249,24 @@ class Supervisor:
     async def _work(
         self, job: pb.ImportJob, note: Callable[[pb.ImportProgress], Awaitable[None]]
     ) -> pb.ImportedPack:
+        if self._prepared is not None:
+            try:
+                return await self._attempt(job, note, self._prepared.start)
+            except child.ParentLost:
+                log.warning(
+                    "an import ended with its prepared parent: once more, in a process of its own",
+                    model=job.version.model,
+                    version=job.version.version,
+                )
+        return await self._attempt(job, note, fresh_child.start)
+
+    async def _attempt(
+        self,
+        job: pb.ImportJob,
+        note: Callable[[pb.ImportProgress], Awaitable[None]],
+        start: Start,
+    ) -> pb.ImportedPack:
+        """In a folder of its own: what a broken child leaves is nothing to the next one."""
         with store.scratch(self._settings.scratch_dir) as folder:
             artifact = await self._fetch(job.artifact_uri, folder, "artifact.pt")
             signers = self._signers
@@ -259,7 +278,6 @@ class Supervisor:
             weights_of = child.Architecture(
                 job.architecture_yaml, tuple(job.class_names), dict(job.renamed_classes)
             )
-            start = fresh_child.start if self._prepared is None else self._prepared.start
             pack = await child.run(
                 artifact,
                 job.artifact,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from control_plane.sources.opening import Sources
-from control_plane.sources.remote_file import Facts, RemoteFile
+from control_plane.sources.remote_file import Facts, Found, RemoteFile
 from control_plane.store.files.artifacts import FolderArtifacts
 from control_plane.store.files.upload import Upload
 from control_plane.types.sources.source import Source
@@ -18,6 +18,8 @@ from yolopool.errors import DigestMismatch, SourceChanged, SourceUnavailable
 Answer = TypeVar("Answer")
 # Beside those that read: one that hangs on a lost mount keeps its thread.
 SPARE_THREADS = 4
+# Looks have threads of their own, so that watches of a lost mount do not hold up downloads.
+LOOK_THREADS = 8
 
 
 @dataclass(slots=True)
@@ -52,6 +54,7 @@ class Downloads:
         self.sources = sources
         self._artifacts = artifacts
         self._threads = ThreadPoolExecutor(parallel + SPARE_THREADS, "sources")
+        self._look_threads = ThreadPoolExecutor(LOOK_THREADS, "watches")
 
     async def attempt(self, source: Source, progress: Progress, check_room: CheckRoom) -> Arrived:
         """Raises what `Sources.open` and `FolderArtifacts.fetch` do, and what `check_room` does.
@@ -72,11 +75,17 @@ class Downloads:
             opened.close()
         return Arrived(digest, facts.name, facts.metadata)
 
+    async def listed(self, source: Source) -> list[Found]:
+        """The files of a folder. Raises what `Sources.list` does."""
+        look = self.sources.list
+        return await asyncio.get_running_loop().run_in_executor(self._look_threads, look, source)
+
     async def blocking(self, work: Callable[..., Answer], *args: Any) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._look_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def _resumed(
         self, source: Source, opened: RemoteFile, facts: Facts, progress: Progress

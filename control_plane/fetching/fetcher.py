@@ -94,10 +94,6 @@ class Fetcher:
         """One version, to its end."""
         try:
             await self._until_whole(version)
-        except RegistryUnavailable as error:
-            # It is still to be fetched: the next step begins again, with what is there.
-            log.info("a fetch waits for the registry", version=str(version.key), why=error.message)
-            await asyncio.sleep(TICK_S)
         except YolopoolError as error:
             await self._failed(version, error)
         except Exception:
@@ -117,10 +113,8 @@ class Fetcher:
                     until = min(until, now + self._limit_s)  # it begins with the first turn
                     async with asyncio.timeout(until - now):
                         arrived = await self._attempt(version, source, progress)
-                await self._registration.arrived(version, arrived.artifact, arrived.metadata)
+                await self._hand_over(version, arrived)
                 return
-            except RegistryUnavailable:
-                raise
             except TimeoutError:
                 raise SourceUnavailable(
                     f"the file was not there within {self._limit_s:g} s: see --fetch-timeout-s"
@@ -134,15 +128,29 @@ class Fetcher:
                 furthest = max(furthest, progress.received_bytes)
                 await self._rest(version, error, progress, failures, until)
 
+    async def _hand_over(self, version: ModelVersion, arrived: Arrived) -> None:
+        """As often as the registry needs: the file is there, and is not fetched again for that."""
+        while True:
+            try:
+                await self._registration.arrived(version, arrived.artifact, arrived.metadata)
+            except RegistryUnavailable as error:
+                log.info("a fetched file waits", version=str(version.key), why=error.message)
+                await asyncio.sleep(TICK_S)
+            else:
+                return
+
     async def _attempt(self, version: ModelVersion, source: Source, progress: Progress) -> Arrived:
         model = version.key.model
         reporting = asyncio.create_task(self._report(version, progress))
         try:
-            return await self._downloads.attempt(
+            arrived = await self._downloads.attempt(
                 source, progress, lambda size_bytes: self._stored.check_fetch(model, size_bytes)
             )
         finally:
             await ended([reporting])
+        # Its size may not have been told, and others came meanwhile.
+        self._stored.check_model(model, arrived.artifact)
+        return arrived
 
     async def _report(self, version: ModelVersion, progress: Progress) -> None:
         said = -1

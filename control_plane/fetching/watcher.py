@@ -154,7 +154,7 @@ class Watcher:
 
     async def _looked(self, watch: Watch, looks: _Looks) -> None:
         source = Source(watch.uri, watch.profile)
-        listed = await self._downloads.blocking(self._downloads.sources.list, source)
+        listed = await self._downloads.listed(source)
         found = matching(watch, listed)
         if len(found) > MAX_FILES:
             raise SourceInvalid(
@@ -165,12 +165,18 @@ class Watcher:
         known, present = dict(seen.passed_over), {file.name for file in found}
         looks.waiting = seen.waiting
         for file in seen.new:
+            if not self._is_set(watch):
+                return  # it was removed during this look, perhaps with its model
             await self._register(watch, file)
             known[file.name] = file.stamp
             await self._note(watch, known, present)
         # That a look was the first is noted at once: the next leader takes what came since for new.
         if known or watch.error or not watch.begun or watch.seen.keys() - present:
             await self._note(watch, known, present)
+
+    def _is_set(self, watch: Watch) -> bool:
+        now = self._view.desired.watches.get(watch.name)
+        return now is not None and (now.uri, now.model) == (watch.uri, watch.model)
 
     async def _note(self, watch: Watch, known: Mapping[str, str], present: set[str]) -> None:
         await self._records.note_watch(watch, known, present)

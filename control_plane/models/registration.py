@@ -111,6 +111,8 @@ class Registration:
         if artifact:
             given = await self._signed(artifact, given)
             imported = await self._twins.imported(artifact, settings, given)
+        else:
+            self._signers.check_text(given.signature)
         now = self._clock.unix()
         version = await self._registry.register(
             model,

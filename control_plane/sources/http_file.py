@@ -3,6 +3,7 @@ states of a file are never put together; redirects are followed by hand, each ch
 """
 
 import http.client
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -11,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from socket import SHUT_RDWR, socket
 from urllib.parse import urljoin
 
-from control_plane.sources.guarded_connection import connection_to
+from control_plane.sources.guarded_connection import connection_to, hurried
 from control_plane.sources.remote_file import PART_BYTES, Facts
 from control_plane.sources.source_rules import SourceRules
 from control_plane.sources.source_uri import HTTPS, WEB, SourceUri, parse, shown
@@ -29,6 +30,9 @@ MAX_REDIRECTS = 5
 # Younger than this against the server's own clock, a time of change may stand for two states.
 _SETTLED_S = 60.0
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
+# What a request can carry: of an address, and of a header.
+_SENT_QUERY, _SENT_VALUE = re.compile(r"[\x21-\x7e]*"), re.compile(r"[^\x00-\x1f\x7f]*")
+_MAX_DIGITS = 18
 _DENIED, _GONE = frozenset((401, 403, 407)), frozenset((404, 410))
 
 # The value of the header Authorization for a host by HTTPS; empty: none.
@@ -137,15 +141,18 @@ class HttpFile:
             connection = connection_to(uri, self._web.rules, self._web.context)
             opened = connection.sock  # the connection lets go of it where the answer ends it
             try:
-                connection.request("GET", uri.path, headers=all_headers)
-                return _Answer(opened, connection, connection.getresponse())
+                with hurried(opened):
+                    connection.request("GET", uri.path, headers=all_headers)
+                    response = connection.getresponse()
+                return _Answer(opened, connection, response)
             except BaseException:
                 connection.close()
                 raise
         except ssl.SSLError as error:
             why = getattr(error, "verify_message", "") or error.reason
             raise SourceUnavailable(f"{uri.host}: TLS failed ({why})") from error
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, AttributeError, http.client.HTTPException) as error:
+            # ValueError and AttributeError: it was closed by another thread.
             raise SourceUnavailable(
                 f"{uri.host} does not answer ({type(error).__name__}): it is tried again"
             ) from error
@@ -154,11 +161,13 @@ class HttpFile:
         """Where a redirect leads. It may have a secret in its query, as presigned addresses have:
         it is not kept, and no error quotes it.
         """
-        target = urljoin(uri.text, location)
-        plain, _, query = target.partition("#")[0].partition("?")
         try:
+            target = urljoin(uri.text, location)
+            plain, _, query = target.partition("#")[0].partition("?")
             found = parse(plain)
-        except SourceInvalid as error:
+            if not _SENT_QUERY.fullmatch(query):
+                raise SourceInvalid("it has a query that is not encoded")
+        except (SourceInvalid, ValueError) as error:
             raise SourceRefused(f"{self._name} redirects to where nothing is read") from error
         if found.scheme not in WEB or (uri.scheme == HTTPS and found.scheme != HTTPS):
             raise SourceRefused(f"{self._name} redirects to {found.scheme}, which is not followed")
@@ -211,14 +220,14 @@ class _Answer:
         total = self.header("Content-Range").rpartition("/")[2]
         length = "" if self.is_chunked else self.header("Content-Length")
         text = total if self.status == 206 else length
-        return int(text) if text.isdecimal() else 0
+        return int(text) if text.isdecimal() and len(text) <= _MAX_DIGITS else 0
 
     @property
     def validator(self) -> str:
         """A value for If-Range; empty: there is none that two states can't share."""
         etag = self.header("ETag")
         if etag:
-            return etag if etag.startswith('"') else ""
+            return etag if etag.startswith('"') and _SENT_VALUE.fullmatch(etag) else ""
         changed, now = self.header("Last-Modified"), self.header("Date")
         with suppress(ValueError, TypeError):
             age = parsedate_to_datetime(now) - parsedate_to_datetime(changed)

@@ -28,7 +28,8 @@ class LocalFile:
             handle = os.open(uri.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise failure(error, uri) from error
-        self._file = os.fdopen(handle, "rb")
+        # Without a buffer: its lock would make who closes it wait for a read that hangs.
+        self._file = os.fdopen(handle, "rb", buffering=0)
         try:
             # Links may have led elsewhere: where the open file is counts.
             rules.check_path(_place(handle, uri.path))
@@ -61,8 +62,8 @@ class LocalFile:
 
 
 def list_folder(uri: SourceUri, rules: SourceRules) -> list[Found]:
-    """The files that lie in a folder itself. Raises SourceRefused, SourceNotFound, SourceDenied and
-    SourceUnavailable.
+    """The files that lie in a folder itself, but none whose name is not UTF-8: no URI names it.
+    Raises SourceRefused, SourceNotFound, SourceDenied and SourceUnavailable.
     """
     rules.check_path(f"{uri.path.rstrip('/')}/")
     place = os.path.realpath(uri.path)
@@ -72,7 +73,7 @@ def list_folder(uri: SourceUri, rules: SourceRules) -> list[Found]:
         with os.scandir(place) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):  # it was removed meanwhile
-                    if entry.is_file(follow_symlinks=False):
+                    if _is_text(entry.name) and entry.is_file(follow_symlinks=False):
                         there = entry.stat(follow_symlinks=False)
                         path = Path(uri.path) / entry.name
                         found.append(
@@ -91,6 +92,14 @@ def failure(error: OSError, uri: SourceUri) -> YolopoolError:
     if isinstance(error, PermissionError):
         return SourceDenied(f"the control plane may not read {place}: give its user the right")
     return SourceUnavailable(f"{place} can't be read ({error.strerror}): check the mount")
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _place(handle: int, path: str) -> str:

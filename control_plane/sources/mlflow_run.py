@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 from control_plane.sources.http_file import Web
 from control_plane.sources.run_record import MODEL_SUFFIXES, run_text, the_model
 from control_plane.sources.source_rules import SourceRules
-from control_plane.sources.source_uri import HTTP, HTTPS, MODELS, RUNS, SourceUri, parse
+from control_plane.sources.source_uri import HTTP, HTTPS, MODELS, RUNS, WEB, SourceUri, parse
 from yolopool.errors import (
     ExtraMissing,
     SourceDenied,
@@ -121,6 +121,9 @@ def _file_of(place: str, uri: SourceUri) -> str:
     """The model file at a place, which may be a folder."""
     if place.lower().endswith(MODEL_SUFFIXES):
         return place
+    if urlsplit(place).scheme in WEB:
+        # The library would ask whatever server a run names, with the tracking server's login.
+        raise SourceInvalid(f"{uri.text} lies on a web server: name the path of the model's file")
     parent = place.rstrip("/").rpartition("/")[0]
     return f"{parent}/{the_model(_walk(place, parent), uri.text)}"
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from threading import Lock
 from typing import Any
+from urllib.parse import quote
 
 import fsspec
 from fsspec.asyn import sync
@@ -162,4 +163,4 @@ def _found(entry: Any) -> Found:
     path, changed = str(entry["name"]), entry.get("LastModified")
     moment = changed.timestamp() if isinstance(changed, datetime) else 0.0
     stamp = f"{entry['size']}-{entry.get('ETag', '')}"
-    return Found(path.rpartition("/")[2], f"s3://{path}", stamp, moment)
+    return Found(path.rpartition("/")[2], f"s3://{quote(path)}", stamp, moment)

@@ -88,5 +88,8 @@ def read_logins(path: Path | None) -> dict[str, str]:
         known = netrc.netrc(str(path)).hosts
     except netrc.NetrcParseError as error:
         raise ValueError(f"{path} can't be read: line {error.lineno} is not of a .netrc") from None
+    known.pop("default", None)  # of no host, so that it would be shown to any
     pairs = {host: f"{login}:{password}".encode() for host, (login, _, password) in known.items()}
-    return {host: f"Basic {base64.b64encode(pair).decode()}" for host, pair in pairs.items()}
+    return {
+        host.lower(): f"Basic {base64.b64encode(pair).decode()}" for host, pair in pairs.items()
+    }

@@ -22,8 +22,9 @@ from yolopool.errors import SourceRefused
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-# IPv4 in IPv6, as translators have it: the address behind counts.
-_NAT64 = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
+# IPv4 in IPv6, as translators have it: the address behind counts. Not so of 64:ff9b:1::/48: each
+# network decides for itself where in it the address is.
+_NAT64 = ip_network("64:ff9b::/96")
 _GLOBAL_UNICAST = ip_network("2000::/3")
 # Not global, whatever a version of Python says.
 _NEVER_GLOBAL = tuple(
@@ -105,7 +106,7 @@ def _is_public(address: Address) -> bool:
     is_special = address.is_multicast or address.is_reserved or address.is_unspecified
     if isinstance(address, IPv6Address):
         # Of those that hold an IPv4 address the one behind decides too; tunnels are never reached.
-        holds = address.ipv4_mapped is not None or any(address in one for one in _NAT64)
+        holds = address.ipv4_mapped is not None or address in _NAT64
         is_tunnel = address.teredo is not None or address.sixtofour is not None
         is_unicast = address in _GLOBAL_UNICAST
         return holds or (is_unicast and address.is_global and not is_special and not is_tunnel)
@@ -119,7 +120,7 @@ def _behind(address: Address) -> tuple[Address, ...]:
         return ()
     if address.ipv4_mapped is not None:
         return (address.ipv4_mapped,)
-    if any(address in network for network in _NAT64):
+    if address in _NAT64:
         return (IPv4Address(int(address) & 0xFFFFFFFF),)
     return ()
 

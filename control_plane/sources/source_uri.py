@@ -28,8 +28,8 @@ _DEFAULT_PORTS = {HTTP: 80, HTTPS: 443}
 
 @dataclass(frozen=True, slots=True)
 class SourceUri:
-    """`host`: of http(s), or the bucket of S3; else empty. `path`: decoded of a file; the key of
-    S3; of http(s) as it is sent, with the query; else what stands behind the scheme.
+    """`host`: of http(s), or the bucket of S3; else empty. `path`: of a file, and the key of S3,
+    decoded; of http(s) as it is sent, with the query; else what stands behind the scheme.
     """
 
     text: str
@@ -130,7 +130,10 @@ def _web(text: str, parts: SplitResult, port: int | None) -> SourceUri:
 def _object(text: str, parts: SplitResult) -> SourceUri:
     if not _BUCKET.fullmatch(parts.netloc):
         raise SourceInvalid("s3:// needs a bucket and a key: s3://bucket/folder/best.pt")
-    return SourceUri(text, S3, parts.netloc, 0, parts.path.lstrip("/"))
+    key = unquote(parts.path.lstrip("/"))
+    if _CONTROL.search(key):
+        raise SourceInvalid("a key of S3 has no control characters here")
+    return SourceUri(text, S3, parts.netloc, 0, key)
 
 
 def _file(text: str, path: str) -> SourceUri:

@@ -75,10 +75,10 @@ def _fetched(uri: SourceUri, folder: Path, max_bytes: int) -> tuple[Any, str, Pa
             f"{uri.text} has {entry.size} bytes, and at most {max_bytes} are taken: raise "
             "--max-artifact-bytes"
         )
-    place = Path(entry.download(root=str(folder))).resolve()
-    if not place.is_relative_to(folder.resolve()):
+    # Before it is fetched: the library writes wherever the name leads.
+    if not (folder / path).resolve().is_relative_to(folder.resolve()):
         raise SourceInvalid(f"{uri.text} names its file outside of its artifact")
-    return artifact, path, place
+    return artifact, path, Path(entry.download(root=str(folder)))
 
 
 def _record(artifact: Any) -> str:

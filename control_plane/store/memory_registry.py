@@ -96,6 +96,7 @@ class _MemoryTransaction(Transaction):
         jobs: object = (),
         numbers: object = (),
         request_id: object = "",
+        aliases: object = False,
     ) -> None:
         """Everything is in memory."""
 

@@ -25,8 +25,9 @@ def admission(signers: Signers) -> Admit:
 
     def admit(version: ModelVersion) -> ModelVersion:
         given = version.given
-        failed = version.state is VersionState.FAILED
-        if failed or signers.still_trust(given.signature, given.signer):
+        if version.state is VersionState.FAILED or version.is_fetching:
+            return version  # there is no file yet to be signed: it is looked at when it comes
+        if signers.still_trust(given.signature, given.signer):
             return version
         whose = f"by {given.signer}, who is not trusted" if given.signer else "by nobody"
         why = f"it was signed {whose}, and only signed models are served here: {SIGN}"

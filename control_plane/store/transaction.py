@@ -84,6 +84,7 @@ class Transaction(ABC):
         jobs: Iterable[VersionKey] = (),
         numbers: Iterable[str] = (),
         request_id: str = "",
+        aliases: bool = False,
     ) -> None:
         """Says what is read next, so that a remote store fetches it in one round trip. A hint:
         what was not expected can be read too.

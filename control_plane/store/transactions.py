@@ -154,7 +154,7 @@ def set_served(
 
 def delete(tx: Transaction, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
     named = tuple(dict.fromkeys([*keys, *(build for key in keys for build in builds_of(key))]))
-    tx.expect(versions=named, wants=named)
+    tx.expect(versions=named, wants=named, aliases=True)
     needed = sorted({str(alias) for key in named for alias in naming(tx.aliases(), key)})
     if needed:
         raise ModelReferenced(

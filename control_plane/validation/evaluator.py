@@ -53,7 +53,7 @@ class Evaluator:
                 part = images[first : first + WINDOW]
                 found = await self._detected(version, pack, archive, part)
                 for one, image in zip(found, part, strict=True):
-                    counted.add(one, image.truths)
+                    await asyncio.to_thread(counted.add, one, image.truths)
         evaluation = await asyncio.to_thread(counted.evaluation)
         precision = evaluation.precision
         objects = sum(one.truths for one in precision.classes)

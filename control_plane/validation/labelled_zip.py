@@ -18,6 +18,8 @@ from yolopool.vocabulary import LABEL_SUFFIXES
 
 MAX_IMAGES, MAX_ENTRIES = 5000, 20_000
 MAX_IMAGE_BYTES, MAX_TEXTS_BYTES, MAX_DIRECTORY_BYTES = 32 << 20, 64 << 20, 4 << 20
+# Of a json: to read it holds up all of this process, and takes many times its bytes.
+MAX_JSON_VALUES = 5_000_000
 # The end of a zip: the record of its list, a comment after it, what zip64 puts before it.
 _END_BYTES = 22
 _TAIL_BYTES = _END_BYTES + 65_535 + 20
@@ -86,10 +88,17 @@ def read_labelled(archive: zipfile.ZipFile, pack: Pack | None) -> tuple[Labelled
             f"the model is of the task {pack.task}: a gate is for {', '.join(tally.TASKS)}"
         )
     files = {
-        entry.filename: partial(read_bounded, archive, entry.filename, entry.file_size)
+        entry.filename: partial(_read_text, archive, entry.filename, entry.file_size)
         for entry in texts
     }
     return labelled(images, files, pack.task, pack.class_names)
+
+
+def _read_text(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    content = read_bounded(archive, name, most)
+    if name.endswith(".json") and sum(map(content.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
+        raise InvalidOption(f"{name[:200]} in the zip has more than {MAX_JSON_VALUES} values")
+    return content
 
 
 def read_bounded(archive: zipfile.ZipFile, name: str, most: int) -> bytes:

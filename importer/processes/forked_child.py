@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from importer.processes import environment
@@ -44,25 +44,23 @@ class Zygote:
 
     def __init__(self, folder: Path, program: Sequence[str] = PROGRAM) -> None:
         """`folder`: its own until it is ready. Raises OSError."""
-        self._said = os.memfd_create("zygote")
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, *program, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=self._said,
-                stderr=self._said,
-                cwd="/",
-                env=parent_death.environment(environment.of_child(folder)),
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        except BaseException:
-            os.close(self._said)
-            self._channel.close()
-            raise
-        finally:
-            theirs.close()
+        with ExitStack() as unless_begun:
+            self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            unless_begun.callback(self._channel.close)
+            with theirs:
+                self._said = os.memfd_create("zygote")
+                unless_begun.callback(os.close, self._said)
+                self._process = subprocess.Popen(
+                    [sys.executable, *program, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._said,
+                    stderr=self._said,
+                    cwd="/",
+                    env=parent_death.environment(environment.of_child(folder)),
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            unless_begun.pop_all()
         self._channel.setblocking(False)
         self.forks = 0
         self.has_crashed = False
@@ -100,8 +98,13 @@ class Zygote:
         """A child with this order, which names the folder. Raises OSError if there is no room for
         one, ZygoteLost.
         """
-        talk = Talk(order)
         report, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            talk = Talk(order)
+        except BaseException:
+            report.close()
+            theirs.close()
+            raise
         report.setblocking(False)
         self.forks += 1
         self._running += 1
@@ -166,6 +169,8 @@ class Zygote:
 
     def _last_words(self) -> str:
         """Its exit status, if it has ended, and the last line that it said."""
+        if self._channel.fileno() < 0:
+            return "it was ended"
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(1.0)
         said = os.pread(self._said, 4096, max(0, os.fstat(self._said).st_size - 4096))

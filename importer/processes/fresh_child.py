@@ -14,7 +14,8 @@ from pathlib import Path
 from importer.processes import environment
 from importer.processes.running import Running, Talk
 
-PROGRAM = ("-m", "importer.job")
+# -P: of its folder it imports nothing.
+PROGRAM = ("-P", "-m", "importer.job")
 
 
 async def start(order: bytes, folder: Path, program: Sequence[str] = PROGRAM) -> Running:

@@ -166,6 +166,19 @@ def a_session(pool: LocalPool, zoo: Zoo) -> Iterator[Session]:
             session.close()
 
 
+def tidy_up(client: Client) -> None:
+    """Ends what a page may set and the next one does not expect."""
+    for alias in client.aliases():
+        client.delete_alias(alias.name)
+    for schedule in client.schedules():
+        client.delete_schedule(schedule.name)
+    for watch in client.watches():
+        client.delete_watch(watch.name)
+    for rule in client.rules():
+        if rule.gate is not None:
+            client.clear_gate(rule.pattern)
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_does_what_it_says(page: str, pool: LocalPool, zoo: Zoo) -> None:
     with a_session(pool, zoo) as session:
@@ -173,6 +186,7 @@ def test_a_page_does_what_it_says(page: str, pool: LocalPool, zoo: Zoo) -> None:
             failed = session.run(block)
             assert not failed, f"{block}\n{block.text}\n{failed}"
     with Client(pool.address) as client:  # the next page finds what this one found
+        tidy_up(client)
         assert client.detect(demo.find().images[0], model=demo.MAIN).model == "shapes@1"
 
 

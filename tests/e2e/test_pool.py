@@ -273,7 +273,8 @@ def test_a_recycled_worker_is_replaced_without_a_failed_call(
     (worker,) = client.workers()
     assert set(outcomes) == {"OK"}
     assert "SIGUSR1" in worker.replaces_because
-    assert {r.model: r.state for r in worker.replicas} == {"one@1": "HOT", "two@1": "HOT"}
+    held = {replica.model: replica.state for replica in worker.replicas}
+    assert (held["one@1"], held["two@1"]) == ("HOT", "HOT")
 
 
 def _processes_of(device: str) -> list[psutil.Process]:

@@ -88,7 +88,7 @@ class Supervisor:
         output: Callable[[bytes], object] | None = None,
     ) -> None:
         self._devices = tuple(devices)
-        self._command = command
+        self.command = command
         self._environ = environ
         self._end_limit_s = drain_grace_s + CLOSING_S
         self._started = started
@@ -188,7 +188,7 @@ class Supervisor:
 
     async def _start(self, device: Device) -> WorkerProcess:
         environ = {**parent_death.environment(self._environ), **device.environment}
-        child = await WorkerProcess.start(self._command(device), environ, self._output)
+        child = await WorkerProcess.start(self.command(device), environ, self._output)
         self._started(device, child.pid)
         return child
 
@@ -253,11 +253,11 @@ class Supervisor:
         log.info("worker process ended", device=device.id, ended=child.ended)
 
 
-def worker_command(settings: Settings, device: Device, alone: bool) -> list[str]:
+def worker_command(settings: Settings, device: Device, worker_id: str) -> list[str]:
     """The command of a device's process: the supervisor's settings, with the device's own."""
     flags = settings.arguments(
         device=device.id,
-        id=settings.id_of(device.id, alone),
+        id=worker_id,
         black_box=None,
         log_file="",
         join_token_file=None,
@@ -267,12 +267,12 @@ def worker_command(settings: Settings, device: Device, alone: bool) -> list[str]
     return [sys.executable, "-m", "worker", *flags]
 
 
-async def report_to_control_planes(settings: Settings, alone: bool, exit: ProcessExit) -> None:
+async def report_to_control_planes(settings: Settings, worker_id: str, exit: ProcessExit) -> None:
     """Reports an exit to all control planes. Does not wait for those that do not answer, and never
     raises.
     """
     report = exit_report(
-        worker=settings.id_of(exit.device.id, alone),
+        worker=worker_id,
         device=exit.device.id,
         device_kind=exit.device.kind,
         incarnation=exit.incarnation,
@@ -290,7 +290,7 @@ async def report_no_device(settings: Settings, why: str) -> None:
     """Reports to all control planes that the supervisor can't begin, since a GPU is broken."""
     device = Device("cuda", settings.devices, "", 0)
     exit = ProcessExit(device, f"not started: {why}", "", "", (), 0.0, after_exit(0, 0.0))
-    await report_to_control_planes(settings, alone=True, exit=exit)
+    await report_to_control_planes(settings, settings.id_of(device.id, alone=True), exit)
 
 
 def restart_note_of(settings: Settings, device: Device) -> Path:
@@ -319,14 +319,16 @@ def supervisor_of(
             f"--port and --advertise are for one worker, and there are {len(devices)} devices: "
             "leave them out, or start one worker for each device with --device"
         )
+    # Once: whatever becomes of the certificate, a device's worker keeps its id.
+    ids = {device.id: settings.id_of(device.id, alone) for device in devices}
     log.info("supervising", devices=[device.id for device in devices])
     return Supervisor(
         devices,
-        lambda device: worker_command(settings, device, alone),
+        lambda device: worker_command(settings, device, ids[device.id]),
         environ={**environ, **settings.secrets()},
         drain_grace_s=settings.drain_grace_s,
         clock=clock,
         restart_note=partial(restart_note_of, settings),
-        report=partial(report_to_control_planes, settings, alone),
+        report=lambda exit: report_to_control_planes(settings, ids[exit.device.id], exit),
         output=output,
     )

@@ -18,6 +18,8 @@ from yolopool.evaluation.truths import NOTHING, OBB, Truths, read_lines, truths_
 from yolopool.vocabulary import IMAGE_SUFFIXES
 
 MAX_TEXT_BYTES, MAX_YAML_BYTES, MAX_JSON_BYTES = 4 << 20, 256 << 10, 256 << 20
+# Of one image, and of all: each is looked at beside each detection of its image.
+MAX_OBJECTS, MAX_ALL_OBJECTS = 5000, 500_000
 
 Read = Callable[[], bytes]
 
@@ -42,15 +44,28 @@ def labelled(
     """
     tables = [name for name in sorted(files) if name.endswith(".json")]
     if tables:
-        found = tuple(_of_coco(images, files, tables, task, class_names))
+        found = _bounded(_of_coco(images, files, tables, task, class_names))
     else:
-        found = tuple(_of_texts(images, files, task, class_names))
+        found = _bounded(_of_texts(images, files, task, class_names))
     if not any(len(image.truths) for image in found):
         raise InvalidOption(
             "there are no labels of these images: give a .txt for each image, or a COCO json that "
             "names them"
         )
     return found
+
+
+def _bounded(images: Iterator[LabelledImage]) -> tuple[LabelledImage, ...]:
+    found, objects = [], 0
+    for image in images:
+        objects += len(image.truths)
+        if len(image.truths) > MAX_OBJECTS or objects > MAX_ALL_OBJECTS:
+            raise InvalidOption(
+                f"{image.name[:200]} has {len(image.truths)} labels, and the images up to it "
+                f"{objects}: give at most {MAX_OBJECTS} an image and {MAX_ALL_OBJECTS} in all"
+            )
+        found.append(image)
+    return tuple(found)
 
 
 # --- YOLO -------------------------------------------------------------------------------------
@@ -131,7 +146,9 @@ def _of_coco(
     try:
         content = json.loads(_decoded(files[place], place, MAX_JSON_BYTES))
         rows = _rows(content, class_names)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
+    ) as error:  # fmt: skip
         raise InvalidOption(
             f"{place} is no COCO json ({type(error).__name__}: {str(error)[:100]}): it needs "
             "images with file_name, width and height, annotations with image_id, category_id and "

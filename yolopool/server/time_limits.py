@@ -65,11 +65,15 @@ class Stop:
 
     async def step(self, what: str, waiting: Coroutine[Any, Any, object], limit_s: float) -> bool:
         """Whether it was done."""
-        limit_s = min(limit_s, self.left_s)
+        limit_s, task = min(limit_s, self.left_s), asyncio.current_task()
         try:
             if await ends_within(waiting, limit_s):
                 return True
             why = f"it took more than {limit_s:.1f} s"
+        except asyncio.CancelledError:
+            if task is None or task.cancelling():
+                raise
+            why = "what it waited for was cancelled"
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
         log.warning("left undone at the stop", what=what, why=why)

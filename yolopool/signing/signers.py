@@ -31,12 +31,27 @@ class Signers:
         Raises SignatureRequired, and SignatureInvalid for one that is not of a trusted signer, or
         not of these bytes, which must have this SHA-256.
         """
+        found = self.check_text(text)
+        if found is None:
+            return ""
+        signature, key = found
+        if not signature.is_whole(key) or not _is_of_file(signature, key, path, sha256):
+            raise SignatureInvalid(
+                f"the signature of the key {key.name} is not of these bytes: give the .minisig of "
+                "this very file, or sign it again"
+            )
+        return key.name
+
+    def check_text(self, text: str) -> tuple[Signature, Key] | None:
+        """What can be said of a signature before the file is there: it, and the key that it says it
+        is of; None: nobody's, which is allowed. Raises as `check` does.
+        """
         if not self._keys:
-            return ""  # nobody is trusted, so that a signature would say nothing
+            return None  # nobody is trusted, so that a signature would say nothing
         if not text:
             if self.required:
                 raise SignatureRequired(f"only signed models are taken here: {SIGN}")
-            return ""
+            return None
         signature = self._parsed(text)
         key = self._keys.get(signature.key_number)
         if key is None:
@@ -44,12 +59,7 @@ class Signers:
                 f"the signature is of the key {signature.key_name}, not trusted here: have "
                 "the file signed by a trusted signer, or have the key added to --trusted-signers"
             )
-        if not signature.is_whole(key) or not _is_of_file(signature, key, path, sha256):
-            raise SignatureInvalid(
-                f"the signature of the key {key.name} is not of these bytes: give the .minisig of "
-                "this very file, or sign it again"
-            )
-        return key.name
+        return signature, key
 
     def still_trust(self, text: str, signer: str) -> bool:
         """Whether a signature that was checked once, and was `signer`'s, is of a key that is

@@ -35,6 +35,10 @@ log = structlog.get_logger()
 # Bounds of an exit report: requests in flight, characters of a request id, seconds.
 _MAX_IN_FLIGHT, _MAX_REQUEST_ID_CHARS, _MAX_RESTART_S = 512, 128, 3600.0
 
+# Tokens begin at the milliseconds of a clock. That may have been wrong; but each leader's is above
+# those of workers, of which one that lies must not lead to where the store can't count any more.
+_TOKENS_AHEAD_MS = 2**42
+
 
 class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
     def __init__(
@@ -60,11 +64,11 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
         self, request: membership_pb2.JoinRequest, context: CallContext
     ) -> membership_pb2.JoinResponse:
         worker = worker_in(check_worker(request.worker), self._lease_until())
-        token = _highest_token(request)
+        token = self._highest_token(request)
         old = self._view.workers.get(worker.id)
         if old is None:
             check_room(self._view.workers, bounds.MAX_WORKERS, "workers")
-        self._owners.check_joins(worker.id, context)
+        self._owners.check_joins(worker.id, worker.incarnation, context)
         try:
             self._view.join(worker, token)
         except InvalidTransition as error:
@@ -96,7 +100,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
             if joined is None:
                 raise WorkerNotFound(f"worker {request.worker.id!r} is not known here: join again")
             self._owners.check_beats(joined.id, context)
-            token = _highest_token(request)
+            token = self._highest_token(request)
             try:
                 message = check_heartbeat(request.worker)
                 worker = decoder.read(message, self._lease_until(), joined)
@@ -130,7 +134,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
                 f"an exit report with {len(request.requests)} requests: give at most "
                 f"{_MAX_IN_FLIGHT}, and an incarnation and I/O process that are valid as for Join"
             )
-        self._owners.check_process(request.worker, request.incarnation)
+        self._owners.check_process(request.worker, request.incarnation, request.io_process)
         reported = request.exit
         exit = WorkerExit(
             worker=request.worker,
@@ -151,6 +155,18 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
         await self._worker_exits.report(exit, request.incarnation, in_flight, request.io_process)
         return membership_pb2.ReportExitResponse()
 
+    def _highest_token(
+        self, request: membership_pb2.JoinRequest | membership_pb2.HeartbeatRequest
+    ) -> FencingToken | None:
+        """None: there is none, or one that no clock has led to. It is passed over and not refused:
+        clocks of control planes differ.
+        """
+        if not request.HasField("highest_token"):
+            return None
+        token = token_in(check_token(request.highest_token))
+        highest_ms = 1000 * int(self._clock.unix()) + _TOKENS_AHEAD_MS
+        return token if max(token.epoch, token.counter) <= highest_ms else None
+
     async def _gone(self, worker: WorkerInfo) -> None:
         self._worker_client.retire(worker)
         try:
@@ -164,11 +180,3 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
 
 def _restart_in_s(seconds: float) -> float:
     return min(max(0.0, seconds), _MAX_RESTART_S) if math.isfinite(seconds) else 0.0
-
-
-def _highest_token(
-    request: membership_pb2.JoinRequest | membership_pb2.HeartbeatRequest,
-) -> FencingToken | None:
-    if not request.HasField("highest_token"):
-        return None
-    return token_in(check_token(request.highest_token))

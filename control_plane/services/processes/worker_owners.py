@@ -22,9 +22,10 @@ class WorkerOwners:
         self._clock = clock
         self._callers: dict[str, str] = {}
 
-    def check_joins(self, worker_id: str, context: CallContext) -> None:
+    def check_joins(self, worker_id: str, incarnation: str, context: CallContext) -> None:
         """Before a worker joins; it is the caller's then, once the view has it."""
         self.check_speaks_for(worker_id, context)
+        self.check_process(worker_id, incarnation)
         workers = self._view.workers
         self._callers = {id_: by for id_, by in self._callers.items() if id_ in workers}
         self._callers[worker_id] = principal_of(context).name
@@ -36,10 +37,12 @@ class WorkerOwners:
         if worker is not None and worker.is_here(self._clock.monotonic()):
             self.check_beats(worker_id, context)
 
-    def check_process(self, worker_id: str, incarnation: str) -> None:
-        """Whether a process, by its incarnation, is of no other worker that is here."""
+    def check_process(self, worker_id: str, *processes: str) -> None:
+        """Whether processes, by their incarnations or ids, are of no other worker. Of one that is
+        gone, too: its requests may still be tried elsewhere.
+        """
         for other in self._view.workers.values():
-            if incarnation and other.incarnation == incarnation and other.id != worker_id:
+            if other.id != worker_id and other.incarnation in processes:
                 raise WorkerNotYours(f"that process is one of another worker than {worker_id}")
 
     def check_beats(self, worker_id: str, context: CallContext) -> None:

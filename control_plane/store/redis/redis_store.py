@@ -201,7 +201,10 @@ class RedisStore:
         for _ in range(ATTEMPTS):
             transaction = RedisTransaction(stand, replies)
             try:
-                return transaction, verb(transaction)
+                answer = verb(transaction)
+                if stand is UNREAD:  # it only writes; at which revision?
+                    raise NotRead(())
+                return transaction, answer
             except NotRead as unread:
                 now, more = await self._read(unread.reads)
                 replies = {**replies, **more} if now == stand else more

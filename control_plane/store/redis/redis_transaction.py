@@ -37,6 +37,9 @@ Read = tuple[str, ...]  # a command that reads: HGET, key, field
 Command = list[str]
 
 
+_ALL_ALIASES: Read = ("HGETALL", ALIASES)
+
+
 class NotRead(Exception):
     """A verb needs what was not read yet."""
 
@@ -64,6 +67,7 @@ class RedisTransaction(Transaction):
         jobs: Iterable[VersionKey] = (),
         numbers: Iterable[str] = (),
         request_id: str = "",
+        aliases: bool = False,
     ) -> None:
         self._need(
             [
@@ -72,6 +76,7 @@ class RedisTransaction(Transaction):
                 *(_field(IMPORTS, str(key)) for key in jobs),
                 *(_field(NUMBERS, name) for name in numbers),
                 *([_request(request_id)] if request_id else []),
+                *([_ALL_ALIASES] if aliases else []),
             ]
         )
 
@@ -97,7 +102,7 @@ class RedisTransaction(Transaction):
         return self._decoded(_field(ALIASES, str(key)), codec.decode_alias)
 
     def aliases(self) -> Mapping[AliasKey, Alias]:
-        found = (codec.decode_alias(text) for text in self._reply(("HGETALL", ALIASES)).values())
+        found = (codec.decode_alias(text) for text in self._reply(_ALL_ALIASES).values())
         return {alias.key: alias for alias in found}
 
     def rule(self, pattern: str) -> ModelRule | None:

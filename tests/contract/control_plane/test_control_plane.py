@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -757,6 +758,22 @@ async def test_no_worker_has_seen_a_token_above_which_there_is_none(rig: Rig, pa
     asked.ClearField("highest_token")
     await rig.membership.Join(asked)
     assert isinstance(await refused(_beat(rig, one.report(), token)), errors.InvalidWorker)
+
+
+@pytest.mark.parametrize("part", ["epoch", "counter"])
+async def test_no_worker_uses_up_the_tokens(rig: Rig, part: str) -> None:
+    """The next leader's would be above, and no worker that obeyed it could join again."""
+    one = ScriptedWorker("w1")
+    one.address = "127.0.0.1:5"
+    now_ms = int(time.time() * 1000)
+    token = types_pb2.FencingToken(**{"epoch": now_ms + 1000, part: 2**53 - 1})
+    await rig.membership.Join(membership_pb2.JoinRequest(worker=one.report(), highest_token=token))
+    await _beat(rig, one.report(), token)
+    highest = rig.plane.view.highest_token
+    assert highest is None or max(highest.epoch, highest.counter) < 2**52
+    honest = types_pb2.FencingToken(epoch=now_ms + 86_400_000, counter=7)
+    await _beat(rig, one.report(), honest)  # a clock that was a day ahead
+    assert rig.plane.view.highest_token == FencingToken(honest.epoch, honest.counter)
 
 
 async def _beat(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import pytest_asyncio
 
@@ -19,7 +20,7 @@ from tests.contract.control_plane_rig import Rig, refused
 from tests.full_disk import full_disk
 from tests.waiting import answered, becomes
 from yolopool import errors
-from yolopool.v1 import model_pb2
+from yolopool.v1 import model_pb2, rules_pb2, rules_pb2_grpc
 
 FILE = os.urandom(3 * 1024 * 1024 + 17)
 OTHER = os.urandom(len(FILE))
@@ -201,6 +202,38 @@ async def test_a_file_that_is_there_by_its_digest_is_not_fetched(rig: Rig) -> No
     await rig.import_next()
 
 
+@pytest.mark.parametrize("turn", [Turn(FILE), Turn(FILE, length=-1)], ids=["told", "not told"])
+async def test_a_file_that_a_rule_has_no_room_for(turn: Turn, rig: Rig) -> None:
+    """Also if the server does not tell its size; then it is known once the file is there."""
+    async with grpc.aio.insecure_channel(rig.addresses.grpc) as channel:
+        rules: Any = rules_pb2_grpc.RuleServiceStub(channel)
+        room = len(FILE) + half
+        request = rules_pb2.SetStoreRuleRequest(pattern="team/*", store_bytes=room)
+        await rules.SetStoreRule(request, timeout=5)
+    with broken_server(Turn(OTHER)) as server:
+        await register(rig, "team/one", f"{server.url}/best.pt")
+        assert (await arrives(rig, "team/one")).artifact
+    with broken_server(turn) as server:
+        await register(rig, "team/two", f"{server.url}/best.pt", artifact=SHA)
+        version = await arrives(rig, "team/two")
+        assert (version.state, version.reason) == (FAILED, "STORE_QUOTA")
+        await register(rig, "other", f"{server.url}/best.pt", artifact=SHA)
+        assert (await arrives(rig, "other")).artifact == SHA
+
+
+async def test_files_that_come_together_have_no_more_room(rig: Rig) -> None:
+    async with grpc.aio.insecure_channel(rig.addresses.grpc) as channel:
+        rules: Any = rules_pb2_grpc.RuleServiceStub(channel)
+        request = rules_pb2.SetStoreRuleRequest(pattern="both/*", store_bytes=len(FILE) + half)
+        await rules.SetStoreRule(request, timeout=5)
+    slow = [Turn(data, slow_s=0.005) for data in (FILE, OTHER)]
+    with broken_server(slow[0]) as a, broken_server(slow[1]) as b:
+        await register(rig, "both/a", f"{a.url}/best.pt")
+        await register(rig, "both/b", f"{b.url}/best.pt")
+        found = [await arrives(rig, name) for name in ("both/a", "both/b")]
+    assert sorted(version.reason for version in found) == ["", "STORE_QUOTA"]
+
+
 async def test_deleting_a_version_ends_its_fetch(rig: Rig) -> None:
     with broken_server(Turn(FILE, slow_s=0.2)) as server:
         await register(rig, "cancelled", f"{server.url}/best.pt")
@@ -223,6 +256,25 @@ async def test_a_store_that_is_away_is_waited_for(rig: Rig) -> None:
         version = await arrives(rig, "away")
     assert version.artifact == SHA
     assert any(one.range_ for one in server.asked), "it went on from where it broke off"
+
+
+async def test_a_registry_that_is_away_costs_no_second_download(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = rig.plane._services.intake._fetcher._registration._sources
+    fetched, tries = records.fetched, []
+
+    async def away_twice(*args: Any) -> Any:
+        tries.append(args)
+        if len(tries) < 3:
+            raise errors.RegistryUnavailable("it is away")
+        return await fetched(*args)
+
+    monkeypatch.setattr(records, "fetched", away_twice)
+    with broken_server(Turn(FILE)) as server:
+        await register(rig, "late", f"{server.url}/best.pt")
+        assert (await arrives(rig, "late")).artifact == SHA
+        assert len(server.asked) == 1
 
 
 async def test_a_full_disk_is_told_and_waited_for(rig: Rig) -> None:

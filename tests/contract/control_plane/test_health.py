@@ -175,6 +175,7 @@ async def test_pages_as_kubernetes_wants_them(rig: Rig) -> None:
     answer = await get(rig, "/readyz?verbose")
     assert answer.text.splitlines() == [
         "[+]registry ok",
+        "[+]watches ok",
         "[+]drain ok",
         "[+]store ok",
         "[ ]workers not required: none is connected",

@@ -59,6 +59,12 @@ def test_a_trusted_server_is_shown_the_login_of_its_host(
     assert server.asked[0].login == "Basic bWU6aHVudGVyMg=="
 
 
+def test_a_login_is_of_one_host_however_it_is_written(tmp_path: Path) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine Models.Local login a password b\ndefault login c password d\n")
+    assert read_logins(netrc).keys() == {"models.local"}
+
+
 def test_a_login_is_not_shown_without_tls(folder: Path) -> None:
     with broken_server(Turn(FILE)) as server:
         server.url = server.url.replace("127.0.0.1", "localhost")

@@ -164,7 +164,7 @@ async def test_a_profile_that_does_not_exist_is_denied(bucket: Bucket, tmp_path:
 async def test_new_objects_under_a_watched_prefix_become_versions(rig: Rig, bucket: Bucket) -> None:
     async with grpc.aio.insecure_channel(rig.addresses.grpc) as channel:
         watches: Any = watches_pb2_grpc.WatchServiceStub(channel)
-        bucket.put("ota/one.pt", b"one")
+        bucket.put("ota/one 1.pt", b"one")
         bucket.put("ota/deeper/other.pt", b"other")
         bucket.put("ota/notes.txt", b"notes")
         watch = watches_pb2.Watch(
@@ -173,8 +173,8 @@ async def test_new_objects_under_a_watched_prefix_become_versions(rig: Rig, buck
         await watches.SetWatch(watches_pb2.SetWatchRequest(watch=watch), timeout=5)
         first = await arrives(rig, "ota", 1)
         assert first.artifact == hashlib.sha256(b"one").hexdigest()
-        bucket.put("ota/one.pt", b"two")
+        bucket.put("ota/one 1.pt", b"two")
         second = await arrives(rig, "ota", 2)
         assert second.artifact == hashlib.sha256(b"two").hexdigest()
-        assert second.uri == "s3://models/ota/one.pt"
+        assert second.uri == "s3://models/ota/one%201.pt"
         await watches.DeleteWatch(watches_pb2.DeleteWatchRequest(name="ota"), timeout=5)

@@ -322,7 +322,10 @@ async def test_what_can_not_be_rolled_out(pool: Pool) -> None:
 async def test_a_candidate_that_is_deleted_ends_it(pool: Pool) -> None:
     await pool.start(steps=[0], min_samples=100_000)
     # As an operator of an earlier release may, who knows nothing of rollouts.
-    await pool.rig.registry.delete([VersionKey("shapes", 2)])
+    registry, candidate = pool.rig.registry, VersionKey("shapes", 2)
+    with pytest.raises(errors.ModelReferenced):
+        await registry.delete([candidate])
+    await registry.write(lambda tx: tx.drop_version(candidate))
     await becomes(settled(pool))
     assert pool.rollout.outcome == Outcome.ABORTED
     assert pool.rollout.reasons == ("shapes@2 was deleted",)

@@ -117,6 +117,29 @@ async def test_only_signed_models_come_in(way: Any, rig: Rig, tmp_path: Path) ->
     assert (version.signer, version.signed_comment) == (ANNE.name, "release 3")
 
 
+async def test_a_file_that_is_fetched_needs_a_signature_too(tmp_path: Path) -> None:
+    """What is wrong with it without the file is said at once, the rest when the file is there."""
+    (tmp_path / "best.pt").write_bytes(DATA)
+    uri = (tmp_path / "best.pt").as_uri()
+    async with Rig(tmp_path, **strict(tmp_path), source_roots=[str(tmp_path)]) as rig:
+
+        async def fetched(name: str, signature: str) -> Any:
+            request = model_pb2.RegisterModelRequest(name=name, uri=uri, signature=signature)
+            await rig.models.RegisterModel(request, timeout=10)
+            key, view = VersionKey(name, 1), rig.plane.view
+            await becomes(lambda: bool((one := view.desired.versions[key]).artifact or one.reason))
+            return view.desired.versions[key]
+
+        for what, (signature, reason) in WRONG.items():
+            if what in ("none", "of nobody who is trusted", "no signature"):
+                assert await reason_of(fetched("early", signature)) == reason
+            else:
+                assert (await fetched(what.replace(" ", "-"), signature)).reason == reason
+        whole = await fetched("whole", ANNE.sign(DATA))
+        assert (whole.artifact, whole.given.signer) == (SHA, ANNE.name)
+        assert "early" not in {key.model for key in rig.plane.view.desired.versions}
+
+
 async def test_bytes_that_were_imported_before_need_a_signature_too(rig: Rig) -> None:
     """Without it their import would be taken over, and nobody would look at the file."""
     await rig.register("a", DATA, signature=ANNE.sign(DATA))

@@ -6,6 +6,7 @@ has is all that is used of `wandb.Api`, as its reference documents it.
 import json
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -148,16 +149,34 @@ def test_what_the_tracking_server_keeps_itself_is_asked_of_it_with_its_login(
     assert [(one.path, one.login) for one in server.asked] == [(path, "Basic bWU6aHVudGVyMg==")]
 
 
+def test_no_server_that_a_run_names_is_asked_for_a_list(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The library would send it the tracking server's login."""
+    with broken_server(Turn(b"{}")) as server:
+        place = f"{server.url}/mlflow-artifacts/artifacts"
+        run = SimpleNamespace(
+            info=SimpleNamespace(artifact_uri=place, run_name="night"),
+            data=SimpleNamespace(params={}, metrics={}, tags={}),
+        )
+        monkeypatch.setattr(mlflow_run, "_client", lambda: SimpleNamespace(get_run=lambda _: run))
+        monkeypatch.setattr(mlflow_run, "_tracker", lambda: "https://mlflow.example.com")
+        rules = SourceRules(SCHEMES, private_networks=(ip_network("127.0.0.0/8"),))
+        with pytest.raises(errors.SourceInvalid):
+            Sources(rules, {}, tmp_path, 10**6).open(Source("runs:/r/weights"))
+        assert not server.asked
+
+
 # --- Weights & Biases -------------------------------------------------------------------------
 
 
 class Entry:
     def __init__(self, path: str, data: bytes, ref: str | None = None) -> None:
-        self._path, self._data = path, data
+        self.path, self._data = path, data
         self.ref, self.size = ref, len(data)
 
     def download(self, root: str) -> str:
-        place = Path(root, self._path)
+        place = Path(root, self.path)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(self._data)
         return str(place)
@@ -220,12 +239,13 @@ def test_an_artifact_is_read_with_what_its_run_logged(
 def test_an_artifact_that_is_not_what_it_should_be_is_refused(
     entry: Entry, error: type[errors.YolopoolError], wandb: dict[str, Artifact], tmp_path: Path
 ) -> None:
-    wandb["me/parts/model:v1"] = Artifact(("a.pt", entry))
+    wandb["me/parts/model:v1"] = Artifact((entry.path, entry))
     folder = tmp_path / "deep" / "deeper"
     folder.mkdir(parents=True)
     with pytest.raises(error):
         sources(folder).open(Source("wandb-artifact://me/parts/model:v1"))
     assert list(folder.iterdir()) == []
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "nor anywhere else"
 
 
 def test_an_artifact_that_does_not_exist_is_not_found(

@@ -311,7 +311,7 @@ async def test_a_full_disk_is_told_and_nothing_stays(
     def full(_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(artifacts, "_settle", full)
+    monkeypatch.setattr(artifacts, "settle", full)
     answer = problem(await http.put("/v1/models/a", content=DATA), 507, "DISK_FULL")
     assert answer["details"]["place"] == str(rig.store)
     assert left(rig) == []

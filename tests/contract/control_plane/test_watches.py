@@ -5,6 +5,7 @@ once only, whoever leads.
 import asyncio
 import contextlib
 import os
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
@@ -14,9 +15,10 @@ from typing import Any
 import grpc
 import pytest
 
+from control_plane.fetching import watcher
 from control_plane.store.memory_registry import MemoryRegistry
 from tests.contract.control_plane_rig import Rig, refused
-from tests.waiting import answered
+from tests.waiting import answered, becomes
 from yolopool import errors
 from yolopool.v1 import events_pb2, model_pb2, watches_pb2, watches_pb2_grpc
 
@@ -190,3 +192,61 @@ async def test_a_store_that_is_away_does_not_hold_a_pool_at_the_edge_up(folder: 
     uri = (folder / "mount").as_uri()
     async with pool(folder, watch=[f"parts={uri}"], watch_before_serving_s=60) as rig:
         await answered(lambda: asyncio.to_thread(ready, rig), bool)
+
+
+async def test_a_look_under_way_registers_nothing_for_a_watch_that_was_removed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its tenant is deleted: the model would come back after it."""
+    drop(folder, "best.pt", b"weights", 1_000)
+    async with pool(folder) as rig:
+        downloads = rig.plane._services.intake._watcher._downloads
+        listed, looks, goes_on = downloads.listed, [], asyncio.Event()
+
+        async def held(source: Any) -> Any:
+            found = await listed(source)
+            looks.append(found)
+            if len(looks) == 2:
+                await goes_on.wait()
+            return found
+
+        monkeypatch.setattr(downloads, "listed", held)
+        await watch(rig, folder.as_uri())
+        await becomes(lambda: len(looks) == 2)
+        request = watches_pb2.DeleteWatchRequest(name="line7")
+        monkeypatch.setattr(watcher, "TICK_S", 60)  # the look is not ended meanwhile
+        await call(rig, "DeleteWatch", request)
+        goes_on.set()
+        await asyncio.sleep(0.3)
+        answer = await rig.models.ListModels(model_pb2.ListModelsRequest(), timeout=5)
+        assert not answer.models
+
+
+async def test_folders_that_hang_hold_up_no_download(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As watches of a lost mount do."""
+    drop(folder, "best.pt", b"weights", 1_000)
+    ended = threading.Event()
+    async with pool(folder) as rig:
+        fetch, looks = rig.plane._services.intake._downloads, []
+
+        def hangs(source: Any) -> Any:
+            looks.append(source)
+            ended.wait(20)
+            return []
+
+        monkeypatch.setattr(fetch.sources, "list", hangs)
+        try:
+            for number in range(20):
+                asked = watches_pb2.Watch(
+                    name=f"lost{number}", uri=folder.as_uri(), model="lost", every_s=1, settle_s=1
+                )
+                await call(rig, "SetWatch", watches_pb2.SetWatchRequest(watch=asked))
+            await becomes(lambda: len(looks) >= 8)
+            uri = (folder / "best.pt").as_uri()
+            request = model_pb2.RegisterModelRequest(name="here", uri=uri)
+            await rig.models.RegisterModel(request, timeout=5)
+            assert await files(rig, 1, "here") == ["best.pt"]
+        finally:
+            ended.set()

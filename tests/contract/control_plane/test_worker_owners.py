@@ -83,19 +83,30 @@ async def test_a_worker_that_is_here_is_displaced_by_no_other_certificate(
         await own_stub.Leave(leave, timeout=5)
 
 
-async def test_nor_may_an_exit_name_the_process_of_another(pool: Pool) -> None:
-    """By it the images that another worker has in hand would be taken for killers."""
+async def test_nothing_that_a_worker_says_names_the_process_of_another(pool: Pool) -> None:
+    """By it the images that another worker has in hand would be taken for killers; and what is kept
+    by process, such as its connections, would end with the wrong one.
+    """
     mine, other = a_worker("gpu-1-cpu-0"), a_worker("gpu-2-cpu-0")
+    base = membership_pb2.ReportExitRequest(worker=other.id, requests=["a request"])
+    process, of_process = type(base)(), type(base)()
+    for report in (process, of_process):
+        report.CopyFrom(base)
+    process.incarnation = mine.incarnation
+    of_process.incarnation, of_process.io_process = other.incarnation, mine.incarnation
+    posing = a_worker(other.id)
+    posing.incarnation = mine.incarnation
     async with channel_of(pool, "gpu-1") as one, channel_of(pool, "gpu-2") as two:
         one_stub: Any = MembershipServiceStub(one)
         two_stub: Any = MembershipServiceStub(two)
         await joins(mine)(one_stub)
+        assert isinstance(await refused(joins(posing)(two_stub)), errors.WorkerNotYours)
         await joins(other)(two_stub)
-        exit = membership_pb2.ReportExitRequest(
-            worker=other.id, incarnation=mine.incarnation, requests=["a request"]
-        )
-        call = two_stub.ReportExit(exit, timeout=5)
-        assert isinstance(await refused(call), errors.WorkerNotYours)
+        for report in (process, of_process):
+            call = two_stub.ReportExit(report, timeout=5)
+            assert isinstance(await refused(call), errors.WorkerNotYours)
+        assert isinstance(await refused(joins(posing)(two_stub)), errors.WorkerNotYours)
+        await joins(mine)(one_stub)  # its own it may name again
 
 
 async def test_an_id_that_is_free_is_its_certificates_all_the_same(pool: Pool) -> None:

@@ -26,7 +26,9 @@ needs_landlock = pytest.mark.skipif(
     landlock.abi() < landlock.WHOLE_ABI, reason="needs a kernel with Landlock"
 )
 # What is to be imported before, where no parent has.
-_BEGIN = "import ctypes, json, mmap, os, shutil, socket, subprocess, sys, threading"
+_BEGIN = (
+    "import ctypes, fcntl, json, mmap, os, resource, shutil, socket, subprocess, sys, threading"
+)
 _BROKEN = """
 libc = ctypes.CDLL(None, use_errno=True)
 found = {}
@@ -106,6 +108,22 @@ refused = {
     "a signal": lambda: os.kill(os.getppid(), 0),
     "a handle of its parent": inherited,
     "rules of its own": lambda: call("unshare", 0x10000000),
+    "a signal by way of a file": lambda: fcntl.fcntl(1, fcntl.F_SETOWN, os.getppid()),
+    "a signal by a longer number": lambda: call(
+        "syscall", 72 if os.uname().machine == "x86_64" else 25, 1,
+        ctypes.c_ulong(1 << 32 | fcntl.F_SETOWN), os.getppid()),
+    "a signal of its choice": lambda: fcntl.fcntl(1, fcntl.F_SETSIG, 9),
+    "a life after its parent": lambda: call("prctl", 1, 0, 0, 0, 0),
+    "memory that others may look at": lambda: call("prctl", 4, 1, 0, 0, 0),
+    # What they are is set anew: nothing changes where the call succeeds.
+    "limits of its parent": lambda: resource.prlimit(
+        os.getppid(), resource.RLIMIT_CPU, (-1, -1)),
+    "priority of its parent": lambda: os.setpriority(
+        os.PRIO_PROCESS, os.getppid(), os.getpriority(os.PRIO_PROCESS, os.getppid())),
+    "cores of its parent": lambda: os.sched_setaffinity(
+        os.getppid(), os.sched_getaffinity(os.getppid())),
+    "turns of its parent": lambda: os.sched_setscheduler(
+        os.getppid(), os.SCHED_OTHER, os.sched_param(0)),
 }
 for name in given["attempts"] or refused:
     attempt(name, refused[name])
@@ -260,7 +278,9 @@ async def test_the_attempts_would_work_without_the_confinement(
 ) -> None:
     """Or the test above would show nothing: the same code reads these files where it may."""
     reads = ("another's artifact", "another job's file", "a key in a home", "users of the host")
-    filtered = ("its artifact cut", "another's shut", "the network", "a program")
+    filtered = (
+        "its artifact cut", "another's shut", "the network", "a program", "limits of its parent",
+    )  # fmt: skip
     python = str(without_landlock(tmp_path))
     if way == "fresh":
         found = host.run(python, (*reads, *filtered))

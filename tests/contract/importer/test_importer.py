@@ -12,6 +12,7 @@ import sys
 import time
 import zipfile
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ import pytest
 import structlog
 import torch
 
-from importer import child, store
+from importer import child, store, supervisor
 from importer.processes import fresh_child
+from importer.processes.forked_child import Zygote
+from importer.processes.prepared import Prepared
 from importer.processes.running import Start
 from importer.refusal import ImportRefused
 from importer.settings import read_settings
 from importer.supervisor import Supervisor
+from tests.contract.importer.test_prepared import program
 from tests.contract.imports import forked, import_in_child, imports_under_way, parent, refusal_of
 from tests.full_disk import full_disk
 from tests.models import Zoo, build_woken, import_checkpoint, save
@@ -519,7 +523,7 @@ async def test_a_failure_is_reported_and_the_next_job_taken(
     task = await serve(address, tmp_path)
     (tmp_path / "empty.pt").write_bytes(b"")
     await service.waiting.put(job(tmp_path / "empty.pt", tmp_path / "packs"))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         await service.ended.wait()
         assert service.reports[-1].failure.reason == "ARTIFACT_INVALID"
         service.ended.clear()
@@ -558,6 +562,33 @@ async def test_no_more_imports_at_once_than_asked_for(
     assert most == 3
     assert sorted(ended) == [1, 2, 3, 4]
     assert all(report.pack.digest for report in service.reports if report.HasField("pack"))
+
+
+async def test_what_a_child_left_is_nothing_to_the_next_attempt(
+    jobs: tuple[Jobs, str], zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken child that outwits its parent's life: the import begins again. Modules that it wrote
+    would be imported before the sandbox is there, and a file that it linked would be readable.
+    """
+    service, address = jobs
+    mark, other = tmp_path / "imported", zoo.checkpoint("shapes-26")
+    leave = f"""
+    import json
+    os.chdir(json.loads(sys.stdin.read())["folder"])
+    os.unlink("artifact.pt"), os.symlink({str(other)!r}, "artifact.pt")
+    for name in ("json.py", "ctypes.py", "resource.py"):
+        open(name, "w").write("open({str(mark)!r}, 'w')")
+    os.kill(os.getppid(), signal.SIGKILL)
+"""
+    begin = partial(Zygote, program=program(leave))
+    monkeypatch.setattr(supervisor, "Prepared", partial(Prepared, begin=begin))
+    task = await serve(address, tmp_path)
+    await service.waiting.put(job(zoo.checkpoint("shapes"), tmp_path / "packs"))
+    async with asyncio.timeout(60):
+        await service.ended.wait()
+    await stop(task)
+    assert service.reports[-1].pack.digest == zoo.pack("shapes").digest
+    assert not mark.exists()
 
 
 async def test_a_lost_lease_ends_the_import(

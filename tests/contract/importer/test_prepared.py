@@ -6,11 +6,13 @@ import asyncio
 import ctypes
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import structlog
 
 from importer import child
 from importer.processes import library_files, replacement
-from importer.processes.forked_child import Zygote
+from importer.processes.forked_child import Zygote, ZygoteLost
 from importer.processes.fresh_child import FreshChild
 from importer.processes.prepared import Prepared
 from importer.processes.running import Running
@@ -195,6 +197,57 @@ async def _killed(running: Running) -> tuple[int | None, Any]:
     return await said(running)
 
 
+async def test_who_waits_for_a_parent_that_hangs_is_told_of_its_end(tmp_path: Path) -> None:
+    """It is ended because a child of it can't be killed otherwise, while another is asked for."""
+    async with parent(program("time.sleep(600)")) as zygote:
+        running = await zygote.start(b"", tmp_path)
+        os.kill(zygote.pid, signal.SIGSTOP)
+        asked = asyncio.ensure_future(zygote.start(b"", tmp_path))
+        await asyncio.sleep(0.1)
+        zygote.close()  # as `kill` does after a while
+        with pytest.raises(ZygoteLost):
+            await asked
+        assert (await said(running))[0] is None
+        with pytest.raises(ZygoteLost):
+            await zygote.start(b"", tmp_path)
+
+
+async def test_an_importer_without_descriptors_loses_none(tmp_path: Path) -> None:
+    before = descriptors()
+    async with parent(program("time.sleep(600)")) as zygote:
+        its_own = descriptors()
+        for free in range(7):
+            with few_descriptors(free), pytest.raises(OSError, match="Too many open files"):
+                await zygote.start(b"", tmp_path)
+            await asyncio.sleep(0)
+            assert descriptors() == its_own, free
+    for free in range(6):
+        with few_descriptors(free), pytest.raises(OSError, match="Too many open files"):
+            Zygote(tmp_path, program("return 0"))
+        assert descriptors() == before, free
+
+
+def descriptors() -> int:
+    """How many this process has open, with the one that looks."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@contextmanager
+def few_descriptors(free: int) -> Iterator[None]:
+    """This process may open so many more."""
+    kept = [os.open("/dev/null", os.O_RDONLY) for _ in range(64)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(kept) + 1, hard))
+    for descriptor in kept[64 - free :]:
+        os.close(descriptor)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in kept[: 64 - free]:
+            os.close(descriptor)
+
+
 @pytest.mark.parametrize("takes_in_orphans", [False, True])
 async def test_children_end_with_their_parent(takes_in_orphans: bool, tmp_path: Path) -> None:
     """And leave nothing in the process table, also of a process that takes in orphans, as the
@@ -259,8 +312,8 @@ async def test_a_parent_with_threads_is_not_used(tmp_path: Path) -> None:
     prepared.close()
 
 
-async def test_an_import_outlives_its_parent(zoo: Zoo, tmp_path: Path) -> None:
-    """A parent that is killed, as by a host without memory: the job begins again without it."""
+async def test_an_import_whose_parent_was_killed_is_told(zoo: Zoo, tmp_path: Path) -> None:
+    """As by a host without memory: the job begins again, and the next has another parent."""
     sleepy = program("time.sleep(600)")
     prepared = Prepared(tmp_path, time.monotonic, lambda folder: Zygote(folder, sleepy))
     zygote = await prepared.prepare()
@@ -270,7 +323,8 @@ async def test_an_import_outlives_its_parent(zoo: Zoo, tmp_path: Path) -> None:
     )
     await becomes(lambda: children_of(zygote.pid))
     os.kill(zygote.pid, signal.SIGKILL)
-    assert (await work).digest == zoo.pack("shapes").digest
+    with pytest.raises(child.ParentLost):
+        await work
     another = await prepared.prepare()
     assert another is not None
     assert another.pid != zygote.pid

@@ -178,7 +178,7 @@ def _admin_seeds() -> list[bytes]:
     """Every row of the table of routes, with an empty body and with one that is filled."""
     rng, made = Random(0), []
     values = {"model": "a", "worker": "w1", "request_id": "r1", "device_kind": "cpu", "name": "day",
-              "id": "0123456789"}  # fmt: skip
+              "id": "0123456789", "alias": "a:stable"}  # fmt: skip
     for route in ROUTES:
         path = re.sub(r"\{(\w+)(:path)?\}", lambda found: values[found[1]], route.path)
         kind = "Content-Type: application/json"

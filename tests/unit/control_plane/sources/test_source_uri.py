@@ -16,6 +16,7 @@ PASSWORD = "hunter2"
         ("http://h:8000/a?download=1", ("http", "h", 8000, "/a?download=1", "a")),
         ("http://[::1]/a.pt", ("http", "::1", 80, "/a.pt", "a.pt")),
         ("s3://bucket/a/b.onnx", ("s3", "bucket", 0, "a/b.onnx", "b.onnx")),
+        ("s3://bucket/my%20best%23.pt", ("s3", "bucket", 0, "my best#.pt", "my best#.pt")),
         ("file:///nas/my%20model.pt", ("file", "", 0, "/nas/my model.pt", "my model.pt")),
         ("/nas/best.pt", ("file", "", 0, "/nas/best.pt", "best.pt")),
         ("models:/parts/Production", ("models", "", 0, "parts/Production", "Production")),
@@ -55,7 +56,7 @@ def test_a_secret_is_refused_and_not_repeated(text: str) -> None:
     "text",
     [
         "", "best.pt", "https:///best.pt", "https://h/a b", "https://h/\x00", "https://h\\@g/a",
-        "s3://", "s3://-/a", "s3://bucket/a?versionId=3", "file://other/a.pt", "file://",
+        "s3://", "s3://-/a", "s3://bucket/a?versionId=3", "s3://bucket/a%0ab", "file://other/a.pt", "file://",
         "file:a.pt",
         "file:///a/../b.pt", "file:///a/%2e%2e/b.pt", "/a/../b.pt", "file:///a%00b.pt",
         "models:/", "models://server/parts/3", "runs:/", "runs:/a//b", "runs:/a/../b",

@@ -120,6 +120,17 @@ def a_whole_zip() -> bytes:
 WHOLE = a_whole_zip()
 
 
+def test_a_json_of_too_many_values_is_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hold up the control plane for as long as it takes."""
+    monkeypatch.setattr(labelled_zip, "MAX_JSON_VALUES", 5)
+    for table, says in (("[[],[]]", "is no COCO json"), ("[[],[],[]]", "more than 5 values")):
+        path = a_zip(tmp_path / "z", {"a.jpg": b"jpg", "a.json": table})
+        with pytest.raises(InvalidOption, match=says):
+            read(path)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_damaged_zip_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:

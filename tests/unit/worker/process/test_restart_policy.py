@@ -2,6 +2,7 @@
 
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from worker.process.restart_policy import MAX_DELAY_S, Restart, after_exit
 from worker.process.supervisor import supervisor_of, worker_command
 from worker.settings import read_settings
 from yolopool.errors import InvalidOption
+from yolopool.tls import authority
 
 SIM = Device("sim", "sim:1", "simulated", 0, {})
 
@@ -37,14 +39,29 @@ def test_delay_is_always_bounded(attempt: int, ran_s: float) -> None:
 
 def test_a_child_gets_our_settings_and_its_own_device() -> None:
     settings = read_settings(["--control-planes=a:1,b:2", "--id=left", "--devices=sim:2"])
-    command = worker_command(settings, SIM, alone=False)
+    command = worker_command(settings, SIM, settings.id_of(SIM.id, alone=False))
     assert command[:3] == [sys.executable, "-m", "worker"]
     child = read_settings(command[3:])
     assert child.device == "sim:1"
     assert child.control_planes == ("a:1", "b:2")
     assert child.die_with_parent
     assert child.worker_id == "left-sim-1"
-    assert read_settings(worker_command(settings, SIM, alone=True)[3:]).worker_id == "left"
+    alone = worker_command(settings, SIM, settings.id_of(SIM.id, alone=True))
+    assert read_settings(alone[3:]).worker_id == "left"
+
+
+def test_a_worker_keeps_its_id_whatever_becomes_of_its_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or its supervisor could not start it again, and would end with all its workers."""
+    monkeypatch.setattr("socket.gethostname", lambda: "vm-3")
+    authority.create(tmp_path, 1e9)
+    authority.issue(tmp_path, "gpu-1", "worker", ["127.0.0.1"], 1.0, 1e9)
+    own = [f"--tls-cert={tmp_path / 'gpu-1.pem'}", f"--tls-key={tmp_path / 'gpu-1.key'}"]
+    settings = read_settings([*own, "--devices=sim:2"])
+    supervisor = supervisor_of(settings, {}, time.monotonic)
+    (tmp_path / "gpu-1.pem").write_text("half written")
+    assert read_settings(list(supervisor.command(SIM))[3:]).id == "gpu-1-vm-3-sim-1"
 
 
 @pytest.mark.parametrize("flags", [["--port=1234"], ["--advertise=a:1"]])

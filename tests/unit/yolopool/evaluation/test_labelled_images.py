@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yolopool.errors import InvalidOption
+from yolopool.evaluation import labelled_images
 from yolopool.evaluation.labelled_images import LabelledImage, labelled
 
 NAMES = ("bolt", "nut")
@@ -140,12 +141,26 @@ def test_a_coco_json_names_its_images_and_its_classes() -> None:
         ({"annotations": [{"image_id": 7, "category_id": 3, "bbox": [1, 1]}]}, "ValueError"),
         ({"images": [{"id": 7, "file_name": "a", "width": 0, "height": 1}]}, "no width or height"),
         ({"annotations": []}, "no labels"),
+        ({"categories": [{"id": float("inf"), "name": "nut"}]}, "OverflowError"),
+        ({"images": [{"id": 7, "file_name": "a", "width": 10**400, "height": 1}]}, "OverflowError"),
     ],
 )
 def test_a_coco_json_that_does_not_fit_says_why(more: dict[str, object], says: str) -> None:
     with pytest.raises(InvalidOption) as caught:
         read({"a.json": coco(**more)})
     assert says in caught.value.message
+
+
+def test_so_many_objects_are_looked_at_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs time and memory with every detection of its image, in the control plane."""
+    monkeypatch.setattr(labelled_images, "MAX_OBJECTS", 3)
+    monkeypatch.setattr(labelled_images, "MAX_ALL_OBJECTS", 4)
+    lines = [f"0 .5 .5 .2 .{number}" for number in (1, 2, 3, 4)]
+    files = {"a.txt": "\n".join(lines[:3]), "b.txt": lines[0]}
+    assert len(read(files, "a.jpg", "b.jpg")) == 2
+    for more in ({"a.txt": "\n".join(lines)}, {"b.txt": "\n".join(lines[:2])}):
+        with pytest.raises(InvalidOption, match="at most 3 an image and 4 in all"):
+            read({**files, **more}, "a.jpg", "b.jpg")
 
 
 @given(st.text(max_size=200), st.sampled_from(["detect", "pose", "obb", "segment"]))

@@ -92,15 +92,33 @@ async def test_a_stop_goes_on_after_steps_that_hang_or_fail(stubborn: Stubborn) 
     async def broken() -> None:
         raise ValueError("broken")
 
+    async def waits_for_another() -> None:
+        other = asyncio.create_task(asyncio.sleep(60))
+        other.cancel()
+        await other
+
     async def last() -> None:
         done.append("last")
 
     assert await stop.step("fine", asyncio.sleep(0), 5)
     assert not await stop.step("broken", broken(), 5)
+    assert not await stop.step("waits for what was cancelled", waits_for_another(), 5)
     assert await stop.step("the one behind it", last(), 5)
     assert not await stop.step("hangs", stubborn.run(), 5)  # as long as all may take
     assert not await stop.step("too late", asyncio.sleep(60), 60)
     assert done == ["last"]
+
+
+async def test_a_stop_that_is_cancelled_goes_no_further() -> None:
+    async def stopping() -> None:
+        await Stop(5).step("hangs", asyncio.sleep(60), 5)
+        pytest.fail("it went on")
+
+    task = asyncio.create_task(stopping())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 def test_a_process_whose_thread_hangs_is_ended() -> None:
