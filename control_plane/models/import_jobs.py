@@ -1,14 +1,25 @@
 """Imports that are under way: which importer has which version, and how each import ended."""
 
+import asyncio
+from contextlib import suppress
+
 import structlog
 
 from control_plane.store.files.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
 from control_plane.store.signed import Admit
-from control_plane.types.version import ModelVersion, Pack, VersionKey, VersionSettings
+from control_plane.types.version import (
+    Imported,
+    ModelVersion,
+    Pack,
+    ServingSpec,
+    VersionKey,
+    VersionSettings,
+    VersionState,
+)
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
-from yolopool.errors import InvalidOption
+from yolopool.errors import ImportNotYours, InvalidOption
 from yolopool.server.clock import Clock
 from yolopool.vocabulary import TORCH
 
@@ -21,6 +32,56 @@ POLL_S = 1.0
 MAX_WAIT_S = 60.0
 # An importer that has not called for this long is not counted any more.
 SEEN_S = 30.0
+# Reasons of loads that fail because of the pack.
+PACK_REFUSED = frozenset({"DIGEST_MISMATCH", "PACK_INVALID", "PACK_NOT_FOUND"})
+
+
+class Twins:
+    """What an import would make, where a version of the same bytes and settings has it already."""
+
+    def __init__(self, view: View, artifacts: FolderArtifacts) -> None:
+        self._view = view
+        self._artifacts = artifacts
+
+    async def imported(
+        self, artifact: str, settings: VersionSettings, given: ServingSpec
+    ) -> Imported | None:
+        """The pack of a version that is READY, if it is whole. A damaged pack is not taken over:
+        the import that follows mends it.
+        """
+        if given.build_of is not None:
+            return None
+        found: dict[str, Imported] = {}
+        for twin in self._view.desired.versions.values():
+            is_twin = _is_twin(twin, artifact, settings, given)
+            if is_twin and twin.pack is not None and not self._loads_fail(twin.key):
+                found[twin.pack.digest] = Imported(twin.pack, twin.settings)
+        for digest, imported in found.items():
+            if await asyncio.to_thread(self._artifacts.is_whole, digest):
+                return imported
+        return None
+
+    def _loads_fail(self, key: VersionKey) -> bool:
+        """Whether a worker refuses the pack, perhaps because another release made it."""
+        return any(
+            of == key and failure.reason in PACK_REFUSED
+            for (_, of), failure in self._view.failures.current.items()
+        )
+
+
+def _is_twin(
+    ready: ModelVersion, artifact: str, settings: VersionSettings, given: ServingSpec
+) -> bool:
+    """Whether an import of this artifact would make the pack that `ready` has."""
+    return (
+        ready.state is VersionState.READY
+        and ready.artifact == artifact
+        and ready.asked == settings
+        and ready.given.architecture_yaml == given.architecture_yaml
+        and ready.given.class_names == given.class_names
+        and ready.given.renamed == given.renamed
+        and ready.given.build_of is None
+    )
 
 
 class ImportJobs:
@@ -34,6 +95,7 @@ class ImportJobs:
         view: View,
         refresh: Refresh,
         artifacts: FolderArtifacts,
+        twins: Twins,
         clock: Clock,
         admit: Admit,
     ) -> None:
@@ -41,6 +103,7 @@ class ImportJobs:
         self._view = view
         self._refresh = refresh
         self._artifacts = artifacts
+        self._twins = twins
         self._clock = clock
         self._admit = admit
         self._seen: dict[str, float] = {}  # when each importer called last
@@ -52,12 +115,12 @@ class ImportJobs:
             self.saw(importer)
             changes = self._view.waiters.changes
             version = await self._registry.claim_import(importer, LEASE_S, self._clock.unix(), by)
-            if version is not None and not await self._refused(importer, by, version):
+            if version is not None:
+                if await self._is_settled(importer, by, version):
+                    continue
                 log.info("import claimed", version=str(version.key), importer=importer)
                 await self._refresh()
                 return version
-            if version is not None:
-                continue
             left_s = until - self._clock.monotonic()
             if left_s <= 0:
                 return None
@@ -103,6 +166,22 @@ class ImportJobs:
         )
         log.warning("import failed", version=str(key), reason=version.reason, why=version.message)
         await self._refresh()
+
+    async def _is_settled(self, importer: str, by: str, version: ModelVersion) -> bool:
+        """Whether there is nothing to import: it is refused, or the same was imported since it was
+        registered.
+        """
+        if await self._refused(importer, by, version):
+            return True
+        found = await self._twins.imported(version.artifact, version.settings, version.given)
+        if found is None:
+            return False
+        key = version.key
+        with suppress(ImportNotYours):  # it was deleted meanwhile, or another importer has it
+            await self._registry.finish_import(importer, key, found.pack, found.settings, by)
+            log.info("imported before", version=str(key), pack=found.pack.digest)
+        await self._refresh()
+        return True
 
     async def _refused(self, importer: str, by: str, version: ModelVersion) -> bool:
         """Whether it may not be imported here: its file is not opened then, and it is FAILED."""

@@ -9,6 +9,7 @@ import structlog
 
 from control_plane.events.recorder import EventRecorder
 from control_plane.models.builds import Builds
+from control_plane.models.import_jobs import Twins
 from control_plane.models.references import references
 from control_plane.store import bounds
 from control_plane.store.bounds import check_room
@@ -20,7 +21,6 @@ from control_plane.types.event import EventKind
 from control_plane.types.schedule import Changeover
 from control_plane.types.sources.source import Source
 from control_plane.types.version import (
-    Imported,
     ModelVersion,
     ServingSpec,
     VersionKey,
@@ -44,8 +44,6 @@ from yolopool.vocabulary import MAX_METADATA_BYTES, MAX_METADATA_TEXTS
 
 log = structlog.get_logger()
 
-# Reasons of loads that fail because of the pack.
-PACK_REFUSED = frozenset({"DIGEST_MISMATCH", "PACK_INVALID", "PACK_NOT_FOUND"})
 IMPORTED = frozenset({VersionState.READY, VersionState.FAILED})
 
 
@@ -58,6 +56,7 @@ class Registration:
         view: View,
         refresh: Refresh,
         artifacts: FolderArtifacts,
+        twins: Twins,
         builds: Builds,
         recorder: EventRecorder,
         clock: Clock,
@@ -67,6 +66,7 @@ class Registration:
         self._view = view
         self._refresh = refresh
         self._artifacts = artifacts
+        self._twins = twins
         self._builds = builds
         self._recorder = recorder
         self._clock = clock
@@ -110,7 +110,7 @@ class Registration:
         imported = None
         if artifact:
             given = await self._signed(artifact, given)
-            imported = await self._imported_before(artifact, settings, given)
+            imported = await self._twins.imported(artifact, settings, given)
         else:
             self._signers.check_text(given.signature)
         now = self._clock.unix()
@@ -160,7 +160,7 @@ class Registration:
         """
         given = await self._signed(artifact, version.given)
         given = replace(given, metadata=_with_texts(given.metadata, metadata))
-        imported = await self._imported_before(artifact, version.settings, given)
+        imported = await self._twins.imported(artifact, version.settings, given)
         if await self._sources.fetched(version.key, artifact, given, imported) is not None:
             log.info("fetched", version=str(version.key), artifact=artifact)
         await self._refresh()
@@ -256,47 +256,9 @@ class Registration:
         used = in_use(only, ())
         await asyncio.to_thread(self._artifacts.released, used.artifacts, used.packs, since)
 
-    async def _imported_before(
-        self, artifact: str, settings: VersionSettings, given: ServingSpec
-    ) -> Imported | None:
-        """What an import would make, if a version has it already and it is whole. A damaged pack is
-        not taken over: the import that follows mends it.
-        """
-        found: dict[str, Imported] = {}
-        for twin in self._view.desired.versions.values():
-            is_twin = _is_twin(twin, artifact, settings, given)
-            if is_twin and twin.pack is not None and not self._loads_fail(twin.key):
-                found[twin.pack.digest] = Imported(twin.pack, twin.settings)
-        for digest, imported in found.items():
-            if await asyncio.to_thread(self._artifacts.is_whole, digest):
-                return imported
-        return None
-
-    def _loads_fail(self, key: VersionKey) -> bool:
-        """Whether a worker refuses the pack, perhaps because another release made it."""
-        return any(
-            of == key and failure.reason in PACK_REFUSED
-            for (_, of), failure in self._view.failures.current.items()
-        )
-
 
 def _with_texts(kept: Mapping[str, str], more: Mapping[str, str]) -> Mapping[str, str]:
     """With further texts, if there is room for them: what the caller gave comes first."""
     both = {**more, **kept}
     held = sum(len(name.encode()) + len(text.encode()) for name, text in both.items())
     return both if len(both) <= MAX_METADATA_TEXTS and held <= MAX_METADATA_BYTES else kept
-
-
-def _is_twin(
-    ready: ModelVersion, artifact: str, settings: VersionSettings, given: ServingSpec
-) -> bool:
-    """Whether an import of this artifact would make the pack that `ready` has."""
-    return (
-        ready.state is VersionState.READY
-        and ready.artifact == artifact
-        and ready.asked == settings
-        and ready.given.architecture_yaml == given.architecture_yaml
-        and ready.given.class_names == given.class_names
-        and ready.given.renamed == given.renamed
-        and ready.given.build_of is None
-    )

@@ -10,7 +10,7 @@ from control_plane.fetching.intake import Intake
 from control_plane.metrics import Metrics
 from control_plane.models.builds import Builds
 from control_plane.models.changeover import Changeovers
-from control_plane.models.import_jobs import ImportJobs
+from control_plane.models.import_jobs import ImportJobs, Twins
 from control_plane.models.loading import Loader
 from control_plane.models.policies import Policies
 from control_plane.models.registration import Registration
@@ -149,7 +149,8 @@ class Services:
         deadline_s, loader, artifacts = settings.default_deadline_s, deps.loader, deps.artifacts
         refresh = deps.refresh
         history = RequestHistory()
-        jobs = ImportJobs(registry, view, refresh, artifacts, clock, view.admit)
+        twins = Twins(view, artifacts)
+        jobs = ImportJobs(registry, view, refresh, artifacts, twins, clock, view.admit)
         admission = Admission(view, clock)
         self.quotas = QuotaExchange(
             deps.identity.name, admission, registry, view, deps.metrics, deps.is_leader, clock
@@ -220,6 +221,7 @@ class Services:
             view,
             refresh,
             artifacts,
+            twins,
             builds,
             deps.recorder,
             clock,

@@ -243,9 +243,11 @@ def up_command(
         out.print(f"[bold green]READY[/] gRPC {pool.address}  HTTP http://{pool.http}/metrics")
         if auth:
             say(f"callers need a key: export YOLOPOOL_API_KEY=$(cat {options.data_dir}/admin.key)")
+        first = (
+            f"detect IMAGE --model {demo_files.MAIN}" if demo else "models register NAME FILE.pt"
+        )
         out.print(
-            f"try: yolopool detect IMAGE --model {demo_files.MAIN} --address {pool.address}\n"
-            "Ctrl-C ends it",
+            f"try: yolopool {first} --address {pool.address}\nCtrl-C ends it",
             highlight=False,
             soft_wrap=True,
         )

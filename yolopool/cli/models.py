@@ -157,7 +157,7 @@ def models_label(
     model: ModelRef,
     changes: Annotated[
         list[str],
-        typer.Argument(metavar="NAME=VALUE|NAME-...", help="Labels to set, and (NAME-) to drop."),
+        typer.Argument(metavar="NAME=VALUE|NAME-", help="Labels to set, and (NAME-) to drop."),
     ],
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -18,7 +19,6 @@ from control_plane.store.redis.redis_registry import RedisRegistry
 from control_plane.store.registry import Registry
 from tests.contract import redis_servers
 from tests.contract.control_plane_rig import Rig
-from yolopool.client.async_client import AsyncClient
 from yolopool.client.client import Client
 from yolopool.client.fleet_file.application.outcome import Applied, FleetPlan
 from yolopool.errors import ArtifactNotFound, FleetFileInvalid
@@ -53,6 +53,28 @@ schedules:
     release: ["plant/bolts:stable"]
 """
 
+# Every other section; the folder of the watch takes the place of %s.
+MORE = """\
+  - name: plant-dusk
+    sun: dusk-15m
+    place: {latitude: 52.52, longitude: 13.405}
+    lead_s: 0.1
+    load: [{model: "plant/any:size"}]
+families:
+  - name: plant/any:light
+    members: [{model: "plant/any:size", begins: dawn}, {model: plant/nuts, begins: dusk}]
+    place: {latitude: 52.52, longitude: 13.405}
+  - name: plant/any:size
+    members: [{model: plant/nuts}, {model: "plant/bolts:stable"}]
+    within_s: 0.2
+gates:
+  - {model: plant/bolts, data: labelled, min_map50_95: 0.4}
+store:
+  - {pattern: plant/*, keep_versions: 5, store_bytes: 100000000}
+watches:
+  - {name: nuts, uri: "file://%s", model: plant/nuts, patterns: ["*.pt"], every_s: 3600}
+"""
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,6 +86,10 @@ def file(tmp_path: Path) -> Path:
     (tmp_path / "sub").mkdir()
     (tmp_path / "bolts.pt").write_bytes(b"bolts")
     (tmp_path / "sub" / "nuts.pt").write_bytes(b"nuts")
+    (tmp_path / "labelled").mkdir()
+    (tmp_path / "labelled" / "one.png").write_bytes(b"a picture")
+    (tmp_path / "labelled" / "one.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "incoming").mkdir()
     (tmp_path / "fleet.yaml").write_text(FLEET)
     return tmp_path / "fleet.yaml"
 
@@ -130,6 +156,15 @@ async def versions(rig: Rig) -> list[str]:
     return [version.name for model in known for version in model.versions]
 
 
+async def imported(rig: Rig, ref: str) -> None:
+    def wait() -> None:
+        with Client(rig.addresses.grpc) as client:
+            while client.model(ref).versions[0].state != "READY":
+                time.sleep(0.02)
+
+    await asyncio.to_thread(wait)
+
+
 def rewritten(file: Path, text: str) -> Path:
     file.write_text(text)
     return file
@@ -149,10 +184,14 @@ async def test_a_file_is_applied_once_and_restored_from_its_export(
         f"  - {{name: plant/m{n}, artifact: bolts.pt, settings: {{confidence: 0.{n}}}}}\n"
         for n in range(1, 4)
     )
-    rewritten(file, FLEET.replace("aliases:\n", f"{more}aliases:\n"))
+    whole = FLEET.replace("aliases:\n", f"{more}aliases:\n") + MORE % (tmp_path / "incoming")
+    rewritten(file, whole)
+    roots = (str(tmp_path),)
     url = f"unix://{short}/redis.sock"
     with redis_servers.server(redis_servers.any_kind(), short):
-        async with a_pool(tmp_path / "pool", registry=RedisRegistry(url)) as rig:
+        async with a_pool(
+            tmp_path / "pool", registry=RedisRegistry(url), source_roots=roots
+        ) as rig:
             planned, done = await applied(rig, file)
             assert (done.failures, done.later) == ([], [])
             assert [one.ref for one in planned.plan.versions] == [
@@ -161,9 +200,21 @@ async def test_a_file_is_applied_once_and_restored_from_its_export(
             with Client(rig.addresses.grpc) as client:
                 (bolts,) = (await asyncio.to_thread(client.model, "plant/bolts")).versions
                 stable = await asyncio.to_thread(client.alias, "plant/bolts:stable")
+                family = await asyncio.to_thread(client.family, "plant/any:light")
+                (rule, gated) = await asyncio.to_thread(client.rules)
+                (watch,) = await asyncio.to_thread(client.watches)
+                schedules = await asyncio.to_thread(client.schedules)
             assert (bolts.state, bolts.labels) == ("READY", {"line": "7"})
             assert (bolts.batching["cpu"].max_batch, bolts.source_name) == (4, "bolts.pt")
             assert (bolts.served["cpu"].variant, stable.targets) == ("onnx/fp32", {1: 1000})
+
+            assert [one.model for one in family.members] == ["plant/any:size", "plant/nuts"]
+            assert family.place == (52.52, 13.405)
+            assert gated.gate is not None
+            assert (gated.pattern, gated.gate.min_map50_95) == ("plant/bolts", 0.4)
+            assert (rule.pattern, rule.keep_versions) == ("plant/*", 5)
+            assert (watch.model, watch.every_s) == ("plant/nuts", 3600.0)
+            assert [one.sun for one in schedules] == ["", "dusk-15m"]
 
             again, nothing = await applied(rig, file, prune=True)
             assert (again.plan.is_empty, nothing.done, again.plan.unchanged) == (True, [], 6)
@@ -178,13 +229,44 @@ async def test_a_file_is_applied_once_and_restored_from_its_export(
         await empty.flushall()
         await empty.aclose()
         shutil.copytree(tmp_path / "pool" / "store", tmp_path / "fresh" / "store")
-        async with a_pool(tmp_path / "fresh", registry=RedisRegistry(url)) as fresh:
+        async with a_pool(
+            tmp_path / "fresh", registry=RedisRegistry(url), source_roots=roots
+        ) as fresh:
             assert await versions(fresh) == []
             _, done = await applied(fresh, written)
             assert done.failures == []
             assert await exported(fresh) == before
             restored, _ = await applied(fresh, written, prune=True)
             assert restored.plan.is_empty
+
+            # A version that its gate did not let through yet takes over nothing.
+            rewritten(file, whole)
+            rewritten(tmp_path / "bolts.pt", "better bolts")
+            await applied(fresh, file, wait=False)
+            await imported(fresh, "plant/bolts@2")
+            _, done = await applied(fresh, file, wait=False)
+            assert done.failures == []
+            (waits,) = [line for line in done.later if "alias" in line]
+            assert waits.startswith("alias plant/bolts:stable: plant/bolts@2 ")
+            # Nor does one whose gate can't be set.
+            gone = "sha256:" + "9" * 64
+            rewritten(
+                file, f"{FLEET}gates: [{{model: plant/bolts, data: '{gone}', min_map50: 0.5}}]\n"
+            )
+            _, done = await applied(fresh, file, wait=False)
+            assert [type(one.error) for one in done.failures] == [ArtifactNotFound]
+            assert done.failures[0].line == len(FLEET.splitlines()) + 1
+            assert "alias plant/bolts:stable waits for the gate of plant/bolts" in done.later
+            # A gate that goes holds none back.
+            sections = ("families", "gates", "store", "watches", "schedules")
+            nothing_of = "".join(f"{section}: []\n" for section in sections)
+            alias = "aliases: [{name: 'plant/bolts:stable', targets: {newest: 1000}}]\n"
+            rewritten(file, f"fleet: 1\n{alias}{nothing_of}")
+            _, done = await applied(fresh, file, prune=True, wait=False)
+            assert (done.failures, done.later) == ([], [])
+            bare = await exported(fresh)
+            assert [section for section in sections if f"\n{section}: []\n" not in bare] == []
+            assert "name: plant/bolts:stable\n  targets:\n    '2': 1000\n" in bare
 
 
 async def test_a_file_that_the_pool_fetches_is_told_by_its_uri(tmp_path: Path, file: Path) -> None:
@@ -198,26 +280,6 @@ async def test_a_file_that_the_pool_fetches_is_told_by_its_uri(tmp_path: Path, f
         assert f"artifact: {uri}" in await asyncio.to_thread(written.read_text)
         planned, _ = await applied(rig, written, prune=True)
         assert planned.plan.is_empty
-
-
-async def test_what_no_file_has_is_named_by_an_export_and_stays(tmp_path: Path, file: Path) -> None:
-    models = "".join(f"  - {{name: {name}, artifact: bolts.pt}}\n" for name in ("a", "b"))
-    rewritten(file, f"fleet: 1\nmodels:\n{models}")
-    async with a_pool(tmp_path / "pool") as rig:
-        await applied(rig, file)
-        async with AsyncClient(rig.addresses.grpc) as client:
-            await client.set_family("site:any", ["a", "b"], load=False)
-            await client.set_schedule("night", "", ["b"], sun="dusk", place=(52.5, 13.4))
-            found = await client.export_fleet()
-            assert found.left_out == (
-                "site:any: it is a family",
-                "schedule night: it goes by the sun",
-            )
-            written = rewritten(tmp_path / "exported.yaml", found.text)
-            planned, _ = await applied(rig, written, prune=True)
-            assert planned.plan.is_empty
-            assert [one.name for one in await client.aliases()] == ["site:any"]
-            assert [one.name for one in await client.schedules()] == ["night"]
 
 
 async def test_a_new_file_is_a_new_version_and_what_is_not_named_is_pruned(

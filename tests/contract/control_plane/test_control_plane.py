@@ -132,6 +132,21 @@ async def test_the_same_bytes_and_settings_are_imported_once(rig: Rig) -> None:
     assert other.state == model_pb2.VERSION_STATE_UPLOADED
 
 
+async def test_what_was_imported_since_it_was_registered_is_taken_over(rig: Rig) -> None:
+    for name in ("a", "b", "c"):
+        version = await rig.register(name, b"same")
+        assert version.state == model_pb2.VERSION_STATE_UPLOADED
+    await rig.register("d", b"same", class_names=["square"])
+    jobs = [(await rig.import_next()).version.model for _ in range(2)]
+    assert jobs == ["a", "d"]  # b and c are what a is; d has other names
+    known = {
+        one.name: one.versions[0]
+        for one in (await rig.models.ListModels(model_pb2.ListModelsRequest())).models
+    }
+    assert {name: one.state for name, one in known.items()} == dict.fromkeys("abcd", READY)
+    assert known["b"].settings == known["c"].settings == known["a"].settings
+
+
 async def test_what_is_said_of_a_file_goes_to_its_import_and_to_whoever_asks(rig: Rig) -> None:
     told: dict[str, Any] = {"renamed_classes": {3: "nut"}, "metadata": {"args.yaml": "epochs: 3\n"}}
     registering = asyncio.create_task(rig.register("a", wait=True, **told))

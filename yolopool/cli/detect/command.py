@@ -25,7 +25,7 @@ def detect(
     given: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help="Images, videos, folders, patterns such as 'photos/**/*.jpg', camera numbers, "
             "addresses of streams (rtsp://...), or - for an image on stdin.",
         ),

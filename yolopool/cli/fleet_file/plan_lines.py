@@ -4,9 +4,14 @@ from collections.abc import Iterator
 
 from yolopool.client.fleet_file.alias_plan import AliasStep, DeleteAlias, SetAlias
 from yolopool.client.fleet_file.application.outcome import FleetPlan
-from yolopool.client.fleet_file.declared import Settings
-from yolopool.client.fleet_file.fleet_steps import DeleteSchedule, SetSchedule, differences
+from yolopool.client.fleet_file.fleet_steps import given
 from yolopool.client.fleet_file.planning import Plan, VersionPlan
+from yolopool.client.fleet_file.sections.section_plan import (
+    SECTIONS,
+    DeleteRecord,
+    RecordStep,
+    SetRecord,
+)
 
 STYLES = {"+": "green", "~": "yellow", "-": "red", "!": "red"}
 MAX_LEFT = 10
@@ -19,8 +24,8 @@ def lines(planned: FleetPlan) -> Iterator[str]:
         yield from _version(one)
     for alias in plan.aliases:
         yield _alias(alias)
-    for step in plan.schedules:
-        yield _schedule(step)
+    for step in plan.records:
+        yield _record(step)
     for ref in plan.deleted:
         yield f"- {ref}"
     if plan.left:
@@ -32,8 +37,8 @@ def _version(one: VersionPlan) -> Iterator[str]:
     if one.present is None:
         known = f" (sha256 {one.entry.digest[:12]})" if one.entry.digest else ""
         yield f"+ {one.ref}  {one.entry.version.artifact}{known}"
-        if settings := differences(Settings(), one.entry.version.settings):
-            yield f"    settings: {settings}"
+        if settings := given(one.entry.version.settings):
+            yield f"    settings: {', '.join(settings)}"
     elif one.failed:
         yield f"! {one.ref} FAILED: {one.failed}"
     elif one.steps:
@@ -42,10 +47,11 @@ def _version(one: VersionPlan) -> Iterator[str]:
         yield f"    {step.words}"
 
 
-def _schedule(step: SetSchedule | DeleteSchedule) -> str:
-    if isinstance(step, DeleteSchedule):
-        return f"- schedule {step.name}"
-    return f"{'~' if step.before else '+'} schedule {step.after.name}  {step.words}"
+def _record(step: RecordStep) -> str:
+    noun = step.section.noun
+    if isinstance(step, DeleteRecord):
+        return f"- {noun} {step.name}"
+    return f"{'~' if step.before else '+'} {noun} {step.name}  {step.words}"
 
 
 def _alias(step: AliasStep) -> str:
@@ -56,8 +62,8 @@ def _alias(step: AliasStep) -> str:
 
 def summary(plan: Plan) -> str:
     """How many things are made, changed and deleted."""
-    others = [*plan.aliases, *plan.schedules]
-    puts = [one for one in others if isinstance(one, SetAlias | SetSchedule)]
+    others = [*plan.aliases, *plan.records]
+    puts = [one for one in others if isinstance(one, SetAlias | SetRecord)]
     new = sum(one.present is None for one in plan.versions)
     new += sum(one.before is None for one in puts)
     changed = sum(one.present is not None and bool(one.steps) for one in plan.versions)
@@ -82,7 +88,10 @@ def plain(planned: FleetPlan) -> dict[str, object]:
             if one.present is None or one.steps
         ],
         "aliases": [_alias(step) for step in plan.aliases],
-        "schedules": [_schedule(step) for step in plan.schedules],
+        **{
+            section.name: [_record(step) for step in plan.records if step.section is section]
+            for section in SECTIONS
+        },
         "deleted": list(plan.deleted),
         "left": list(plan.left),
         "failed": {one.ref: one.failed for one in plan.versions if one.failed},

@@ -28,7 +28,8 @@ AliasRef = Annotated[
 Keep = Annotated[
     str | None,
     typer.Option(
-        "--keep", help="How long the version that it leaves stays loaded: 10m, 1h; as before."
+        "--keep",
+        help="How long the version that it leaves stays loaded: 10m, 1h; default: as before.",
     ),
 ]
 Within = Annotated[
@@ -110,9 +111,7 @@ def set_(
     alias: AliasRef,
     targets: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[VERSION[=PERCENT]]...", help="What it is to mean: 4, or 3=95 4=5."
-        ),
+        typer.Argument(metavar="VERSION[=PERCENT]", help="What it is to mean: 4, or 3=95 4=5."),
     ] = None,
     keep: Keep = None,
     within: Within = None,

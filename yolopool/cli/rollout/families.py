@@ -23,7 +23,7 @@ def family(
     members: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[[BEGINS=]MODEL]...",
+            metavar="[BEGINS=]MODEL",
             help="From small to large: plates-n plates-s plates-m. Or by the time of day: "
             "06:00=plates 22:00=plates-ir, or dawn=plates dusk-15m=plates-ir at --place.",
         ),

@@ -3,15 +3,17 @@
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from yolopool.cli.console import Address, AsJson, out, plain, print_json
+from yolopool.cli.tables import plain_table
 from yolopool.client.client import Client
 from yolopool.client.sources.watch_records import Watch
 from yolopool.transport import DEFAULT_ADDRESS
 
 watches_app = typer.Typer(
-    help="Register the new files of a folder or bucket by themselves.", no_args_is_help=True
+    help="Register new files of a folder or bucket as they come.", no_args_is_help=True
 )
 
 
@@ -36,12 +38,14 @@ def add(
         str, typer.Option("--profile", help="Credentials of the control plane for S3.")
     ] = "",
     every_s: Annotated[
-        float, typer.Option("--every-s", help="Seconds between two looks; 0: 30.", min=0)
-    ] = 0.0,
+        float, typer.Option("--every-s", help="Seconds between two looks.", min=1)
+    ] = 30.0,
     settle_s: Annotated[
         float,
-        typer.Option("--settle-s", help="Seconds a file must stay as it is; 0: 5.", min=0),
-    ] = 0.0,
+        typer.Option(
+            "--settle-s", help="Seconds a file must stay as it is before it is registered.", min=0
+        ),
+    ] = 5.0,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
@@ -83,15 +87,15 @@ def remove(
 
 def table(watches: tuple[Watch, ...]) -> Table:
     """Watches as people read them; - stands for none."""
-    shown = Table("Name", "Model", "From", "Files", "Every", "Known", "Error", box=None)
+    shown = plain_table("WATCH", "MODEL", "FROM", "FILES", "EVERY", "KNOWN", "ERROR")
     for one in watches:
         shown.add_row(
             one.name,
             one.model,
-            one.uri,
-            " ".join(one.patterns),
+            escape(one.uri),
+            escape(" ".join(one.patterns)),
             f"{one.every_s:g} s",
             str(one.known_files),
-            one.error or "-",
+            escape(one.error) or "-",
         )
     return shown

@@ -42,7 +42,7 @@ def set_(
     """Set the gate of a model.
 
     The pool evaluates every version on the images by itself. One that fails is kept, and is not
-    promoted without force; nor does the bare name mean it.
+    promoted unless you say --ungated; nor does the bare name mean it.
     """
     if not (min_map50_95 or min_map50):
         raise InvalidOption("give --min-map50-95 or --min-map50")

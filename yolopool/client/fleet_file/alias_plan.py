@@ -1,7 +1,7 @@
 """What becomes of the aliases of a fleet file. Pure.
 
 `newest` among the targets is the model's highest version that did not fail: also one that this
-application registers. Families are in no file, and stay as they are.
+application registers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,17 +52,27 @@ def alias_steps(
         if NEWEST not in declared.targets or model not in new:
             targets = resolved(declared, versions)
         before = there.get(declared.name)
-        if before is None or targets is None or _differs(before, targets, declared.keep_s):
+        stable = present.rolling.get(declared.name)
+        if before is None or targets is None or _differs(before, stable, targets, declared.keep_s):
             yield SetAlias(before, declared, targets)
     named = {one.name for one in fleet.aliases}
     for name in sorted(there.keys() - named):
         yield DeleteAlias(name, there[name].revision)
 
 
-def _differs(there: alias_records.Alias, targets: Mapping[int, int], keep_s: float) -> bool:
-    # A switch in progress was ordered already.
-    meant = there.switch.targets if there.switch is not None else there.targets
-    return (dict(meant), there.keep_s) != (dict(targets), keep_s)
+def _differs(
+    there: alias_records.Alias, stable: int | None, targets: Mapping[int, int], keep_s: float
+) -> bool:
+    return (meant(there, stable), there.keep_s) != (dict(targets), keep_s)
+
+
+def meant(there: alias_records.Alias, stable: int | None) -> dict[int, int]:
+    """What an alias is to mean as things stand: a switch in progress was ordered already, and a
+    rollout, whose stable version is given, has yet to prove its candidate.
+    """
+    if stable is not None:
+        return {stable: 1000}
+    return dict(there.switch.targets if there.switch is not None else there.targets)
 
 
 def resolved(alias: Alias, versions: Sequence[PresentVersion]) -> dict[int, int] | None:

@@ -5,10 +5,12 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from yolopool.client.fleet_file.application.outcome import Applied, FleetPlan, Told
+from yolopool.client.fleet_file.application.section_calls import there
 from yolopool.client.fleet_file.application.section_work import SectionWork
-from yolopool.client.fleet_file.application.step_calls import schedules_call, versions_call
+from yolopool.client.fleet_file.application.step_calls import running_call, versions_call
 from yolopool.client.fleet_file.application.version_work import VersionWork
 from yolopool.client.fleet_file.declared import Fleet
 from yolopool.client.fleet_file.digest_cache import DigestCache, usual_place
@@ -16,6 +18,14 @@ from yolopool.client.fleet_file.parsing import invalid, parse_fleet
 from yolopool.client.fleet_file.planning import Entry, plan
 from yolopool.client.fleet_file.present import Present, PresentVersion
 from yolopool.client.fleet_file.resolving import Resolver
+from yolopool.client.fleet_file.sections.section_plan import (
+    FAMILIES,
+    GATES,
+    SCHEDULES,
+    SECTIONS,
+    STORE,
+    WATCHES,
+)
 from yolopool.client.fleet_file.text.reading import Faults
 from yolopool.client.rollout import alias_records
 from yolopool.client.uploads import FileWork, Flow, Sleep
@@ -35,6 +45,7 @@ def plan_fleet(file: str | Path, *, prune: bool = False) -> Flow[FleetPlan]:
     fleet: Fleet = yield FileWork(partial(parse_fleet, data, name))
     faults = Faults()
     resolver = Resolver(folder, DigestCache(usual_place(), time.time()))
+    fleet = yield FileWork(partial(resolver.settled, fleet, faults))
     entries: list[Entry] = yield FileWork(partial(resolver.entries, fleet, faults))
     if faults.count:
         raise invalid(faults, name)
@@ -62,6 +73,8 @@ def apply_fleet(
     versions = VersionWork(planned, applied, said)
     sections = SectionWork(planned, applied, said)
     until = time.monotonic() + timeout_s
+    yield from sections.room()
+    yield from sections.set_all((GATES,))
     yield from versions.register()
     yield from versions.advance()
     while wait and versions.waiting() and time.monotonic() < until:
@@ -69,8 +82,10 @@ def apply_fleet(
         yield from versions.look()
         yield from versions.advance()
     versions.close(wait)
+    yield from sections.drop()
     yield from sections.aliases(wait, until)
-    yield from sections.schedules()
+    yield from sections.set_all((FAMILIES, SCHEDULES, WATCHES))
+    yield from sections.set_all((STORE,))
     yield from sections.delete(versions.waiting())
     return applied
 
@@ -84,8 +99,12 @@ def _present(fleet: Fleet) -> Flow[Present]:
     versions: Sequence[PresentVersion] = ()
     if fleet.models is not None or fleet.aliases:  # an alias may be of the pool's newest
         versions = yield versions_call(fleet.prefix)
-    schedules = (yield schedules_call()) if fleet.schedules is not None else None
-    aliases = None
+    aliases, rolling = None, dict[str, int]()
     if fleet.aliases is not None:
         aliases = yield alias_records.aliases(fleet.prefix)
-    return Present(tuple(versions), schedules, aliases)
+        rolling = yield running_call(fleet.prefix)
+    found: dict[str, Any] = {}
+    for section in SECTIONS:
+        if section.of(fleet) is not None:
+            found[section.name] = yield from there(section, fleet.prefix)
+    return Present(tuple(versions), aliases, rolling, **found)

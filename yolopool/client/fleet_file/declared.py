@@ -19,6 +19,7 @@ from yolopool.vocabulary import MAX_DETECTIONS, PRECISIONS, VARIANTS
 FORMAT = 1
 NEWEST = "newest"
 _SIDE, _REPLICAS, _COUNT, _WEEK_S = 4096, 1000, 2**32 - 1, 7 * 86_400
+_STORE_BYTES = 10**15
 _BACKENDS = tuple(dict.fromkeys(name for made in PRECISIONS.values() for name in made))
 _PRECISIONS = tuple(
     dict.fromkeys(word for made in PRECISIONS.values() for words in made.values() for word in words)
@@ -236,6 +237,100 @@ class Alias:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A place on earth, where the sun says when."""
+
+    latitude: float = key("In degrees, north of the equator above 0.", least=-90, most=90)
+    longitude: float = key("In degrees, east of Greenwich above 0.", least=-180, most=180)
+    at: Mapping[str, int] = places()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilyMember:
+    """One model of a family."""
+
+    model: str = key("name, name@version or name:alias.")
+    begins: str = key(
+        "06:30, or of a place dawn, sunrise, sunset or dusk-15m; left out: the size decides.", ""
+    )
+    at: Mapping[str, int] = places()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """An alias that is one of several models, chosen at each request."""
+
+    name: str = key("model:name.")
+    members: tuple[FamilyMember, ...] = key("From small to large, or each with its time.")
+    within_s: float = key(
+        "By size: answer within so many seconds; 0: by each request's deadline.",
+        0.0,
+        least=0,
+        most=3600,
+    )
+    time_zone: str = key("IANA name; left out: UTC.", "")
+    place: Place | None = key("Of members that begin by the sun.", None)
+    at: Mapping[str, int] = places()
+
+    @property
+    def by_time(self) -> bool:
+        return any(one.begins for one in self.members)
+
+    @property
+    def line(self) -> int:
+        return self.at.get("", 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What a new version of a model must reach before it takes over."""
+
+    model: str = key("Name of the model.")
+    data: str = key("Labelled images: a folder, a zip, or sha256:DIGEST in the store.")
+    min_map50_95: float = key("Least mAP50-95, 0 to 1.", 0.0, least=0, most=1)
+    min_map50: float = key("Least mAP50, 0 to 1.", 0.0, least=0, most=1)
+    at: Mapping[str, int] = places()
+
+    @property
+    def line(self) -> int:
+        return self.at.get("", 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRule:
+    """How much is kept of the models whose names match a pattern."""
+
+    pattern: str = key("Of names, such as team-a/*.")
+    keep_versions: int = key("How many of the newest of each; 0: all.", 0, least=0, most=1000)
+    store_bytes: int = key(
+        "Most bytes of the files of all; 0: no limit.", 0, least=0, most=_STORE_BYTES
+    )
+    at: Mapping[str, int] = places()
+
+    @property
+    def line(self) -> int:
+        return self.at.get("", 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """A folder or prefix whose new files become versions of a model."""
+
+    name: str = key("Name of the watch.")
+    uri: str = key("file:///folder/ or s3://bucket/prefix/, as the control planes see it.")
+    model: str = key("What its files are versions of.")
+    patterns: tuple[str, ...] = key("Of file names; left out: *.pt and *.onnx.", ())
+    profile: str = key("Of s3://: the name of credentials on the control planes.", "")
+    every_s: float = key("Seconds between two looks.", 30.0, least=1, most=86_400)
+    settle_s: float = key("How long a file must stay as it is.", 5.0, least=0.001, most=86_400)
+    at: Mapping[str, int] = places()
+
+    @property
+    def line(self) -> int:
+        return self.at.get("", 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
     """A model that a schedule loads."""
 
@@ -248,11 +343,13 @@ class Preparation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """A changeover at set times."""
+    """A changeover at set times, or by the sun."""
 
     name: str = key("Name of the schedule.")
-    cron: str = key("When: minute hour day-of-month month day-of-week.")
-    time_zone: str = key("IANA name; left out: UTC.", "")
+    cron: str = key("When: minute hour day-of-month month day-of-week. Either this or sun.", "")
+    time_zone: str = key("Of cron, and of times that are shown: IANA name; left out: UTC.", "")
+    sun: str = key("When: dawn, sunrise, sunset or dusk, with an offset: dusk-15m, dawn+1h.", "")
+    place: Place | None = key("Of sun: where.", None)
     lead_s: float = key("Start loading so many seconds earlier.", 0.0, least=0, most=86_400)
     load: tuple[Preparation, ...] = key("What is loaded.", ())
     release: tuple[str, ...] = key("What is released once all of it is.", ())
@@ -271,6 +368,10 @@ class Fleet:
     prefix: str = key("The file is about models whose names begin with this, and no others.", "")
     models: tuple[Version, ...] | None = key("Versions of models.", None)
     aliases: tuple[Alias, ...] | None = key("Movable names of versions.", None)
+    families: tuple[Family, ...] | None = key("Aliases that are one of several models.", None)
+    gates: tuple[Gate, ...] | None = key("What new versions must reach.", None)
+    store: tuple[StoreRule, ...] | None = key("How much is kept.", None)
+    watches: tuple[Watch, ...] | None = key("Folders whose files become versions.", None)
     schedules: tuple[Schedule, ...] | None = key("Changeovers at set times.", None)
     at: Mapping[str, int] = places()
 
@@ -278,6 +379,14 @@ class Fleet:
 def keys(kind: Any) -> Mapping[str, Any]:
     """The fields of a record that are keys, by name."""
     return _keys(kind)
+
+
+def is_usual(record: Any, name: str) -> bool:
+    """Whether a key of a record has its default."""
+    one, value = keys(type(record))[name], getattr(record, name)
+    if one.default_factory is not MISSING:
+        return bool(value == one.default_factory())
+    return one.default is not MISSING and value == one.default
 
 
 @cache

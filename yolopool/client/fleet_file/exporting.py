@@ -1,20 +1,23 @@
 """The client method that writes what a pool has as a fleet file."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from yolopool.client import calls
 from yolopool.client.calls import Call
 from yolopool.client.fleet_file import present
-from yolopool.client.fleet_file.application.step_calls import versions_call
-from yolopool.client.fleet_file.declared import FORMAT, Alias, Build, Fleet, Load, Schedule, Version
-from yolopool.client.fleet_file.parsing import STORED, references
+from yolopool.client.fleet_file.alias_plan import meant
+from yolopool.client.fleet_file.application import section_calls
+from yolopool.client.fleet_file.application.step_calls import running_call, versions_call
+from yolopool.client.fleet_file.declared import FORMAT, Alias, Build, Fleet, Load, Version
 from yolopool.client.fleet_file.present import PresentVersion
+from yolopool.client.fleet_file.sections.section_plan import SECTIONS, Section
 from yolopool.client.fleet_file.text.emitting import text_of
+from yolopool.client.fleet_file.text.wrong import STORED
 from yolopool.client.rollout import alias_records
 from yolopool.client.uploads import Flow
 from yolopool.errors import GrantNeeded
-from yolopool.v1 import model_pb2, schedule_pb2
+from yolopool.v1 import model_pb2
 
 _SAID = """Written by yolopool export. Artifacts are those of the pool's store: to apply this
 elsewhere, give the files' paths, or copy the store."""
@@ -29,7 +32,7 @@ class Exported:
 
 
 def export_fleet(prefix: str = "") -> Flow[Exported]:
-    """What the pool has of models whose names begin with `prefix`, their aliases and schedules, as
+    """What the pool has of models whose names begin with `prefix`, and what is set for them, as
     the text of a fleet file. Applying it to this pool changes nothing; applied to an empty pool
     with this pool's store it makes the same fleet.
     """
@@ -46,21 +49,20 @@ def export_fleet(prefix: str = "") -> Flow[Exported]:
         if _is_kept(version, left_out)
     ]
     aliases = yield alias_records.aliases(prefix)
-    left_out += [f"{one.name}: it is a family" for one in aliases if one.family]
-    schedules: tuple[Schedule, ...] | None = None
-    try:
-        answer = yield _schedules_call()
-        schedules = present.schedules_of(answer)
-        by_sun = [one.schedule.name for one in answer.schedules if one.schedule.sun]
-        left_out += [f"schedule {name}: it goes by the sun" for name in by_sun]
-    except GrantNeeded:
-        left_out.append("schedules: not every model is granted to you")
+    rolling = yield running_call(prefix)
+    left_out += [
+        f"rollout of {name}: it is no part of a file, its alias is written as @{stable}"
+        for name, stable in sorted(rolling.items())
+    ]
+    records: dict[str, Any] = {}
+    for section in SECTIONS:
+        records[section.name] = yield from _records(section, prefix, left_out)
     fleet = Fleet(
         fleet=FORMAT,
         prefix=prefix,
         models=tuple(map(declared_of, versions)),
-        aliases=tuple(_alias(one) for one in aliases if not one.family),
-        schedules=_within(prefix, schedules) if schedules is not None else None,
+        aliases=tuple(_alias(one, rolling.get(one.name)) for one in aliases if not one.family),
+        **records,
     )
     return Exported(text_of(fleet, _SAID), tuple(left_out))
 
@@ -70,11 +72,6 @@ def _model_call(name: str) -> Call[model_pb2.Model]:
     return Call("model", "GetModel", request, calls.READ_TIMEOUT_S, lambda reply: reply.model)
 
 
-def _schedules_call() -> Call[schedule_pb2.ListSchedulesResponse]:
-    request = schedule_pb2.ListSchedulesRequest()
-    return Call("schedule", "ListSchedules", request, calls.READ_TIMEOUT_S, lambda reply: reply)
-
-
 def _is_kept(version: model_pb2.ModelVersion, left_out: list[str]) -> bool:
     failed = version.state == model_pb2.VERSION_STATE_FAILED
     if failed:
@@ -82,10 +79,13 @@ def _is_kept(version: model_pb2.ModelVersion, left_out: list[str]) -> bool:
     return not failed
 
 
-def _within(prefix: str, schedules: Iterable[Schedule]) -> tuple[Schedule, ...]:
-    return tuple(
-        one for one in schedules if all(name.startswith(prefix) for name in references(one))
-    )
+def _records(section: Section, prefix: str, left_out: list[str]) -> Flow[tuple[Any, ...] | None]:
+    try:
+        there = yield from section_calls.there(section, prefix)
+    except GrantNeeded:
+        left_out.append(f"{section.name}: not every model is granted to you")
+        return None
+    return tuple(one for one in there if section.is_within(one, prefix))
 
 
 def declared_of(message: model_pb2.ModelVersion) -> Version:
@@ -113,12 +113,10 @@ def declared_of(message: model_pb2.ModelVersion) -> Version:
     )
 
 
-def _alias(there: alias_records.Alias) -> Alias:
-    """Of a switch in progress, what it goes to."""
-    targets = there.switch.targets if there.switch is not None else there.targets
+def _alias(there: alias_records.Alias, stable: int | None) -> Alias:
     return Alias(
         name=there.name,
-        targets={str(number): weight for number, weight in targets.items()},
+        targets={str(number): weight for number, weight in meant(there, stable).items()},
         keep_s=there.keep_s,
     )
 

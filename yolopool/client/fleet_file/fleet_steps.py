@@ -1,7 +1,7 @@
 """What an application of a fleet file does, as data: a step is one call, or a few. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 from yolopool.client.fleet_file.declared import (
@@ -10,7 +10,7 @@ from yolopool.client.fleet_file.declared import (
     Check,
     Placement,
     Residency,
-    Schedule,
+    is_usual,
     keys,
 )
 
@@ -111,23 +111,6 @@ VersionStep = (
 AFTER_IMPORT = (MakeBuild, ServeBuild, LoadVersion)
 
 
-@dataclass(frozen=True, slots=True)
-class SetSchedule:
-    before: Schedule | None
-    after: Schedule
-
-    @property
-    def words(self) -> str:
-        if self.before is None:
-            return f"cron {said(self.after.cron)}"
-        return differences(self.before, self.after)
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteSchedule:
-    name: str
-
-
 def differences(before: Any, after: Any) -> str:
     """What differs between two records of a kind: `pool "" -> "day", max_replicas 0 -> 2`."""
     changed = [
@@ -150,6 +133,16 @@ def said(value: Any) -> str:
         return "[" + ", ".join(said(one) for one in value) + "]"
     if isinstance(value, str):
         return f'"{value}"'
-    if hasattr(value, "model"):
-        return str(value.model)
+    if is_dataclass(value):
+        words = given(value)
+        return words[0].partition(" ")[2] if len(words) == 1 else "{" + ", ".join(words) + "}"
     return "-" if value is None else str(value)
+
+
+def given(record: Any, *without: str) -> list[str]:
+    """The keys of a record that have not their defaults, with their values: `replicas 2`."""
+    return [
+        f"{name} {said(getattr(record, name))}"
+        for name in keys(type(record))
+        if name not in without and not is_usual(record, name)
+    ]

@@ -1,28 +1,26 @@
 """A fleet file's text to its records, with every rule that needs no pool. Pure."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
 
 from yolopool.client.fleet_file.declared import (
     NEWEST,
     Alias,
     Build,
     Fleet,
-    Schedule,
     Settings,
     Version,
 )
+from yolopool.client.fleet_file.sections.section_checks import check_sections
 from yolopool.client.fleet_file.text import yaml_lines
 from yolopool.client.fleet_file.text.reading import Faults, read_record
+from yolopool.client.fleet_file.text.wrong import DIGEST, STORED, Wrong, refused
 from yolopool.client.fleet_file.text.yaml_lines import NotYaml
-from yolopool.errors import FleetFileInvalid, YolopoolError
+from yolopool.errors import FleetFileInvalid
 from yolopool.labels import check_labels
 from yolopool.names import check_name, parse_ref
 from yolopool.vocabulary import INT8, PRECISIONS
 
-STORED = "sha256:"
 _NUMBER = re.compile(r"[1-9]\d{0,8}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def parse_fleet(data: bytes, file: str) -> Fleet:
@@ -35,11 +33,6 @@ def parse_fleet(data: bytes, file: str) -> Fleet:
         raise invalid(faults, file)
     assert isinstance(fleet, Fleet), "what has no faults was read"
     return fleet
-
-
-def stored_digest(reference: str) -> str:
-    """The digest that `sha256:...` names; empty: it is a path."""
-    return reference.removeprefix(STORED) if reference.startswith(STORED) else ""
 
 
 def invalid(faults: Faults, file: str) -> FleetFileInvalid:
@@ -65,9 +58,6 @@ def _read(data: bytes, faults: Faults) -> object:
 
 # --- rules between keys ---------------------------------------------------------------------------
 
-# What is wrong, and at which key of the record.
-_Wrong = Iterator[tuple[str, str]]
-
 
 def _check(fleet: Fleet, faults: Faults) -> None:
     numbered: dict[tuple[str, int], int] = {}
@@ -85,7 +75,7 @@ def _check(fleet: Fleet, faults: Faults) -> None:
             why = f"{version.name}@{version.version} is there already, in line {before}"
             faults.add(version.line, where, why)
     _check_aliases(fleet, faults)
-    _check_schedules(fleet, faults)
+    check_sections(fleet, faults)
 
 
 def _check_aliases(fleet: Fleet, faults: Faults) -> None:
@@ -99,8 +89,8 @@ def _check_aliases(fleet: Fleet, faults: Faults) -> None:
             faults.add(alias.line, f"aliases[{index}]", why)
 
 
-def _wrong_alias(alias: Alias, prefix: str) -> _Wrong:
-    yield from _refused("name", parse_ref, alias.name)
+def _wrong_alias(alias: Alias, prefix: str) -> Wrong:
+    yield from refused("name", parse_ref, alias.name)
     if ":" not in alias.name:
         yield "name", f"{alias.name!r} is no alias: give model:name"
     if not alias.name.startswith(prefix):
@@ -112,20 +102,9 @@ def _wrong_alias(alias: Alias, prefix: str) -> _Wrong:
         yield "targets", f"the shares are {sum(alias.targets.values())} together, not 1000"
 
 
-def _check_schedules(fleet: Fleet, faults: Faults) -> None:
-    lines: dict[str, int] = {}
-    for index, schedule in enumerate(fleet.schedules or ()):
-        for name, why in _wrong_schedule(schedule, fleet.prefix):
-            faults.add(schedule.at.get(name, schedule.line), f"schedules[{index}].{name}", why)
-        before = lines.setdefault(schedule.name, schedule.line)
-        if before != schedule.line:
-            why = f"{schedule.name} is there already, in line {before}"
-            faults.add(schedule.line, f"schedules[{index}]", why)
-
-
-def _wrong_version(version: Version, prefix: str) -> _Wrong:
-    yield from _refused("name", check_name, version.name)
-    yield from _refused("labels", check_labels, version.labels)
+def _wrong_version(version: Version, prefix: str) -> Wrong:
+    yield from refused("name", check_name, version.name)
+    yield from refused("labels", check_labels, version.labels)
     if not version.name.startswith(prefix):
         yield "name", f"{version.name} does not begin with the file's prefix {prefix}"
     yield from _wrong_sources(version)
@@ -138,11 +117,11 @@ def _wrong_version(version: Version, prefix: str) -> _Wrong:
         yield "builds", "two serve on one kind of device: let one serve"
 
 
-def _wrong_sources(version: Version) -> _Wrong:
+def _wrong_sources(version: Version) -> Wrong:
     stored = version.artifact.removeprefix(STORED)
-    if not stored or (stored != version.artifact and not _DIGEST.fullmatch(stored)):
+    if not stored or (stored != version.artifact and not DIGEST.fullmatch(stored)):
         yield "artifact", "give a path, or sha256: and 64 lower-case hexadecimal digits"
-    if version.sha256 and not _DIGEST.fullmatch(version.sha256):
+    if version.sha256 and not DIGEST.fullmatch(version.sha256):
         yield "sha256", "give 64 lower-case hexadecimal digits"
     if version.profile and not version.artifact.startswith("s3://"):
         yield "profile", "only s3:// has credentials of the control planes: leave this out"
@@ -157,7 +136,7 @@ def _wrong_sources(version: Version) -> _Wrong:
         yield "renamed_classes", "class_names is given too: give all names, or some by their id"
 
 
-def _wrong_sides(settings: Settings) -> _Wrong:
+def _wrong_sides(settings: Settings) -> Wrong:
     sides = settings.image_height, settings.image_width
     if any(sides) and not all(sides):
         yield "settings", "image_height and image_width: give both, or none"
@@ -165,7 +144,7 @@ def _wrong_sides(settings: Settings) -> _Wrong:
         yield "settings", "a rectangle is the only size: leave image_size and image_sizes out"
 
 
-def _wrong_build(build: Build) -> _Wrong:
+def _wrong_build(build: Build) -> Wrong:
     made = PRECISIONS[build.device].get(build.backend, ())
     if build.precision not in made:
         names = [
@@ -177,29 +156,7 @@ def _wrong_build(build: Build) -> _Wrong:
     if (build.precision == INT8) != bool(build.calibration):
         yield "calibration", f"it is of {INT8}, which needs it, and of nothing else"
     digest = build.calibration.removeprefix(STORED)
-    if digest != build.calibration and not _DIGEST.fullmatch(digest):
+    if digest != build.calibration and not DIGEST.fullmatch(digest):
         yield "calibration", "give a folder, or sha256: and 64 lower-case hexadecimal digits"
     if (build.unchecked or build.checks) and not build.serve:
         yield "serve", "unchecked and checks are of a build that serves: add serve: true"
-
-
-def _wrong_schedule(schedule: Schedule, prefix: str) -> _Wrong:
-    if not (schedule.load or schedule.release):
-        yield "load", "give models to load, to release, or both"
-    named = [("load", one.model) for one in schedule.load]
-    for where, reference in (*named, *(("release", name) for name in schedule.release)):
-        yield from _refused(where, parse_ref, reference)
-        if not reference.startswith(prefix):
-            yield where, f"{reference} does not begin with the file's prefix {prefix}"
-
-
-def _refused(name: str, check: Callable[..., object], value: object) -> _Wrong:
-    try:
-        check(value)
-    except YolopoolError as error:
-        yield name, error.message
-
-
-def references(schedule: Schedule) -> Iterable[str]:
-    """The models that a schedule names."""
-    return (*(one.model for one in schedule.load), *schedule.release)

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from yolopool.client.fleet_file.alias_plan import AliasStep, DeleteAlias, SetAlias, alias_steps
-from yolopool.client.fleet_file.declared import Build, Fleet, Schedule, Settings, Version, keys
+from yolopool.client.fleet_file.declared import Build, Fleet, Settings, Version, keys
 from yolopool.client.fleet_file.fleet_steps import (
-    DeleteSchedule,
     LoadVersion,
     MakeBuild,
     ServeBuild,
@@ -19,11 +18,15 @@ from yolopool.client.fleet_file.fleet_steps import (
     SetLabels,
     SetPlacement,
     SetResidency,
-    SetSchedule,
     VersionStep,
 )
-from yolopool.client.fleet_file.parsing import references
 from yolopool.client.fleet_file.present import Present, PresentVersion, rounded
+from yolopool.client.fleet_file.sections.section_plan import (
+    DeleteRecord,
+    RecordStep,
+    SetRecord,
+    record_steps,
+)
 from yolopool.client.fleet_file.text.reading import Faults
 
 
@@ -73,8 +76,8 @@ class Plan:
     """
 
     versions: tuple[VersionPlan, ...]
-    schedules: tuple[SetSchedule | DeleteSchedule, ...] = ()
     aliases: tuple[AliasStep, ...] = ()
+    records: tuple[RecordStep, ...] = ()
     deleted: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
     pinned: frozenset[str] = frozenset()
@@ -82,7 +85,7 @@ class Plan:
     @property
     def is_empty(self) -> bool:
         return not (
-            any(map(_is_work, self.versions)) or self.schedules or self.aliases or self.deleted
+            any(map(_is_work, self.versions)) or self.aliases or self.records or self.deleted
         )
 
     @property
@@ -107,19 +110,23 @@ def plan(
         VersionPlan(entry, one, changes(entry, one) if one is not None else _of_new(entry))
         for entry, one in zip(entries, found, strict=True)
     )
-    extra = tuple(_extra(versions, present.versions)) if fleet.models is not None else ()
+    watched = {one.model for one in fleet.watches or ()}
+    kept = [one for one in present.versions if one.name not in watched]
+    extra = tuple(_extra(versions, kept)) if fleet.models is not None else ()
     new = frozenset(one.entry.version.name for one in versions if one.present is None)
-    schedules = tuple(_schedules(fleet, present))
     aliases = tuple(alias_steps(fleet, present.versions, present, new))
+    records = tuple(record_steps(fleet, present))
     if prune:
         pinned = frozenset(one.ref for one in present.versions if one.pinned)
-        return Plan(versions, schedules, aliases, extra, pinned=pinned.intersection(extra))
+        return Plan(versions, aliases, records, extra, pinned=pinned.intersection(extra))
     unnamed = [f"alias {one.name}" for one in aliases if isinstance(one, DeleteAlias)]
-    unnamed += [f"schedule {one.name}" for one in schedules if isinstance(one, DeleteSchedule)]
+    unnamed += [
+        f"{one.section.noun} {one.name}" for one in records if isinstance(one, DeleteRecord)
+    ]
     return Plan(
         versions,
-        tuple(one for one in schedules if isinstance(one, SetSchedule)),
         tuple(one for one in aliases if isinstance(one, SetAlias)),
+        tuple(one for one in records if isinstance(one, SetRecord)),
         left=(*extra, *unnamed),
     )
 
@@ -324,23 +331,3 @@ def _extra(versions: Sequence[VersionPlan], present: Iterable[PresentVersion]) -
             continue
         slots = {build.slot for build in declared.builds}
         yield from (made.name for slot, made in sorted(there.builds.items()) if slot not in slots)
-
-
-def _schedules(fleet: Fleet, present: Present) -> Iterator[SetSchedule | DeleteSchedule]:
-    if fleet.schedules is None:
-        return
-    there = {one.name: one for one in present.schedules or ()}
-    for declared in fleet.schedules:
-        wanted = _plain(declared)
-        before = there.get(declared.name)
-        if before != wanted:
-            yield SetSchedule(before, wanted)
-    named = {one.name for one in fleet.schedules}
-    for name in sorted(there.keys() - named):
-        if all(model.startswith(fleet.prefix) for model in references(there[name])):
-            yield DeleteSchedule(name)
-
-
-def _plain(schedule: Schedule) -> Schedule:
-    plain: Schedule = rounded(schedule)
-    return plain

@@ -9,11 +9,16 @@ import numpy as np
 from yolopool.client.fleet_file.declared import (
     Batching,
     Check,
+    Family,
+    Gate,
+    Place,
     Placement,
     Preparation,
     Residency,
     Schedule,
     Settings,
+    StoreRule,
+    Watch,
     keys,
 )
 from yolopool.client.model_records import enum_word, placement_of, residency_of
@@ -82,11 +87,18 @@ class PresentVersion:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """What the pool has of the sections that a file is about; None: it was not asked."""
+    """What the pool has of the sections that a file is about; None: it was not asked. `rolling`:
+    aliases whose rollout runs, and the version that they would be rolled back to.
+    """
 
     versions: tuple[PresentVersion, ...] = ()
-    schedules: tuple[Schedule, ...] | None = None
     aliases: tuple[Alias, ...] | None = None
+    rolling: Mapping[str, int] = field(default_factory=dict)
+    families: tuple[Family, ...] | None = None
+    gates: tuple[Gate, ...] | None = None
+    store: tuple[StoreRule, ...] | None = None
+    watches: tuple[Watch, ...] | None = None
+    schedules: tuple[Schedule, ...] | None = None
 
 
 def shortest(value: float) -> float:
@@ -211,8 +223,7 @@ def check_of(message: types_pb2.Drift) -> Check:
 
 
 def schedules_of(message: schedule_pb2.ListSchedulesResponse) -> tuple[Schedule, ...]:
-    """Those by the clock: a file has no others."""
-    return tuple(_schedule(one.schedule) for one in message.schedules if one.schedule.cron)
+    return tuple(_schedule(one.schedule) for one in message.schedules)
 
 
 def _schedule(message: schedule_pb2.Schedule) -> Schedule:
@@ -221,10 +232,16 @@ def _schedule(message: schedule_pb2.Schedule) -> Schedule:
         name=message.name,
         cron=message.cron,
         time_zone=message.time_zone,
+        sun=message.sun,
+        place=_place(message.place) if message.HasField("place") else None,
         lead_s=shortest(message.lead_s),
         load=tuple(_preparation(one) for one in change.prepare),
         release=tuple(change.release),
     )
+
+
+def _place(message: types_pb2.Place) -> Place:
+    return Place(latitude=message.latitude, longitude=message.longitude)
 
 
 def _preparation(message: model_pb2.LoadModelRequest) -> Preparation:

@@ -29,6 +29,17 @@ def set_gate(
     """Asks new versions of a model to reach a mean average precision on labelled images before
     they take over. `data`: a zip or a folder of images, with a .txt for each or a COCO json.
     """
+    digest = yield from upload_labelled(data, progress=progress, timeout_s=timeout_s)
+    rule: ModelRule = yield order_gate(
+        model, digest, min_map50_95=min_map50_95, min_map50=min_map50
+    )
+    return rule
+
+
+def upload_labelled(
+    data: str | Path, *, progress: Progress | None = None, timeout_s: float = UPLOAD_TIMEOUT_S
+) -> Flow[str]:
+    """Stores the labelled images of a zip or a folder; returns the digest of the zip."""
     path = Path(data)
     with tempfile.TemporaryDirectory(prefix="yolopool-") as folder:
         if path.is_dir():
@@ -36,12 +47,16 @@ def set_gate(
             yield FileWork(partial(write_labelled_archive, path, archive))
             path = archive
         artifact = yield from upload(path, progress=progress, timeout_s=timeout_s)
-    gate = rules_pb2.Gate(data=artifact.sha256, min_map50_95=min_map50_95, min_map50=min_map50)
+    return artifact.sha256
+
+
+def order_gate(
+    model: str, digest: str, *, min_map50_95: float = 0.0, min_map50: float = 0.0
+) -> Call[ModelRule]:
+    """As `set_gate`, of labelled images that the pool has."""
+    gate = rules_pb2.Gate(data=digest, min_map50_95=min_map50_95, min_map50=min_map50)
     request = rules_pb2.SetGateRequest(model=model, gate=gate)
-    rule: ModelRule = yield Call(
-        "rules", "SetGate", request, READ_TIMEOUT_S, lambda reply: rule_of(reply.rule)
-    )
-    return rule
+    return Call("rules", "SetGate", request, READ_TIMEOUT_S, lambda reply: rule_of(reply.rule))
 
 
 def clear_gate(model: str) -> Call[ModelRule]:
@@ -85,14 +100,19 @@ def delete(model: str, *, force: bool = False) -> Call[tuple[str, ...]]:
     )
 
 
+def labelled_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The images and the files of labels of a folder, and of the folders in it."""
+    files = [one for one in sorted(folder.rglob("*")) if one.is_file()]
+    images = [one for one in files if one.suffix.lower() in IMAGE_SUFFIXES]
+    return images, [one for one in files if one.suffix.lower() in LABEL_SUFFIXES]
+
+
 def write_labelled_archive(folder: Path, path: Path) -> None:
     """Writes the images and labels of a folder, and of the folders in it, to a zip at `path`.
 
     Raises InvalidOption if there are none.
     """
-    files = [one for one in sorted(folder.rglob("*")) if one.is_file()]
-    images = [one for one in files if one.suffix.lower() in IMAGE_SUFFIXES]
-    labels = [one for one in files if one.suffix.lower() in LABEL_SUFFIXES]
+    images, labels = labelled_files(folder)
     if not images or not labels:
         raise InvalidOption(
             f"{folder} has {len(images)} images and {len(labels)} files of labels: give a folder "

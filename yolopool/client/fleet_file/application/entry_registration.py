@@ -10,10 +10,10 @@ from yolopool.client.calls import Call
 from yolopool.client.fleet_file import present
 from yolopool.client.fleet_file.application.step_calls import place_of
 from yolopool.client.fleet_file.declared import Settings
-from yolopool.client.fleet_file.parsing import stored_digest
 from yolopool.client.fleet_file.planning import Entry
 from yolopool.client.fleet_file.present import PresentVersion
 from yolopool.client.fleet_file.resolving import Resolver
+from yolopool.client.fleet_file.text.wrong import stored_digest
 from yolopool.client.requests import RegisterOptions
 from yolopool.client.sources import fetched
 from yolopool.client.training import run_folder

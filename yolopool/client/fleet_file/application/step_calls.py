@@ -4,7 +4,14 @@ from collections.abc import Iterator
 
 from yolopool.client import calls, model_records, requests
 from yolopool.client.calls import Call
-from yolopool.client.fleet_file.declared import Batching, Check, Placement, Preparation, Schedule
+from yolopool.client.fleet_file.declared import (
+    Batching,
+    Check,
+    Place,
+    Placement,
+    Preparation,
+    Schedule,
+)
 from yolopool.client.fleet_file.fleet_steps import (
     LoadVersion,
     MakeBuild,
@@ -22,7 +29,7 @@ from yolopool.client.fleet_file.present import (
     versions_of,
 )
 from yolopool.client.labels import labelling
-from yolopool.v1 import model_pb2, schedule_pb2
+from yolopool.v1 import model_pb2, rollouts_pb2, schedule_pb2, types_pb2
 
 LIST_TIMEOUT_S = 60.0
 VersionCall = Call[PresentVersion]
@@ -66,6 +73,18 @@ def versions_call(prefix: str) -> Call[tuple[PresentVersion, ...]]:
 def schedules_call() -> Call[tuple[Schedule, ...]]:
     request = schedule_pb2.ListSchedulesRequest()
     return Call("schedule", "ListSchedules", request, calls.READ_TIMEOUT_S, schedules_of)
+
+
+def running_call(prefix: str) -> Call[dict[str, int]]:
+    """The aliases whose rollout runs, with the version that each would be rolled back to."""
+    request = rollouts_pb2.ListRolloutsRequest(name_prefix=prefix)
+    return Call(
+        "rollouts",
+        "ListRollouts",
+        request,
+        calls.READ_TIMEOUT_S,
+        lambda reply: {one.alias: one.stable for one in reply.rollouts if one.running},
+    )
 
 
 def get_call(ref: str) -> VersionCall:
@@ -148,9 +167,15 @@ def schedule_call(schedule: Schedule) -> Call[None]:
             time_zone=schedule.time_zone,
             lead_s=schedule.lead_s,
             change=change,
+            sun=schedule.sun,
+            place=_place(schedule.place) if schedule.place is not None else None,
         )
     )
     return Call("schedule", "SetSchedule", request, calls.READ_TIMEOUT_S, lambda reply: None)
+
+
+def _place(place: Place) -> types_pb2.Place:
+    return types_pb2.Place(latitude=place.latitude, longitude=place.longitude)
 
 
 def _preparation(one: Preparation) -> model_pb2.LoadModelRequest:

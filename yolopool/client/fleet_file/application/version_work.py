@@ -9,9 +9,9 @@ from yolopool.client.fleet_file.application.outcome import Applied, Failure, Fle
 from yolopool.client.fleet_file.application.step_calls import calls_of, versions_call
 from yolopool.client.fleet_file.declared import Version
 from yolopool.client.fleet_file.fleet_steps import AFTER_IMPORT, MakeBuild, ServeBuild, VersionStep
-from yolopool.client.fleet_file.parsing import stored_digest
 from yolopool.client.fleet_file.planning import VersionPlan, changes
 from yolopool.client.fleet_file.present import PENDING, PresentVersion
+from yolopool.client.fleet_file.text.wrong import stored_digest
 from yolopool.client.uploads import Flow
 from yolopool.errors import DeadlineExceeded, ModelImportFailed, YolopoolError
 

@@ -1,12 +1,12 @@
 """A record of `declared` as the text of a fleet file, without what has its default. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, is_dataclass
+from dataclasses import is_dataclass
 from typing import Any
 
 import yaml
 
-from yolopool.client.fleet_file.declared import Fleet, keys
+from yolopool.client.fleet_file.declared import Fleet, is_usual, keys
 
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -36,16 +36,9 @@ def plain(record: Any) -> Any:
     """A record as lists, mappings and words; a key that has its default is left out."""
     if is_dataclass(record):
         values = {name: getattr(record, name) for name in keys(type(record))}
-        return {name: plain(one) for name, one in values.items() if not _usual(record, name, one)}
+        return {name: plain(one) for name, one in values.items() if not is_usual(record, name)}
     if isinstance(record, Mapping):
         return {name: plain(one) for name, one in record.items()}
     if isinstance(record, tuple):
         return [plain(one) for one in record]
     return record
-
-
-def _usual(record: Any, name: str, value: Any) -> bool:
-    one = keys(type(record))[name]
-    if one.default_factory is not MISSING:
-        return bool(value == one.default_factory())
-    return one.default is not MISSING and value == one.default

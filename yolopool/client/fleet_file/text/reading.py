@@ -13,7 +13,7 @@ from yolopool.client.fleet_file.declared import keys
 from yolopool.client.fleet_file.text.yaml_lines import Items, Node, Pairs, Text
 
 MAX_FAULTS = 20
-_INTEGER = re.compile(r"[-+]?\d{1,15}")
+_INTEGER = re.compile(r"[-+]?\d{1,16}")
 _NUMBER = re.compile(r"[-+]?(?:\d{1,30}\.?\d{0,30}|\.\d{1,30})(?:[eE][-+]?\d{1,3})?")
 _FLAGS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _BAD: Any = None  # what stands for a value with a fault: no record is made then

@@ -16,14 +16,20 @@ from yolopool.client.fleet_file.declared import (
     Alias,
     Batching,
     Build,
+    Family,
+    FamilyMember,
     Fleet,
+    Gate,
     Load,
+    Place,
     Placement,
     Preparation,
     Residency,
     Schedule,
     Settings,
+    StoreRule,
     Version,
+    Watch,
     keys,
 )
 from yolopool.client.fleet_file.parsing import parse_fleet
@@ -56,7 +62,24 @@ models:
     renamed_classes: {0: nut}
 aliases:
   - {name: "line7/bolts:stable", targets: {4: 950, newest: 50}, keep_s: 60}
+families:
+  - name: line7/any:size
+    members: [{model: line7/bolts}, {model: line7/nuts}]
+    within_s: 0.2
+  - name: line7/any:light
+    members: [{model: line7/bolts, begins: dawn+10m}, {model: line7/nuts, begins: dusk-10m}]
+    place: {latitude: 52.5, longitude: 13.4}
+gates:
+  - {model: line7/bolts, data: gate, min_map50_95: 0.4}
+store:
+  - {pattern: line7/*, keep_versions: 5, store_bytes: 1000000000000000}
+watches:
+  - {name: bolts, uri: "file:///models/bolts", model: line7/bolts, patterns: ["*.pt"]}
 schedules:
+  - name: dusk
+    sun: dusk-15m
+    place: {latitude: -52.5, longitude: 13.4}
+    release: [line7/bolts]
   - name: night
     cron: "0 19 * * *"
     load: [{model: line7/nuts, placement: {pool: night}}]
@@ -96,7 +119,25 @@ def test_what_a_file_says() -> None:
     assert fleet.aliases == (
         Alias(name="line7/bolts:stable", targets={"4": 950, "newest": 50}, keep_s=60.0),
     )
+    light = (
+        FamilyMember(model="line7/bolts", begins="dawn+10m"),
+        FamilyMember(model="line7/nuts", begins="dusk-10m"),
+    )
+    assert fleet.families is not None
+    assert fleet.families[1] == Family(
+        name="line7/any:light", members=light, place=Place(latitude=52.5, longitude=13.4)
+    )
+    assert fleet.gates == (Gate(model="line7/bolts", data="gate", min_map50_95=0.4),)
+    assert fleet.store == (StoreRule(pattern="line7/*", keep_versions=5, store_bytes=10**15),)
+    assert fleet.watches is not None
+    assert (fleet.watches[0].uri, fleet.watches[0].every_s) == ("file:///models/bolts", 30.0)
     assert fleet.schedules == (
+        Schedule(
+            name="dusk",
+            sun="dusk-15m",
+            place=Place(latitude=-52.5, longitude=13.4),
+            release=("line7/bolts",),
+        ),
         Schedule(
             name="night",
             cron="0 19 * * *",
@@ -110,6 +151,8 @@ def test_a_section_that_is_left_out_is_none() -> None:
     assert parse_fleet(b"fleet: 1\naliases: []\n", "f") == Fleet(fleet=1, aliases=())
 
 
+SCHEDULE = "fleet: 1\nschedules: [{name: n, release: [a], %s}]"
+FAMILY = "fleet: 1\nfamilies: [{name: 'any:x', members: [%s]}]"
 MODEL = "fleet: 1\nmodels:\n  - name: a\n    artifact: a.pt\n"
 
 
@@ -169,8 +212,42 @@ MODEL = "fleet: 1\nmodels:\n  - name: a\n    artifact: a.pt\n"
          "2: aliases[0].targets: 'v1': give the number of a version, or newest"),
         ("fleet: 1\nschedules: [{name: n, cron: '* * * * *'}]",
          '2: schedules[0].load: give models to load, to release, or both'),
+        (SCHEDULE % "", "2: schedules[0].cron: give cron or sun, one of them"),
+        (SCHEDULE % "cron: '* * * * *', sun: dusk, place: {latitude: 1, longitude: 2}",
+         "2: schedules[0].cron: give cron or sun, one of them"),
+        (SCHEDULE % "sun: dusk", "2: schedules[0].sun: the sun needs a place: give place with its"),
+        (SCHEDULE % "cron: '* * * * *', place: {latitude: 1, longitude: 2}",
+         "2: schedules[0].place: only what begins by the sun has a place: leave this out"),
+        (SCHEDULE % "sun: dusk, place: {latitude: 91, longitude: 2}",
+         "2: schedules[0].place.latitude: 91: give at most 90"),
+        (FAMILY % "{model: a}", "2: families[0].members: give two or more"),
+        (FAMILY % "{model: a}, {model: b, begins: '06:00'}",
+         "2: families[0].members: say of each when it begins, or of none: then the size decides"),
+        (FAMILY % "{model: a, begins: '6:00'}, {model: b, begins: '6:00'}",
+         "2: families[0].members: two begin at the same time"),
+        (FAMILY % "{model: a, begins: dawn}, {model: b, begins: dusk}",
+         "2: families[0].members: the sun needs a place"),
+        (FAMILY.replace("any:x", "any") % "{model: a}, {model: b}",
+         "2: families[0].name: 'any' is no alias: give model:name"),
+        (FAMILY % "{model: a}, {model: b}" + "\naliases: [{name: 'any:x', targets: {1: 1000}}]",
+         "2: families[0]: any:x is an alias already, in line 3"),
+        ("fleet: 1\ngates: [{model: a, data: d}]",
+         "2: gates[0].min_map50_95: give min_map50_95 or min_map50, above 0"),
+        ("fleet: 1\ngates: [{model: a, data: 'sha256:x', min_map50: 0.5}]",
+         "2: gates[0].data: give a folder, a zip, or sha256: and 64"),
+        ("fleet: 1\nprefix: b/\ngates: [{model: a, data: d, min_map50: 0.5}]",
+         "3: gates[0].model: a does not begin with the file's prefix b/"),
+        ("fleet: 1\nstore: [{pattern: a}]",
+         "2: store[0].pattern: give keep_versions or store_bytes, above 0"),
+        ("fleet: 1\nstore: [{pattern: a, keep_versions: 1},\n{pattern: a, keep_versions: 2}]",
+         "3: store[1]: a is there already, in line 2"),
+        ("fleet: 1\nwatches: [{name: w, uri: /models, model: a}]",
+         "2: watches[0].uri: give file:///folder/ or s3://bucket/prefix/"),
+        ("fleet: 1\nwatches: [{name: w, uri: 'file:///m', model: a, profile: p}]",
+         "2: watches[0].profile: only s3:// has credentials"),
         ("fleet: 1\nx: \xff".encode("latin-1").decode("latin-1"),
-         '2: x: is no key: one of aliases, fleet, models, prefix, schedules'),
+         '2: x: is no key: one of aliases, families, fleet, gates, models, prefix, '
+         'schedules, store, watches'),
     ],
 )  # fmt: skip
 def test_a_fault_has_its_line_and_key(text: str, said: str) -> None:
@@ -293,7 +370,11 @@ def test_what_is_written_is_read_back(fleet: Fleet) -> None:
 
 
 def test_every_key_says_what_it_is() -> None:
-    for kind in (Fleet, Version, Settings, Placement, Residency, Batching, Build, Schedule, Alias):
+    kinds = (
+        Fleet, Version, Settings, Placement, Residency, Batching, Build, Schedule, Alias, Place,
+        Family, FamilyMember, Gate, StoreRule, Watch,
+    )  # fmt: skip
+    for kind in kinds:
         assert all(one.metadata["doc"].endswith(".") for one in keys(kind).values())
         assert {one.name for one in fields(kind)} - {*keys(kind)} == {"at"}
     assert replace(Settings(), at={"": 3}) == Settings()

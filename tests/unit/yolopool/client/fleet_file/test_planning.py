@@ -12,17 +12,22 @@ from yolopool.client.fleet_file.declared import (
     Batching,
     Build,
     Check,
+    Family,
+    FamilyMember,
     Fleet,
+    Gate,
     Load,
+    Place,
     Placement,
     Preparation,
     Residency,
     Schedule,
     Settings,
+    StoreRule,
     Version,
+    Watch,
 )
 from yolopool.client.fleet_file.fleet_steps import (
-    DeleteSchedule,
     LoadVersion,
     MakeBuild,
     ServeBuild,
@@ -30,13 +35,14 @@ from yolopool.client.fleet_file.fleet_steps import (
     SetLabels,
     SetPlacement,
     SetResidency,
-    SetSchedule,
 )
 from yolopool.client.fleet_file.planning import Entry, Plan, changes, plan
 from yolopool.client.fleet_file.present import Present, PresentBuild, PresentVersion, Served
+from yolopool.client.fleet_file.sections.section_plan import SCHEDULES, DeleteRecord, SetRecord
 from yolopool.client.fleet_file.text.reading import Faults
 from yolopool.client.rollout import alias_records
 
+PRESENT = ("aliases", "rolling", "families", "gates", "store", "watches", "schedules")
 OLD, NEW = "a" * 64, "b" * 64
 
 
@@ -53,7 +59,8 @@ def planned(
     entries: Sequence[Entry], *versions: PresentVersion, prune: bool = False, **sections: Any
 ) -> tuple[Plan, list[str]]:
     """The plan, and the faults as lines."""
-    present = {name: sections.pop(f"present_{name}", None) for name in ("schedules", "aliases")}
+    found = {name: sections.pop(f"present_{name}", None) for name in PRESENT}
+    present = {name: one for name, one in found.items() if one is not None}
     models = tuple(one.version for one in entries)
     fleet = Fleet(fleet=1, models=sections.pop("models", models), **sections)
     faults = Faults()
@@ -242,10 +249,90 @@ def test_schedules_are_set_and_pruned_within_the_prefix() -> None:
         [], prune=True, prefix="line7/", schedules=(later,),
         present_schedules=(NIGHT, old, other),
     )  # fmt: skip
-    assert made.schedules == (SetSchedule(NIGHT, replace(later, at={})), DeleteSchedule("old"))
-    assert SetSchedule(NIGHT, later).words == 'cron "0 19 * * *" -> "0 20 * * *"'
+    assert made.records == (
+        SetRecord(SCHEDULES, NIGHT, later), DeleteRecord(SCHEDULES, "old"),
+    )  # fmt: skip
+    (moved, _) = made.records
+    assert isinstance(moved, SetRecord)
+    assert moved.words == 'cron "0 19 * * *" -> "0 20 * * *"'
+    assert moved.after.line == 5  # for the error of a call that fails
     same, _ = planned([], schedules=(NIGHT,), present_schedules=(NIGHT, old))
-    assert (same.schedules, same.left) == ((), ("schedule old",))
+    assert (same.records, same.left) == ((), ("schedule old",))
+
+
+SIZES = Family(name="any:x", members=(FamilyMember(model="n"), FamilyMember(model="s")))
+GATE = Gate(model="line7/a", data=f"sha256:{NEW}", min_map50=0.5)
+RULE = StoreRule(pattern="line7/*", keep_versions=3)
+WATCH = Watch(name="w", uri="file:///m/", model="line7/a")
+DUSK = Schedule(
+    name="d", sun="dusk", place=Place(latitude=52.5, longitude=13.4), release=("line7/a",)
+)
+
+
+@pytest.mark.parametrize(
+    ("section", "there", "after", "new", "words"),
+    [
+        ("families", SIZES, replace(SIZES, within_s=0.5),
+         'members ["n", "s"], within_s 0.5', "within_s 0 -> 0.5"),
+        ("gates", GATE, replace(GATE, min_map50=0.75),
+         f'data "sha256:{NEW}", min_map50 0.75', "min_map50 0.5 -> 0.75"),
+        ("store", RULE, replace(RULE, store_bytes=10**9),
+         "keep_versions 3, store_bytes 1000000000", "store_bytes 0 -> 1000000000"),
+        ("watches", WATCH, replace(WATCH, uri="file:///other"),
+         'uri "file:///other/", model "line7/a"', 'uri "file:///m/" -> "file:///other/"'),
+        ("schedules", DUSK, replace(DUSK, sun="dusk-15m"),
+         'sun "dusk-15m", place {latitude 52.5, longitude 13.4}, release ["line7/a"]',
+         'sun "dusk" -> "dusk-15m"'),
+    ],
+)  # fmt: skip
+def test_records_are_made_changed_and_pruned(
+    section: str, there: Any, after: Any, new: str, words: str
+) -> None:
+    def steps(*declared: Any, present: Sequence[Any], prune: bool = False) -> Plan:
+        sections = {section: declared, f"present_{section}": tuple(present)}
+        return planned([], prune=prune, **sections)[0]
+
+    assert steps(there, present=[there]).is_empty
+    assert [
+        one.words for one in steps(after, present=[]).records if isinstance(one, SetRecord)
+    ] == [new]
+    (changed,) = steps(after, present=[there]).records
+    assert isinstance(changed, SetRecord)
+    assert (changed.before, changed.words) == (there, words)
+    kept = steps(present=[there])
+    assert (kept.records, len(kept.left)) == ((), 1)
+    (dropped,) = steps(present=[there], prune=True).records
+    assert dropped == DeleteRecord(dropped.section, dropped.section.told(there))
+    only: dict[str, Any] = {f"present_{section}": (there,)}
+    assert planned([], **only)[0] == Plan(())  # not looked at
+
+
+def test_a_watch_is_as_the_pool_keeps_it() -> None:
+    asked = replace(WATCH, uri="file:///m", patterns=("*.pt", "*.onnx"))
+    assert planned([], watches=(asked,), present_watches=(WATCH,))[0].is_empty
+
+
+def test_what_a_watch_registered_is_not_pruned() -> None:
+    versions = (there(1, "line7/a"), there(2, "line7/a"), there(1, "line7/b"))
+    made, _ = planned([], *versions, prune=True, watches=(WATCH,), present_watches=(WATCH,))
+    assert made.deleted == ("line7/b@1",)
+
+
+def test_a_rollout_that_runs_goes_on_unless_its_stable_version_is_another() -> None:
+    rolling = an_alias({2: 900, 3: 100})
+    sections: dict[str, Any] = {
+        "present_aliases": (rolling,), "present_rolling": {"bolts:stable": 2},
+    }  # fmt: skip
+    assert planned([], there(2), there(3), aliases=(STABLE,), **sections)[0].aliases == ()
+    other = replace(STABLE, targets={"3": 1000})
+    made, _ = planned([], there(2), there(3), aliases=(other,), **sections)
+    assert made.aliases == (SetAlias(rolling, other, {3: 1000}),)
+
+
+def test_a_family_is_no_alias_of_versions() -> None:
+    family = alias_records.Alias("a:x", {}, 600.0, 0.0, 1, None, {}, {}, (), family=("n", "s"))
+    made, _ = planned([], prune=True, aliases=(), present_aliases=(family,))
+    assert made.aliases == ()
 
 
 def an_alias(targets: Mapping[int, int], **more: Any) -> alias_records.Alias:
@@ -289,6 +376,3 @@ def test_the_newest_is_also_one_that_is_registered_now() -> None:
     assert made.aliases == (SetAlias(an_alias({3: 1000}), newest, None),)
     dropped, _ = planned([], prune=True, aliases=(), present_aliases=(an_alias({3: 1000}),))
     assert dropped.aliases == (DeleteAlias("bolts:stable", 3),)
-    family = replace(an_alias({}), family=("bolts", "nuts"))
-    untouched, _ = planned([], prune=True, aliases=(), present_aliases=(family,))
-    assert untouched.aliases == ()
