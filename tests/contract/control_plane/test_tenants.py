@@ -51,7 +51,8 @@ class Tenanted(Guarded):
     """Its callers are of tenants; the worker `w1` holds `north/a` and `free`."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+        # No worker is lost here, also where the machine stands still for a moment.
+        super().__init__(folder, lease_s=10.0)
         self.kinds |= KINDS
 
     async def __aenter__(self) -> "Tenanted":
