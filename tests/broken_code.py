@@ -9,11 +9,14 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-# `given` is what the test says; `attempt` notes how an action ended: done, or by which error.
+# `given` is what the test says.
 _OPENING = """
 import json, os, socket, subprocess, sys
 from pathlib import Path
 given = json.loads(sys.argv[1])
+"""
+# `attempt` notes how an action ended: done, or by which error.
+TOOLS = """
 found = {}
 def attempt(name, action):
     try:
@@ -38,7 +41,7 @@ def run(
     """
     order = {"name": f"yolopool-escape-{os.getpid()}", **given}
     done = subprocess.run(
-        [program, "-c", _OPENING + code, json.dumps(order)],
+        [program, "-c", _OPENING + TOOLS + code, json.dumps(order)],
         capture_output=True,
         text=True,
         check=False,

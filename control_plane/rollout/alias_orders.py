@@ -229,13 +229,16 @@ class AliasOrders:
         return self._clock.unix()
 
 
+def check_revision(key: AliasKey, alias: Alias | None, expected: int | None) -> None:
+    """Raises AliasChanged if the alias is at another revision than the caller expects."""
+    revision = alias.revision if alias is not None else 0
+    if expected is not None and expected != revision:
+        raise AliasChanged(f"{key} is at revision {revision}, not {expected}: look at it again")
+
+
 def check(key: AliasKey, alias: Alias | None, order: Order) -> None:
     """Raises AliasChanged if the alias is not what the caller expects."""
-    revision = alias.revision if alias is not None else 0
-    if order.expected is not None and order.expected != revision:
-        raise AliasChanged(
-            f"{key} is at revision {revision}, not {order.expected}: look at it again"
-        )
+    check_revision(key, alias, order.expected)
     main = alias.main if alias is not None else 0
     if order.expected_main is not None and order.expected_main != main:
         means = f"means version {main}" if main else "does not exist"

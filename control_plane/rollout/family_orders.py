@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from control_plane.events.recorder import EventRecorder
-from control_plane.rollout.alias_orders import ATTEMPTS, DEFAULT_KEEP_S
+from control_plane.rollout.alias_orders import ATTEMPTS, DEFAULT_KEEP_S, check_revision
 from control_plane.store import bounds
 from control_plane.store.bounds import check_room
 from control_plane.store.registry import DesiredState
@@ -71,11 +71,7 @@ class FamilyOrders:
         raise AssertionError("the last attempt returns or raises")
 
     def _check(self, key: AliasKey, old: Alias | None, order: FamilyOrder) -> None:
-        revision = old.revision if old is not None else 0
-        if order.expected is not None and order.expected != revision:
-            raise AliasChanged(
-                f"{key} is at revision {revision}, not {order.expected}: look at it again"
-            )
+        check_revision(key, old, order.expected)
         if old is not None and old.family is None:
             raise AliasChanged(
                 f"{key} is an alias of versions of {key.model}: delete it first, or give the "

@@ -240,6 +240,7 @@ class Services:
             registry,
             registration,
             artifacts,
+            stored,
             view,
             refresh,
             deps.recorder,

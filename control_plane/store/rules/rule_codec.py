@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import Any, TypeVar
+from dataclasses import asdict
+from typing import Any
 
+from control_plane.store.rollouts.rollout_codec import made
 from control_plane.types.policy import Gate, ModelRule, Validation
-
-Record = TypeVar("Record")
 
 
 def encode_rule(rule: ModelRule) -> str:
@@ -17,13 +16,8 @@ def encode_rule(rule: ModelRule) -> str:
 def decode_rule(text: str) -> ModelRule:
     raw = json.loads(text)
     gate = raw.get("gate")
-    return _make(ModelRule, {**raw, "gate": _make(Gate, gate) if gate is not None else None})
+    return made(ModelRule, {**raw, "gate": made(Gate, gate) if gate is not None else None})
 
 
 def validation_of(raw: Mapping[str, Any] | None) -> Validation | None:
-    return _make(Validation, raw) if raw is not None else None
-
-
-def _make(cls: type[Record], raw: Mapping[str, Any]) -> Record:
-    known = {field.name for field in fields(cls)}  # type: ignore[arg-type] # dataclasses all
-    return cls(**{name: value for name, value in raw.items() if name in known})
+    return made(Validation, raw) if raw is not None else None

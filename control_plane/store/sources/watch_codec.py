@@ -1,11 +1,10 @@
 """Watches as JSON, as `codec` has the other records. Pure."""
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
+from control_plane.store.rollouts.rollout_codec import made
 from control_plane.types.sources.watch import Watch
-
-_KNOWN = frozenset(field.name for field in fields(Watch))
 
 
 def encode_watch(watch: Watch) -> str:
@@ -13,5 +12,5 @@ def encode_watch(watch: Watch) -> str:
 
 
 def decode_watch(text: str) -> Watch:
-    raw = {name: value for name, value in json.loads(text).items() if name in _KNOWN}
-    return Watch(**{**raw, "patterns": tuple(raw["patterns"])})
+    raw = json.loads(text)
+    return made(Watch, {**raw, "patterns": tuple(raw["patterns"])})

@@ -17,6 +17,7 @@ import pytest
 
 from importer import child
 from importer.refusal import ImportRefused
+from tests import broken_code
 from tests.contract.imports import children_of, ignore, import_in_child, parent, refusal_of
 from tests.models import Zoo
 from yolopool.server.confinement import landlock
@@ -29,18 +30,10 @@ needs_landlock = pytest.mark.skipif(
 _BEGIN = (
     "import ctypes, fcntl, json, mmap, os, resource, shutil, socket, subprocess, sys, threading"
 )
-_BROKEN = """
+_BROKEN = (
+    broken_code.TOOLS
+    + """
 libc = ctypes.CDLL(None, use_errno=True)
-found = {}
-def attempt(name, action):
-    try:
-        action()
-        found[name] = "done"
-    except Exception as error:
-        found[name] = type(error).__name__
-def made(path):
-    path.write_text("x")
-    path.unlink()
 def call(name, *arguments):
     if getattr(libc, name)(*arguments) < 0:
         raise PermissionError(ctypes.get_errno())
@@ -141,6 +134,7 @@ for name, action in work.items():
     attempt(name, action)
 seen = json.dumps([warnings, escapes, {name: found[name] for name in work}, len(refused)])
 """
+)
 _FRESH = f"""
 {_BEGIN}
 from pathlib import Path
