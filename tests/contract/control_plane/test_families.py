@@ -34,7 +34,10 @@ class Device(ScriptedWorker):
     def __init__(self, name: str, models: int = 4) -> None:
         super().__init__(name, models)
         self._free_s = 0.0
-        self._waiting = 0
+        self.waiting = 0
+        self._held_s: float | None = None
+        self._goes_on = asyncio.Event()
+        self._goes_on.set()
         self.too_late: set[str] = set()
 
     async def Assign(self, request: Any, context: Any) -> Any:
@@ -45,17 +48,30 @@ class Device(ScriptedWorker):
         name = request.version.model
         if name in self.too_late:
             raise errors.DeadlineUnmeetable(f"{name} would be late")
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         begins_s = max(now, self._free_s)
-        self._free_s = begins_s + RUNS_S.get(name, 0.001)
-        self._waiting += 1
-        await asyncio.sleep(self._free_s - now)
-        self._waiting -= 1
+        self._free_s = ends_s = begins_s + RUNS_S.get(name, 0.001)
+        self.waiting += 1
+        await self._goes_on.wait()
+        await asyncio.sleep(ends_s - now)
+        self.waiting -= 1
         answer = await super().Infer(request, context)
         answer.load.MergeFrom(self._load())
         answer.result.timing.queue_ms = (begins_s - now) * 1000
         answer.result.timing.inference_ms = RUNS_S.get(name, 0.001) * 1000
         return answer
+
+    def hold(self) -> None:
+        """Its time stands still: what comes from now on comes at once, however slow the machine."""
+        self._held_s = self._now()
+        self._goes_on.clear()
+
+    def go_on(self) -> None:
+        self._held_s = None
+        self._goes_on.set()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time() if self._held_s is None else self._held_s
 
     def report(self) -> Any:
         told = super().report()
@@ -63,8 +79,8 @@ class Device(ScriptedWorker):
         return told
 
     def _load(self) -> types_pb2.LoadReport:
-        left_s = max(0.0, self._free_s - asyncio.get_running_loop().time())
-        return types_pb2.LoadReport(outstanding=self._waiting, estimated_wait_ms=left_s * 1000)
+        left_s = max(0.0, self._free_s - self._now())
+        return types_pb2.LoadReport(outstanding=self.waiting, estimated_wait_ms=left_s * 1000)
 
 
 async def device_of(rig: Rig) -> Device:
@@ -177,7 +193,11 @@ async def test_under_load_the_size_falls_and_every_request_is_answered(
     first = await rig.detect("site:any")
     assert (first.version.model, first.version.version) == ("m", 1)
     # Of 30 at once the device could run 13 of the largest in time.
-    answers = await asyncio.gather(*(rig.detect("site:any", timeout=30) for _ in range(30)))
+    device.hold()
+    burst = asyncio.gather(*(rig.detect("site:any", timeout=30) for _ in range(30)))
+    await becomes(lambda: device.waiting == 30)
+    device.go_on()
+    answers = await burst
     counts = Counter(answer.version.model for answer in answers)
     assert 0 < counts["m"] <= 13
     assert counts["n"] > 0
