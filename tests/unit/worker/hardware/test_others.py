@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.hardware.host import others_leave_time
+from worker.hardware import host as host_module
+from worker.hardware.host import LOOKS, others_leave_time
 
 
 def host_of(folder: Path, loadavg: str, states: str) -> Path:
@@ -35,6 +36,15 @@ def test_what_runs_beside_its_own_threads_counts(
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     host = host_of(tmp_path, f"9.00 9.00 9.00 {running}/432 13364\n", states)
     assert others_leave_time(host) is leave
+
+
+@pytest.mark.parametrize(("busy_looks", "leave"), [(LOOKS // 2, True), (LOOKS // 2 + 1, False)])
+def test_one_look_at_a_wrong_moment_decides_nothing(
+    busy_looks: int, leave: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([False] * busy_looks + [True] * LOOKS)
+    monkeypatch.setattr(host_module, "_leave_time_now", lambda _: next(looks))
+    assert others_leave_time() is leave
 
 
 @pytest.mark.parametrize("loadavg", ["", "\n", "0.00 0.00 0.00", "0.00 0.00 0.00 -/- 0"])
