@@ -6,8 +6,9 @@ bytes are left out, and a key is named by its id.
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -34,6 +35,7 @@ MAX_TEXT_CHARS, MAX_PATH_CHARS = 2000, 200
 # the others are counted.
 REFUSALS_SHOWN, REFUSALS_WINDOW_S = 20, 10.0
 
+_PASSES: AbstractContextManager[None] = nullcontext()
 Stand = Callable[[str], Mapping[str, object]]
 
 
@@ -44,14 +46,18 @@ class Audit:
         self._stand = stand
         self._refusals: dict[str, int] = {}  # of the present window, by who was refused
 
-    @contextmanager
     def of(
         self, method: str, rule: Rule, principal: Principal, context: Any, request: Any
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         """Notes a call that changes something, when it ends; others pass."""
         if not changes(method):
-            yield
-            return
+            return _PASSES
+        return self._noted(method, rule, principal, context, request)
+
+    @contextmanager
+    def _noted(
+        self, method: str, rule: Rule, principal: Principal, context: Any, request: Any
+    ) -> Iterator[None]:
         names = sorted({name_of(reference) for reference in rule.models(request)})
         about = names if rule.about is About.MODEL else []
         before = {name: self._stand(name) for name in about}
@@ -121,6 +127,7 @@ def stand_of(view: View, name: str) -> dict[str, object]:
     return told
 
 
+@lru_cache(maxsize=512)
 def changes(method: str) -> bool:
     """Whether a method changes what operators set."""
     service, _, name = method.rpartition("/")

@@ -35,6 +35,8 @@ class KnownContext:
 class Authentication(grpc.aio.ServerInterceptor):
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
+        # By method: its handler, and that handler wrapped. Most calls have the same one.
+        self._wrapped: dict[str, tuple[Any, Any]] = {}
 
     async def intercept_service(
         self,
@@ -42,8 +44,17 @@ class Authentication(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
         method = handler_call_details.method
-        if handler is None or self._gate.is_open(method):
+        inner, asking = self._wrapped.get(method, (None, None))
+        if inner is not handler:
+            asking = self._asking(handler, method)
+            self._wrapped[method] = (handler, asking)
+        return asking
+
+    def _asking(self, handler: Any, method: str) -> Any:
+        if self._gate.is_open(method):
             return handler
         return wrapped(
             handler,

@@ -5,9 +5,11 @@ No store: keys are desired state, which every control plane follows.
 
 import asyncio
 import hashlib
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from control_plane.caller import Principal
 from control_plane.identity import key_secrets
@@ -18,6 +20,16 @@ MAX_KNOWN = 10_000  # keys that were verified and are recognised without a hash
 MAX_VERIFYING = 64  # first uses at a time; each takes about 10 ms of one thread
 INVALID = "the API key is not known, was revoked or has expired: ask an admin for another"
 
+_OF_PROCESS = os.urandom(32)
+
+
+class _Known(NamedTuple):
+    """A key that was verified, by which of its hashes, and whose it is."""
+
+    key: ApiKey
+    secret: SecretHash
+    principal: Principal
+
 
 class Keyring:
     """`keys` are those of desired state by id; `now`: Unix seconds."""
@@ -25,7 +37,7 @@ class Keyring:
     def __init__(self, keys: Callable[[], Mapping[str, ApiKey]], now: Callable[[], float]) -> None:
         self._keys = keys
         self._now = now
-        self._known: OrderedDict[bytes, tuple[str, SecretHash]] = OrderedDict()
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._verifying: dict[bytes, asyncio.Task[SecretHash | None]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keys")
 
@@ -35,12 +47,13 @@ class Keyring:
         known = self._known.get(proof)
         if known is None:
             return None
-        id_, secret = known
-        key = self._keys().get(id_)
-        if key is None or secret not in key.valid_secrets(self._now()):
+        key = self._keys().get(known.key.id)
+        if key is not None and key is not known.key:  # it was read again, and may say otherwise
+            known = self._known[proof] = _Known(key, known.secret, _principal(key))
+        if key is None or known.secret not in key.valid_secrets(self._now()):
             del self._known[proof]
             return None
-        return _principal(key)
+        return known.principal
 
     async def verified(self, text: str) -> Principal:
         """The caller of a key. Raises CredentialsInvalid, whatever is wrong with it."""
@@ -65,11 +78,12 @@ class Keyring:
         matched = await asyncio.shield(task)
         if matched is None:
             raise CredentialsInvalid(INVALID)
-        self._known[proof] = (key.id, matched)
+        principal = _principal(key)
+        self._known[proof] = _Known(key, matched, principal)
         self._known.move_to_end(proof)
         while len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
-        return _principal(key)
+        return principal
 
     def is_revoked(self, id_: str) -> bool:
         """Whether a key, or the process that joined with it, was ended."""
@@ -89,8 +103,8 @@ class Keyring:
 
 
 def _proof(text: str) -> bytes:
-    """What a verified key is kept under: not the key itself."""
-    return hashlib.sha256(text.encode()).digest()
+    """What a verified key is kept under: not the key itself, and of no use in another process."""
+    return hashlib.blake2s(text.encode(), key=_OF_PROCESS).digest()
 
 
 def _principal(key: ApiKey) -> Principal:
