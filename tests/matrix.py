@@ -22,7 +22,7 @@ SEED = "YOLOPOOL_TEST_SEED"
 # How many examples of a property are tried, where the test does not say: hypothesis' own number.
 FULL_EXAMPLES = 100
 # One in so many of them is tried without --full.
-FEWER_EXAMPLES = 5
+FEWER_EXAMPLES = 8
 
 
 def sample_of(name: str, count: int, sample: int, seed: int) -> set[int]:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import typer
@@ -33,7 +34,9 @@ ALL = dict(commands(ROOT))
 
 
 def shown(*arguments: str) -> str:
-    done = CliRunner().invoke(main.app, list(arguments), env={"COLUMNS": "80"})
+    # Else typer makes all commands of the application again each time.
+    with patch("typer.testing._get_command", return_value=ROOT):
+        done = CliRunner().invoke(main.app, list(arguments), env={"COLUMNS": "80"})
     assert done.exit_code == 0, done.output
     return done.output
 

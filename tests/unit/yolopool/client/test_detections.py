@@ -120,10 +120,3 @@ def test_damage_is_told(found: Detections) -> None:
 def test_plot_refuses_another_image(found: Detections) -> None:
     with pytest.raises(ValueError, match="the results are for"):
         found.plot(Image.new("RGB", (10, 10)))
-
-
-def test_to_supervision(found: Detections) -> None:
-    theirs = found.to_supervision()
-    assert theirs.xyxy.tolist() == found.xyxy.tolist()
-    assert theirs.class_id.tolist() == [1, 0]
-    assert theirs.data["class_name"].tolist() == ["square", "circle"]

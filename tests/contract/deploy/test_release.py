@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.unit.project.test_deploy import DEPLOY, ROOT, compose, manifests
+from tests.contract.deploy.test_manifests import DEPLOY, ROOT, compose, manifests
 
 LOCKS = DEPLOY / "requirements"
 EXTRAS = {
