@@ -27,10 +27,3 @@ def test_nothing_is_no_value(words: list[str]) -> None:
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2, done.output
     assert "is empty" in done.output
-
-
-def test_a_pool_may_be_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its value is looked at no further here: nobody answers at the address."""
-    words = ["models", "placement", "a", "--pool", "", "--address", "127.0.0.1:1"]
-    done = CliRunner().invoke(app, words)
-    assert "is empty" not in done.output

@@ -1,26 +1,14 @@
-"""What `yolopool up` does where a port is taken, and while no process can be started."""
+"""What `yolopool up` does while no process can be started."""
 
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import grpc
 import pytest
 
 from yolopool.local import pool as local_pool
-from yolopool.local.pool import LocalPool, PoolOptions, StartFailed, refuse_busy
+from yolopool.local.pool import LocalPool, PoolOptions
 from yolopool.local.process_log import ProcessLog
-
-
-def test_a_port_that_another_program_has(tmp_path: Path) -> None:
-    server = grpc.server(ThreadPoolExecutor(1))  # it answers, and knows no pool
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    with pytest.raises(StartFailed, match=f"another program listens on 127.0.0.1:{port}"):
-        refuse_busy(PoolOptions(tmp_path, port=port))
-    server.stop(0).wait()
-    refuse_busy(PoolOptions(tmp_path, port=port))
 
 
 def test_a_process_that_can_not_be_started_is_tried_again(

@@ -1,14 +1,11 @@
 """A fleet file's text to its records: what it says, and every fault with its line and key."""
 
-import json
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
-import jsonschema
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,7 +32,6 @@ from yolopool.client.fleet_file.declared import (
 from yolopool.client.fleet_file.parsing import parse_fleet
 from yolopool.client.fleet_file.text import yaml_lines
 from yolopool.client.fleet_file.text.emitting import text_of
-from yolopool.client.fleet_file.text.json_schema import schema
 from yolopool.client.fleet_file.text.reading import Faults, read_record
 from yolopool.errors import FleetFileInvalid
 
@@ -273,55 +269,6 @@ def test_versions_names_and_serving_builds_are_there_once() -> None:
         "f.yaml:5: models[0].builds: two serve on one kind of device: let one serve"
     ]
 
-
-# --- the schema, of the same source ---------------------------------------------------------------
-
-
-VALID = jsonschema.Draft202012Validator(schema())
-
-
-def as_json(text: str) -> Any:
-    """As an editor reads the file: YAML's types, and JSON's names."""
-    return json.loads(json.dumps(yaml.safe_load(text)))
-
-
-def test_the_published_schema_is_that_of_the_records() -> None:
-    published = json.loads((ROOT / "docs" / "fleet.schema.json").read_text())
-    assert published == schema()
-    jsonschema.Draft202012Validator.check_schema(published)
-
-
-@pytest.mark.parametrize(
-    "text", [FULL, (ROOT / "examples" / "fleet.yaml").read_text()], ids=["full", "example"]
-)
-def test_what_is_read_meets_the_schema(text: str) -> None:
-    parse_fleet(text.encode(), "f.yaml")
-    VALID.validate(as_json(text))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "fleet: 2",
-        "fleet: 1\nmodel: []",
-        "fleet: 1\nmodels: [{name: a}]",
-        "fleet: 1\nmodels: {}",
-        MODEL + "    load: {replicas: 0}",
-        MODEL + "    load: {pin: 1}",
-        MODEL + "    settings: {confidence: 1.5}",
-        MODEL + "    settings: {shape_policy: sqare}",
-        MODEL + "    batching: {gpu: {}}",
-        MODEL + "    residency: {mod: normal}",
-        "fleet: 1\naliases: [{name: 'a:b', targets: {1: 0}}]",
-    ],
-)
-def test_what_the_reader_refuses_by_its_form_the_schema_refuses(text: str) -> None:
-    assert faults(text)
-    with pytest.raises(jsonschema.ValidationError):
-        VALID.validate(as_json(text))
-
-
-LINES = st.sampled_from(["", "a: b\n", "one\ntwo\n", " x\n\ty\n", "no", "7", "1e3", "~", "- a"])
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
 LINES = st.sampled_from(
