@@ -9,8 +9,9 @@ import time
 
 import structlog
 
-from worker.hardware.devices import BrokenGpu
+from worker.hardware.devices import BrokenGpu, DeviceNotTaken
 from worker.process.confinement import confine
+from worker.process.exit_status import DEVICES_LOST, NOT_TAKEN
 from worker.process.supervisor import report_no_device, supervisor_of
 from worker.process.watchdog import WORKING
 from worker.settings import Settings, read_settings
@@ -44,6 +45,12 @@ def main() -> int:
         # Of a device's process: its supervisor starts programs and looks at the whole host.
         sandbox = confine(settings) if settings.device else ""
         asyncio.run(_run(settings, stream, sandbox))
+    except DeviceNotTaken as error:
+        log.error("worker can't run", why=str(error))
+        return leave(NOT_TAKEN)
+    except BrokenGpu as error:
+        log.error("no worker can run", why=str(error))
+        return leave(DEVICES_LOST)
     except (YolopoolError, OSError) as error:
         log.error("worker can't run", why=str(error))
         return leave(1)
@@ -76,7 +83,9 @@ async def _serve(settings: Settings, stream: QueuedLog | DirectLog, sandbox: str
             await report_no_device(settings, str(error))
             raise
         process.settle()
-        await supervisor.run(process.until_signal)
+        if why := await supervisor.run(process.until_signal):
+            await report_no_device(settings, why)
+            raise BrokenGpu(why)
         return
     # Imported here to keep the supervisor light: it imports OpenCV.
     from worker.app import serve

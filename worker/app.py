@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 
 import structlog
@@ -21,7 +22,7 @@ from worker.backends.factory import backend_of
 from worker.concurrency.cancellation import cancel
 from worker.concurrency.stall_detector import HangLimits
 from worker.engine.engine import Engine
-from worker.hardware.devices import host_of
+from worker.hardware.devices import DeviceNotTaken, host_of
 from worker.hardware.host import Host, take_turns
 from worker.io_processes.pool import IoExit, IoProcessPool
 from worker.membership import Membership, report_exit
@@ -29,6 +30,7 @@ from worker.preprocess import arena
 from worker.preprocess.arena import Arena
 from worker.process.confinement import NONE
 from worker.process.exit_report import exit_report
+from worker.process.exit_status import DEVICE_FAILED
 from worker.process.flight_recorder import FlightRecorder
 from worker.process.recycler import Recycler
 from worker.process.watchdog import Watchdog
@@ -42,7 +44,7 @@ from worker.service.identity import Identity
 from worker.service.infer_handler import InferHandler
 from worker.service.service import WorkerService
 from worker.settings import Settings, parse_labels
-from yolopool.errors import DeviceHung, Draining
+from yolopool.errors import DeviceFailed, DeviceHung, Draining
 from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.process import settle
@@ -202,7 +204,8 @@ class App:
         except Exception as error:
             await self.server.stop(0)
             await self.engine.stop(CLOSING_S)
-            raise OSError(f"device {self.settings.device} can't be taken: {error}") from error
+            why = f"device {self.settings.device} can't be taken: {error}"
+            raise DeviceNotTaken(why) from error
         if self.settings.device_kind == "cpu":
             # Limits of a container, and the shares of other workers.
             total_bytes = min(total_bytes, self._host.memory_bytes())
@@ -301,13 +304,16 @@ class App:
             clock=self.clock.monotonic,
         )
         self._watchdog.start()
+        self.engine.lost = partial(self._watchdog.give_up, DEVICE_FAILED)
 
-    def _hung(self, why: str) -> None:
+    def _hung(self, why: str, status: int) -> None:
         """Answers the requests that wait for the device, before the watchdog ends the process."""
         self._box.seal()
         self.handler.state = fleet_pb2.WORKER_STATE_HUNG
         self.membership.poke()
-        error = DeviceHung(f"worker {self._id} ends, since {why}: ask another")
+        error = (DeviceFailed if status == DEVICE_FAILED else DeviceHung)(
+            f"worker {self._id} ends, since {why}: ask another"
+        )
         log.info("given up", requests=self.handler.give_up(error))
         self._last_words = asyncio.create_task(self.server.set_serving(False))
 

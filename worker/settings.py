@@ -185,9 +185,9 @@ class Settings(PoolProcess):
     )
     sim_faults: str = Field(
         "",
-        pattern=r"^(|(crash|hang)=\d+(,(crash|hang)=\d+)*)$",
-        description="for tests: crash=N,hang=N makes a simulated device crash or hang at images "
-        "whose mean is N",
+        pattern=r"^(|(crash|hang|sticky)=\d+(,(crash|hang|sticky)=\d+)*)$",
+        description="for tests: crash=N,hang=N,sticky=N makes a simulated device crash, hang, or "
+        "fail from then on, at images whose mean is N",
     )
     sim_slowness: float = Field(
         1.0, gt=0, description="passes of a simulated device take so many times longer"

@@ -312,6 +312,14 @@ class DeviceHung(Unavailable):
     reason = "DEVICE_HUNG"
 
 
+class DeviceFailed(Unavailable):
+    """The worker's device can't compute any more, and its process ends; the request goes to
+    another.
+    """
+
+    reason = "DEVICE_FAILED"
+
+
 class StorageFailed(Unavailable):
     """A disk of the pool can't be written; `place` in the details is the folder on it."""
 

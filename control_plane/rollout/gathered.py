@@ -22,6 +22,7 @@ OF_VERSION = frozenset(
         "INFERENCE_FAILED",
         "LOAD_FAILED",
         "OUT_OF_MEMORY",
+        "DEVICE_FAILED",
         "DEVICE_HUNG",
         "WORKER_LOST",
         "WORKER_SILENT",

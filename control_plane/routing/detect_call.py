@@ -24,7 +24,7 @@ from yolopool.v1 import detection_pb2, worker_pb2
 # Another worker may answer: this one ran nothing, or will never answer.
 LOST = frozenset({"WORKER_SILENT", "DRAINING"})
 # Likewise, but the worker's process ended, perhaps because of this very request.
-ENDED = frozenset({"WORKER_LOST", "DEVICE_HUNG"})
+ENDED = frozenset({"WORKER_LOST", "DEVICE_HUNG", "DEVICE_FAILED"})
 # The worker has too much to do. Waiting would only move its queue here: the request goes to
 # another worker at once, or the caller gets the error.
 BUSY = frozenset({"QUEUE_FULL", "DEADLINE_UNMEETABLE"})

@@ -32,9 +32,10 @@ from worker.hardware.devices import find
 from yolopool.errors import YolopoolError
 
 START_LIMIT_S = 60.0
-# Levels of grey that hang and crash a simulated device, for those workers that have a supervisor.
-HANGS, CRASHES = 10, 15
-SABOTAGE = (f"sim-faults=hang={HANGS},crash={CRASHES}", "hang-floor-s=2")
+# Levels of grey that hang, crash and break a simulated device, for those workers that have a
+# supervisor.
+HANGS, CRASHES, BREAKS = 10, 15, 5
+SABOTAGE = (f"sim-faults=hang={HANGS},crash={CRASHES},sticky={BREAKS}", "hang-floor-s=2")
 POLL_S = 0.1
 
 Probe = Callable[[], Awaitable[str]]

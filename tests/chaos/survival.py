@@ -1,5 +1,5 @@
-"""Faults that a worker and its supervisor bear by themselves: hangs, crashes, crash loops, an image
-that crashes, callers who leave, and being told to end under load.
+"""Faults that a worker and its supervisor bear by themselves: hangs, devices that fail, crashes,
+crash loops, an image that crashes, callers who leave, and being told to end under load.
 """
 
 import asyncio
@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tests.chaos.doors import ControlPlaneDoor, WorkerDoor
 from tests.chaos.pictures import Picture, boxes_of, grey
-from tests.chaos.pool import CRASHES, HANGS
+from tests.chaos.pool import BREAKS, CRASHES, HANGS
 from tests.chaos.setting import GREYS, MODELS
 from tests.chaos.trial import Scenario, Trial
 from tests.chaos.watch import count_of
-from yolopool.errors import DeviceHung, ImageQuarantined, YolopoolError
+from yolopool.errors import DeviceFailed, DeviceHung, ImageQuarantined, YolopoolError
 
 MODEL = MODELS[0]
 AT_ONCE, LEAVERS = 16, 120
@@ -38,6 +38,23 @@ async def hang_a_device(trial: Trial) -> None:
         told = error.reason
     trial.check("who waits for a hung device is told so", not told, told or "DEVICE_HUNG")
     await _told(trial, name, "hung", "fault_injection.py")
+    await trial.expect_whole()
+
+
+async def break_a_device(trial: Trial) -> None:
+    """An image after which every later call of the device fails: the process starts anew."""
+    name, model = await _a_holder(trial)
+    (image,) = grey((BREAKS,), 1)
+    trial.strike()
+    told = ""
+    try:
+        await trial.pool.workers[name].ask(model, image.encoded, DEADLINE_S)
+    except DeviceFailed:
+        trial.seconds["failure_told_s"] = trial.now() - trial.struck_s
+    except YolopoolError as error:
+        told = error.reason
+    trial.check("who waits for a device that failed is told so", not told, told or "DEVICE_FAILED")
+    await _told(trial, name, "its device failed", "illegal memory access")
     await trial.expect_whole()
 
 
@@ -240,6 +257,7 @@ def _words(outcomes: Sequence[str] | Mapping[str, int]) -> str:
 LOOP = Scenario("a crash loop", loop_a_worker, supervised=True)
 CRASH = Scenario("a crash under load", crash_a_worker, supervised=True)
 HANG = Scenario("a hung device", hang_a_device, supervised=True, simulated=True)
+BREAK = Scenario("a device that fails", break_a_device, supervised=True, simulated=True)
 LEAVING = Scenario("callers who leave", disconnect_callers, supervised=True)
 WORKER_TOLD = Scenario("SIGTERM for a worker under load", terminate_a_worker, supervised=True)
 CONTROL_PLANE_TOLD = Scenario(
@@ -247,4 +265,4 @@ CONTROL_PLANE_TOLD = Scenario(
 )
 POISON = Scenario("a poison image", poison_an_image, supervised=True, simulated=True)
 # The worker that loops is the one whose next start is soon, so it comes first.
-EVERY = (LOOP, CRASH, HANG, LEAVING, WORKER_TOLD, CONTROL_PLANE_TOLD, POISON)
+EVERY = (LOOP, CRASH, HANG, BREAK, LEAVING, WORKER_TOLD, CONTROL_PLANE_TOLD, POISON)

@@ -16,6 +16,7 @@ import pytest
 
 from tests.waiting import becomes
 from worker.hardware.devices import Device, discover
+from worker.process import restart_policy
 from worker.process.supervisor import ProcessExit, Supervisor
 
 pytestmark = pytest.mark.e2e
@@ -173,6 +174,38 @@ async def test_an_exit_is_reported_with_its_last_output_and_the_requests_in_flig
     assert first.incarnation == "incarnation"
     assert set(first.requests) == in_flight
     assert [first.restart.attempt, second.restart.attempt] == [1, 2]
+
+
+async def test_it_ends_once_each_device_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two devices can't be taken at first; then both can't."""
+    monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(restart_policy, "MAX_DELAY_S", 0.01)
+    both = tmp_path / "both"
+    child = (
+        "import pathlib, sys, time; both = pathlib.Path(sys.argv[1])\n"
+        "while sys.argv[2] == 'sim:1' and not both.exists(): time.sleep(0.01)\n"
+        "sys.exit(73)"
+    )
+    reports: asyncio.Queue[ProcessExit] = asyncio.Queue()
+    supervisor = Supervisor(
+        discover("sim:2", {}),
+        lambda device: [sys.executable, "-c", child, str(both), device.id],
+        environ=os.environ,
+        drain_grace_s=0.2,
+        clock=time.monotonic,
+        report=reports.put,
+    )
+    running = asyncio.create_task(supervisor.run(asyncio.Event().wait))
+    for _ in range(restart_policy.STARTS + 2):
+        assert (await reports.get()).ended == "its device can't be taken"
+    assert not running.done()
+    both.touch()
+    why = await running
+    assert why == "; ".join(
+        f"sim:{n}: 5 starts in a row failed, its device can't be taken" for n in range(2)
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

@@ -9,12 +9,14 @@ def backend_of(settings: Settings, host: Host) -> Backend:
     """The backend for the device; imports torch only for real devices."""
     kind, _, name = settings.device.partition(":")
     if kind == "sim":
-        from worker.backends.fault_injection import fault_injector
+        from worker.backends.fault_injection import Faults
         from worker.backends.simulated import SimulatedBackend, TimeCurve
 
-        look = fault_injector(settings.sim_faults)
+        faults = Faults(settings.sim_faults)
         curve = TimeCurve().slower(settings.sim_slowness)
-        return SimulatedBackend(int(name or 0), settings.budget().resolve(0), curve, look=look)
+        budget_bytes = settings.budget().resolve(0)
+        look = faults.look if settings.sim_faults else None
+        return SimulatedBackend(int(name or 0), budget_bytes, curve, faults.step, look=look)
     from worker.backends.composite import CompositeBackend
     from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
     from worker.backends.onnx.openvino_backend import OpenVino

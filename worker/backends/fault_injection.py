@@ -1,4 +1,4 @@
-"""Images that crash or hang a simulated device, for chaos tests.
+"""Images that crash, hang or break a simulated device, for tests.
 
 No real device can be reached: the setting (`--sim-faults`) goes to `SimulatedBackend` alone.
 """
@@ -6,24 +6,42 @@ No real device can be reached: the setting (`--sim-faults`) goes to `SimulatedBa
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from worker.arrays import U8
 
+# As torch words it, with the advice that it always adds.
+STICKY = (
+    "CUDA error: an illegal memory access was encountered\n"
+    "CUDA kernel errors might be asynchronously reported at some other API call"
+)
 
-def fault_injector(faults: str) -> Callable[[U8], None] | None:
-    """Reads `crash=N,hang=N`: images of mean N have that fault; None for no faults."""
-    if not faults:
-        return None
-    pairs = (part.partition("=") for part in faults.split(","))
-    by_mean = {int(mean): _FAULTS[name] for name, _, mean in pairs}
 
-    def look(image: U8) -> None:
-        fault = by_mean.get(round(float(image.mean())))
+class Faults:
+    """Reads `crash=N,hang=N,sticky=N`: images of mean N have that fault. `look` is called with each
+    image and `step` before each load and pass; once it is broken, a device fails all of them.
+    """
+
+    def __init__(self, faults: str) -> None:
+        pairs = (part.partition("=") for part in faults.split(",") if part)
+        made: Mapping[str, Callable[[], None]] = {
+            "crash": _crash, "hang": _hang, "sticky": self._break,
+        }  # fmt: skip
+        self._by_mean = {int(mean): made[name] for name, _, mean in pairs}
+        self._is_broken = False
+
+    def look(self, image: U8) -> None:
+        fault = self._by_mean.get(round(float(image.mean())))
         if fault is not None:
             fault()
 
-    return look
+    def step(self, name: str) -> None:
+        if self._is_broken:
+            raise RuntimeError(STICKY)
+
+    def _break(self) -> None:
+        self._is_broken = True
+        self.step("run")
 
 
 def _crash() -> None:
@@ -32,6 +50,3 @@ def _crash() -> None:
 
 def _hang() -> None:
     threading.Event().wait()
-
-
-_FAULTS: dict[str, Callable[[], None]] = {"crash": _crash, "hang": _hang}

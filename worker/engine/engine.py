@@ -40,13 +40,15 @@ MAX_IN_FLIGHT = 2
 class Engine:
     """`models` are by version. Only jobs change them, so only the device thread does; others may
     ask whether a version is there. `watch` is called when a ticket waits for a version that is not
-    there and, while `watching`, after each pass; on any thread. Satisfies `runner.PassObserver`.
+    there and, while `watching`, after each pass; `lost` with why the device is of no use any more.
+    Both on any thread. Satisfies `runner.PassObserver`.
     """
 
     def __init__(self, capacity: int, clock: Callable[[], float]) -> None:
         self.models: dict[str, LoadedModel] = {}
         self.watch: Callable[[], None] = _nobody
         self.watching = False
+        self.lost: Callable[[str], None] = lambda why: None
         self._clock = clock
         self._changed = threading.Condition()
         # All below is guarded by it.
@@ -244,9 +246,9 @@ class Engine:
         with self._changed:
             self._estimates.forget(version)
             self._swap_s.pop(version, None)
-            self._limits.forget(version)
             self._refused.pop(version, None)
             self._passes.pop(version, None)
+            self._one_by_one.forget(version)
 
     def _done_s(self, number: int, ask: AdmissionRequest, now: float) -> float:
         """In how many seconds a request would be answered; not computed where nobody needs it."""
@@ -265,9 +267,9 @@ class Engine:
 
     def _loop(self) -> None:
         while (work := self._next()) is not None:
-            if isinstance(work, Job):
-                work.run()
-            else:
+            if isinstance(work, Job) and (why := work.run()):
+                self.lost(why)
+            elif not isinstance(work, Job):
                 self._answer_late(work)
                 if work.batch is not None:
                     self._run(work.batch)
@@ -367,14 +369,10 @@ class Engine:
             self.watch()
 
     def error(
-        self,
-        version: str,
-        tickets: Sequence[Ticket[TicketWork]],
-        images: int,
-        error: YolopoolError,
+        self, version: str, tickets: Sequence[Ticket[TicketWork]], images: int, error: YolopoolError
     ) -> None:
         with self._changed:
-            again = self._one_by_one.failed(version, tickets, images, error, self._clock())
+            why, again = self._one_by_one.failed(version, tickets, images, error, self._clock())
             again = again and not self._stopping and version not in self._refused
             if again:
                 for ticket in tickets:
@@ -385,6 +383,8 @@ class Engine:
             self.watch()
         else:
             refusals.refuse(tickets, error)
+        if why:
+            self.lost(why)
 
     def too_large(self, batch: Batch[TicketWork], images: int) -> None:
         with self._changed:

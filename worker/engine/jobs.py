@@ -12,6 +12,7 @@ from enum import Enum, auto
 from typing import Any
 
 from worker.concurrency.reply import Reply
+from worker.engine.device_health import sticky_words
 
 # Batches that may overtake an idle job: under full load it still runs in the end.
 PATIENCE = 8
@@ -32,14 +33,16 @@ class Job:
     call: Callable[[], Any]
     reply: Reply[Any]
 
-    def run(self) -> None:
-        """On the device thread."""
+    def run(self) -> str:
+        """On the device thread. Returns why the device is of no use, if an error says so."""
         try:
             self.reply(self.call(), None)
         except Exception as error:
             self.reply(None, error)
+            return sticky_words(error)
         finally:
             del self  # an error's frames would hold the call
+        return ""
 
 
 class JobQueue:

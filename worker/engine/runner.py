@@ -17,8 +17,9 @@ from worker.arrays import U8
 from worker.backends.base import LoadedModel, RunningPass
 from worker.batching.queue import Batch, Ticket
 from worker.concurrency.reply import Reply, deliver
+from worker.engine.device_health import sticky_words
 from worker.postprocess.outputs import Candidates, NmsOptions
-from yolopool.errors import InferenceFailed, OutOfMemory, YolopoolError
+from yolopool.errors import DeviceFailed, InferenceFailed, OutOfMemory, YolopoolError
 
 log = structlog.get_logger()
 # The colour of images that fill up a pass: that of a letterbox's margin.
@@ -201,7 +202,12 @@ class BatchRunner:
 
 
 def _public_error(error: Exception, version: str) -> YolopoolError:
-    """The error for the caller: ours as they are, others as an incident id in the log."""
+    """The error for the caller: ours as they are, others as an incident id in the log; that of a
+    device which is of no use any more says so.
+    """
+    if sticky := sticky_words(error):
+        log.error("the device failed", version=version, exc_info=error)
+        return DeviceFailed(f"the device of this worker failed ({sticky}): ask another")
     if isinstance(error, YolopoolError):
         return error
     incident = uuid.uuid4().hex[:12]

@@ -34,6 +34,10 @@ class BrokenGpu(InvalidOption):
     """A GPU should be usable here and is not; `reason` and code are those of InvalidOption."""
 
 
+class DeviceNotTaken(OSError):
+    """A worker process can't use its device."""
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """What one worker process serves.

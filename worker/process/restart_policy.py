@@ -6,6 +6,8 @@ FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 30.0
 # A process that ran for so long started well, so its exit counts as a first failure.
 STEADY_S = 60.0
+# A device of which so many processes in a row say that it is of no use is lost.
+STARTS = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from worker.membership import report_exit
 from worker.process import hot_restart
 from worker.process.child_process import WorkerProcess
 from worker.process.exit_report import exit_report
-from worker.process.restart_policy import Restart, after_exit
+from worker.process.exit_status import tells_of_device
+from worker.process.restart_policy import STARTS, Restart, after_exit
 from worker.settings import Settings
 from yolopool.errors import InvalidOption
 from yolopool.server import parent_death
@@ -96,18 +97,27 @@ class Supervisor:
         self._restart_note = restart_note
         self._output = output if output is not None else QueuedLog(LogOutput()).pass_on
         self._reporting: set[asyncio.Future[None]] = set()
+        # By device: why it is of no use, of which its processes told STARTS times in a row.
+        self._lost: dict[str, str] = {}
+        self._all_lost = asyncio.Event()
         self._clock = clock
 
-    async def run(self, stop: Callable[[], Awaitable[object]]) -> None:
-        """Supervises until `stop()` returns, then ends all children."""
+    async def run(self, stop: Callable[[], Awaitable[object]]) -> str:
+        """Supervises until `stop()` returns, then ends all children, and returns an empty text; or
+        until all devices are lost, and returns why.
+        """
         async with asyncio.TaskGroup() as group:
             keepers = [group.create_task(self._keep(device)) for device in self._devices]
-            log.info("stopping", why=str(await stop()))
-            for keeper in keepers:
-                keeper.cancel()
+            stopped = group.create_task(_result(stop()))
+            lost = group.create_task(self._all_lost.wait())
+            await asyncio.wait((stopped, lost), return_when=asyncio.FIRST_COMPLETED)
+            log.info("stopping", why=str(stopped.result()) if stopped.done() else "no device left")
+            for task in (*keepers, stopped, lost):
+                task.cancel()
+        return "" if stopped.done() and not stopped.cancelled() else "; ".join(self._lost.values())
 
     async def _keep(self, device: Device) -> None:
-        attempt = 0
+        attempt = useless = 0
         note = self._restart_note(device)
         if note is not None:
             hot_restart.clear(note)  # left by an earlier run
@@ -116,12 +126,12 @@ class Supervisor:
             began = self._clock()
             last, child = await self._run_once(device, child)
             if child is not None:
-                attempt = 0
+                attempt = useless = 0
                 continue
             made_room = isinstance(last, WorkerProcess) and last.ended == DRAINED
             if note is not None and hot_restart.exists(note) and made_room:
                 log.info("worker process made room for its successor", device=device.id)
-                attempt = 0
+                attempt = useless = 0
                 continue
             if note is not None:
                 hot_restart.clear(note)  # no successor took it
@@ -129,7 +139,19 @@ class Supervisor:
             restart = after_exit(attempt, ran_s)
             attempt = restart.attempt
             self._note_exit(device, last, ran_s, restart)
+            useless = useless + 1 if _tells_of_device(last) else 0
+            self._note_loss(device, useless, last)
             await asyncio.sleep(restart.delay_s)
+
+    def _note_loss(self, device: Device, useless: int, last: "WorkerProcess | OSError") -> None:
+        """Notes a device whose processes can't use it; one that comes back is not lost."""
+        if useless < STARTS:
+            self._lost.pop(device.id, None)
+            return
+        self._lost[device.id] = f"{device.id}: {STARTS} starts in a row failed, {_ended(last)}"
+        log.error("a device is lost", device=device.id, starts=useless)
+        if len(self._lost) == len(self._devices):
+            self._all_lost.set()
 
     def _note_exit(
         self, device: Device, last: "WorkerProcess | OSError", ran_s: float, restart: Restart
@@ -137,11 +159,10 @@ class Supervisor:
         """Logs an exit, and reports it unless the process was drained."""
         incarnation, output = "", ""
         requests: tuple[str, ...] = ()
+        ended = _ended(last)
         if isinstance(last, WorkerProcess):
-            ended, output = last.ended, last.last_output
+            output = last.last_output
             incarnation, requests = last.in_flight
-        else:
-            ended = f"not started: {last}"
         # It was not this supervisor that ended it, so a control plane drained it for a fresh one.
         drained = ended == DRAINED
         (log.info if drained else log.error)(
@@ -253,6 +274,18 @@ class Supervisor:
         log.info("worker process ended", device=device.id, ended=child.ended)
 
 
+async def _result(of: Awaitable[object]) -> object:
+    return await of
+
+
+def _ended(last: "WorkerProcess | OSError") -> str:
+    return last.ended if isinstance(last, WorkerProcess) else f"not started: {last}"
+
+
+def _tells_of_device(last: "WorkerProcess | OSError") -> bool:
+    return isinstance(last, WorkerProcess) and tells_of_device(last.returncode, last.in_flight[1])
+
+
 def worker_command(settings: Settings, device: Device, worker_id: str) -> list[str]:
     """The command of a device's process: the supervisor's settings, with the device's own."""
     flags = settings.arguments(
@@ -287,9 +320,9 @@ async def report_to_control_planes(settings: Settings, worker_id: str, exit: Pro
 
 
 async def report_no_device(settings: Settings, why: str) -> None:
-    """Reports to all control planes that the supervisor can't begin, since a GPU is broken."""
+    """Reports to all control planes that the supervisor ends, since no device can be used."""
     device = Device("cuda", settings.devices, "", 0)
-    exit = ProcessExit(device, f"not started: {why}", "", "", (), 0.0, after_exit(0, 0.0))
+    exit = ProcessExit(device, f"no device: {why}", "", "", (), 0.0, after_exit(0, 0.0))
     await report_to_control_planes(settings, settings.id_of(device.id, alone=True), exit)
 
 

@@ -1,4 +1,5 @@
-"""Ends a process whose device thread or event loop hangs or died, and logs all threads' stacks.
+"""Ends a process whose device thread or event loop hangs or died, or whose device failed, and logs
+all threads' stacks.
 
 It runs on a thread of its own. If the event loop still runs, it first fails the open requests. Time
 in which a busy host leaves the process no processor does not count as a hang. If a call never
@@ -40,15 +41,15 @@ VITAL = frozenset({"device", "finish"})
 
 class Watchdog:
     """`running` return what the device thread, and others that work for it, do now; they may be
-    called on any thread. `hung` is called on the event loop with the reason, and should fail the
-    open requests. `die` ends the process.
+    called on any thread. `hung` is called on the event loop with the reason and the exit status,
+    and should fail the open requests. `die` ends the process.
     """
 
     def __init__(
         self,
         running: Sequence[Callable[[], DeviceActivity | None]],
         limits: HangLimits,
-        hung: Callable[[str], None],
+        hung: Callable[[str, int], None],
         clock: Callable[[], float],
         die: Callable[[int], object] = os._exit,
     ) -> None:
@@ -65,7 +66,9 @@ class Watchdog:
         self._loop_thread = 0
         # A vital thread that ended by a bug.
         self._dead = ""
-        self._end = threading.Event()
+        # Why somebody else gave the process up, and its exit status.
+        self._given_up: tuple[str, int] | None = None
+        self._wake, self._end = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -78,9 +81,15 @@ class Watchdog:
         )
         self._thread.start()
 
+    def give_up(self, status: int, why: str) -> None:
+        """Ends the process with that status; on any thread. What was said first counts."""
+        self._given_up = self._given_up or (why, status)
+        self._wake.set()
+
     def stop(self) -> None:
         """Stops watching: the end of the process may take its time."""
         self._end.set()
+        self._wake.set()
         threading.excepthook = threading.__excepthook__
         if self._thread is not None:
             self._thread.join()
@@ -88,7 +97,13 @@ class Watchdog:
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         armed = -ARM_EVERY_S
-        while not self._end.wait(TICK_S):
+        while True:
+            self._wake.wait(TICK_S)
+            if self._end.is_set():
+                return
+            if self._given_up is not None:
+                self._end_process(loop, *self._given_up)
+                return
             now = self._clock()
             if now - armed >= ARM_EVERY_S:
                 armed = now
@@ -98,7 +113,7 @@ class Watchdog:
                 loop.call_soon_threadsafe(self._beat)
             why, stall = self._check(now)
             if stall is not None:
-                self._give_up(why, loop, STARVED if stall.is_starved else HUNG)
+                self._end_process(loop, why, STARVED if stall.is_starved else HUNG)
                 return
 
     def _thread_ended(self, error: threading.ExceptHookArgs) -> None:
@@ -138,14 +153,14 @@ class Watchdog:
         self._threads.reset()
         return lambda is_working, elapsed_s: Spent(0.0, 0.0)
 
-    def _give_up(self, why: str, loop: asyncio.AbstractEventLoop, status: int) -> None:
+    def _end_process(self, loop: asyncio.AbstractEventLoop, why: str, status: int) -> None:
         # Started first, since the writes to stderr below may block.
         end = threading.Timer(REPLY_S + DUMP_S, self._die, (status,))
         end.daemon = True
         end.start()
-        log.error("hung: this process ends, the stacks of its threads follow", why=why)
+        log.error("this process ends, the stacks of its threads follow", why=why)
         faulthandler.dump_traceback(file=STDERR, all_threads=True)
-        loop.call_soon_threadsafe(self._hung, why)
+        loop.call_soon_threadsafe(self._hung, why, status)
         self._end.wait(REPLY_S)
         end.cancel()
         self._die(status)

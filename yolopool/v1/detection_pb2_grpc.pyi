@@ -49,7 +49,7 @@ class DetectionServiceStub:
     RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room;
     TENANT_RATE, TENANT_CONCURRENCY, TENANT_DAY, TENANT_MEMORY: a limit of the caller's tenant, or of
     the model's),
-    UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DEVICE_HUNG, DRAINING,
+    UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DEVICE_HUNG, DEVICE_FAILED, DRAINING,
     REGISTRY_UNAVAILABLE: the model is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: nothing was
     run, by the estimate it would be late), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
     have the request_id, for ExplainRequest.
@@ -87,7 +87,7 @@ class DetectionServiceAsyncStub(DetectionServiceStub):
     RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room;
     TENANT_RATE, TENANT_CONCURRENCY, TENANT_DAY, TENANT_MEMORY: a limit of the caller's tenant, or of
     the model's),
-    UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DEVICE_HUNG, DRAINING,
+    UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DEVICE_HUNG, DEVICE_FAILED, DRAINING,
     REGISTRY_UNAVAILABLE: the model is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: nothing was
     run, by the estimate it would be late), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
     have the request_id, for ExplainRequest.
@@ -128,7 +128,7 @@ class DetectionServiceServicer(metaclass=_abc_1.ABCMeta):
         RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room;
         TENANT_RATE, TENANT_CONCURRENCY, TENANT_DAY, TENANT_MEMORY: a limit of the caller's tenant, or of
         the model's),
-        UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DEVICE_HUNG, DRAINING,
+        UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DEVICE_HUNG, DEVICE_FAILED, DRAINING,
         REGISTRY_UNAVAILABLE: the model is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: nothing was
         run, by the estimate it would be late), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
         have the request_id, for ExplainRequest.

@@ -95,7 +95,7 @@ class WorkerServiceServicer:
         cancelled or late. Never loads. Errors: as DetectionService.Detect, and NOT_FOUND
         (NOT_ASSIGNED: this worker does not hold the version; nothing was run),
         RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was run), DEADLINE_EXCEEDED (DEADLINE_UNMEETABLE:
-        by the estimate it would be late; nothing was run), UNAVAILABLE (DEVICE_HUNG: ask another).
+        by the estimate it would be late; nothing was run), UNAVAILABLE (DEVICE_HUNG, DEVICE_FAILED: ask another).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

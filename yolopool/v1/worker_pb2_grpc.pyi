@@ -49,7 +49,7 @@ class WorkerServiceStub:
     cancelled or late. Never loads. Errors: as DetectionService.Detect, and NOT_FOUND
     (NOT_ASSIGNED: this worker does not hold the version; nothing was run),
     RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was run), DEADLINE_EXCEEDED (DEADLINE_UNMEETABLE:
-    by the estimate it would be late; nothing was run), UNAVAILABLE (DEVICE_HUNG: ask another).
+    by the estimate it would be late; nothing was run), UNAVAILABLE (DEVICE_HUNG, DEVICE_FAILED: ask another).
     """
     Bench: _grpc.UnaryStreamMultiCallable[_worker_pb2.BenchRequest, _bench_pb2.BenchPoint]
     """Measures passes of a version by shape and batch, and answers as BenchService.BenchModel does.
@@ -89,7 +89,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     cancelled or late. Never loads. Errors: as DetectionService.Detect, and NOT_FOUND
     (NOT_ASSIGNED: this worker does not hold the version; nothing was run),
     RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was run), DEADLINE_EXCEEDED (DEADLINE_UNMEETABLE:
-    by the estimate it would be late; nothing was run), UNAVAILABLE (DEVICE_HUNG: ask another).
+    by the estimate it would be late; nothing was run), UNAVAILABLE (DEVICE_HUNG, DEVICE_FAILED: ask another).
     """
     Bench: _aio.UnaryStreamMultiCallable[_worker_pb2.BenchRequest, _bench_pb2.BenchPoint]  # type: ignore[assignment]
     """Measures passes of a version by shape and batch, and answers as BenchService.BenchModel does.
@@ -144,7 +144,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         cancelled or late. Never loads. Errors: as DetectionService.Detect, and NOT_FOUND
         (NOT_ASSIGNED: this worker does not hold the version; nothing was run),
         RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was run), DEADLINE_EXCEEDED (DEADLINE_UNMEETABLE:
-        by the estimate it would be late; nothing was run), UNAVAILABLE (DEVICE_HUNG: ask another).
+        by the estimate it would be late; nothing was run), UNAVAILABLE (DEVICE_HUNG, DEVICE_FAILED: ask another).
         """
 
     @_abc_1.abstractmethod

@@ -17,6 +17,7 @@ from tests.contract.worker.test_worker import ControlPlane
 from worker.hardware import allocator, cpu_sets
 from worker.hardware.devices import BrokenGpu, discover, find
 from worker.hardware.host import Host, resident_bytes
+from worker.process.exit_status import DEVICES_LOST
 from yolopool.errors import InvalidOption
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.v1 import membership_pb2_grpc
@@ -191,11 +192,11 @@ async def test_a_supervisor_that_finds_a_broken_gpu_ends_and_tells_the_control_p
     )
     _, output = await asyncio.wait_for(process.communicate(), 60)
     await server.stop(0)
-    assert process.returncode == 1
+    assert process.returncode == DEVICES_LOST
     assert b"--devices cpu to serve without it" in output
     (report,) = told.exits
     assert (report.worker, report.device, report.device_kind) == ("w1", "auto", "cuda")
-    assert "not started: " in report.exit.ended
+    assert "no device: " in report.exit.ended
     assert "the NVIDIA driver says: " in report.exit.ended
     assert not report.requests
 

@@ -76,7 +76,9 @@ class Device:
 async def watching(device: Device, floor_s: float = FLOOR_S) -> AsyncIterator[list[int]]:
     died: list[int] = []
     limits = HangLimits(floor_s, 60.0)
-    watch = Watchdog((device.running,), limits, lambda why: None, time.monotonic, died.append)
+    watch = Watchdog(
+        (device.running,), limits, lambda why, status: None, time.monotonic, died.append
+    )
     watch.start()
     try:
         yield died

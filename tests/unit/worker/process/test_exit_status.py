@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from worker.process.exit_status import HUNG, STARVED, describe_exit, implicates
+from worker.process.exit_status import DEVICE_FAILED, HUNG, STARVED, describe_exit, implicates
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,7 @@ from worker.process.exit_status import HUNG, STARVED, describe_exit, implicates
         (1, "exit code 1", True),
         (HUNG, "hung", True),
         (STARVED, "hung, starved of processor time", False),
+        (DEVICE_FAILED, "its device failed", True),
         (-signal.SIGSEGV, "signal SIGSEGV", True),
         (-signal.SIGABRT, "signal SIGABRT", True),
         (-signal.SIGKILL, "signal SIGKILL", False),
