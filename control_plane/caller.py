@@ -11,6 +11,9 @@ from control_plane.types.access.api_key import Role
 # W3C Trace Context: version, trace id, the caller's span, flags. Later versions may have more.
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 TRACEPARENT = "traceparent"
+# What gRPC's own retries say: https://github.com/grpc/proposal/blob/master/A6-client-retries.md
+PREVIOUS_ATTEMPTS = "grpc-previous-rpc-attempts"
+MAX_RETRIES, MAX_PEER_CHARS = 1000, 100
 
 
 # Before the name in a certificate, of a caller that showed one.
@@ -94,11 +97,42 @@ def trace_of_header(text: str) -> Trace | None:
     return Trace(trace_id, f"{int(flags, 16) & 3:02x}")
 
 
-def trace_id_of(context: CallContext) -> str:
-    """The trace that the call belongs to; empty: none was named."""
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request comes from: who calls, by which `door`, from which address, in which trace,
+    and how often the caller had sent it before.
+    """
+
+    principal: Principal
+    door: str = "grpc"
+    peer: str = ""
+    trace_id: str = ""
+    retry: int = 0
+
+
+def origin_of(context: CallContext) -> Origin:
+    """Where a call comes from."""
+    trace_id, retry = "", 0
     metadata: Iterable[tuple[str, Any]] = context.invocation_metadata() or ()
     for key, value in metadata:
         if key == TRACEPARENT:
             trace = trace_of_header(value) if isinstance(value, str) else None
-            return trace.trace_id if trace is not None else ""
-    return ""
+            trace_id = trace.trace_id if trace is not None else ""
+        elif key == PREVIOUS_ATTEMPTS and str(value).isdecimal():
+            retry = min(int(value), MAX_RETRIES)
+    peer = getattr(context, "peer", None)
+    return Origin(
+        principal_of(context),
+        getattr(context, "door", "grpc"),
+        address_of(peer()) if peer is not None else "",
+        trace_id,
+        retry,
+    )
+
+
+def address_of(peer: str) -> str:
+    """The address in what gRPC says of a peer, such as ipv4:10.0.0.7:51312, without the port."""
+    kind, is_there, rest = peer.partition(":")
+    if not is_there or kind not in ("ipv4", "ipv6"):
+        return peer[:MAX_PEER_CHARS]
+    return rest.rpartition(":")[0][:MAX_PEER_CHARS]

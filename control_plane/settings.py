@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import CliApp, NoDecode, SettingsConfigDict
 
+from control_plane.log_settings import LogSettings
 from control_plane.source_settings import SourceSettings
 from yolopool.errors import InvalidModelReference
 from yolopool.names import parse_ref
@@ -25,7 +26,7 @@ _CONNECTION_AGE_S = 300.0
 _OF_FILES = 0.25
 
 
-class Settings(SourceSettings):
+class Settings(LogSettings, SourceSettings):
     """Flags of `python -m control_plane`; each is also YOLOPOOL_CONTROL_PLANE_UPPER_CASE."""
 
     model_config = SettingsConfigDict(
@@ -276,9 +277,6 @@ class Settings(SourceSettings):
         "empty: the only one that is ready",
     )
     die_with_parent: bool = Field(False, description="stop when the parent process ends")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    log_json: bool = Field(True, description="log one JSON object a line")
-    log_file: str = Field("", description="log to this file, rotated by its size; empty: to stderr")
 
     @field_validator("data_dir")
     @classmethod

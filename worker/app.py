@@ -126,6 +126,7 @@ class App:
             settings.rewarm_idle_s,
             settings.drift_limit_bytes(),
             self.recycler.recycle,
+            parts.device_observer(settings, self.engine, self.clock),
             self.clock.monotonic,
         )
         self.handler = InferHandler(
@@ -136,6 +137,7 @@ class App:
             self.postprocessor,
             backend,
             self._box,
+            lambda: self.device_monitor.stand,
             self.clock.monotonic,
         )
         self.rpc = WorkerService(
@@ -204,8 +206,7 @@ class App:
         except Exception as error:
             await self.server.stop(0)
             await self.engine.stop(CLOSING_S)
-            why = f"device {self.settings.device} can't be taken: {error}"
-            raise DeviceNotTaken(why) from error
+            raise DeviceNotTaken(self.settings.device, error) from error
         if self.settings.device_kind == "cpu":
             # Limits of a container, and the shares of other workers.
             total_bytes = min(total_bytes, self._host.memory_bytes())

@@ -5,6 +5,8 @@ from functools import partial
 
 from worker.backends.base import Backend
 from worker.batching.admission import MAX_OVER
+from worker.engine.engine import Engine
+from worker.hardware.device_stand import DeviceObserver
 from worker.hardware.host import Host
 from worker.io_processes.protocol import IoSettings
 from worker.packs.pack import Pack
@@ -84,3 +86,7 @@ def io_settings(settings: Settings, port: int, number: int) -> IoSettings:
         tls_cert=str(settings.tls_cert or ""),
         tls_key=str(settings.tls_key or ""),
     )
+
+
+def device_observer(settings: Settings, engine: Engine, clock: Clock) -> DeviceObserver:
+    return DeviceObserver(settings.device, lambda: engine.passed.busy_s, clock.monotonic)

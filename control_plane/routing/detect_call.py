@@ -153,15 +153,16 @@ class DetectCall:
         finally:
             record.call_s += context.clock.monotonic() - began
         record.ledger_used_bytes = reply.ledger_used_bytes
-        context.admission.used_device(record.principal.tenant, reply.device_ms / 1000)
+        record.facts = reply.facts
+        context.admission.used_device(record.origin.principal.tenant, reply.device_ms / 1000)
         return reply.result
 
     def _timeout_s(self, worker: WorkerInfo, left_s: float) -> float | None:
         """Only the first attempt has a limit of its own: after the second there is no third."""
         if self._excluded:
             return None
-        size = len(self._body.encoded) or len(self._body.raw.data)
-        return per_try_timeout_s(self._context.view, worker, self._key, left_s, size)
+        size_bytes = self._record.input_bytes
+        return per_try_timeout_s(self._context.view, worker, self._key, left_s, size_bytes)
 
     async def _may_retry(self, worker: WorkerInfo, error: YolopoolError) -> bool:
         record = self._record

@@ -1,30 +1,40 @@
 """One log line for each request, whatever its outcome, and its trace for `explain`."""
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 
-from control_plane.caller import Principal
+from control_plane.caller import Origin
 from control_plane.routing.request_traces import RequestTrace
 from control_plane.types.version import VersionKey
+from yolopool.masking import masked
 from yolopool.names import ModelRef
-from yolopool.v1 import detection_pb2
+from yolopool.request_log import fields
+from yolopool.request_log.sampling import Sampling, is_taken
+from yolopool.v1 import detection_pb2, worker_pb2
 
 log = structlog.get_logger()
 
 MAX_TEXT_CHARS = 500
+_dump = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": ")).encode
 
 
 @dataclass(slots=True)
 class RequestRecord:
     """What is known of a request so far. `arrived_s`: monotonic. `ref`: what `key` was found by; of
-    a family, the member's.
+    a family, the member's. deadline_s: after its arrival.
     """
 
     request_id: str
-    principal: Principal
+    origin: Origin
     model: str
     arrived_s: float
+    deadline_s: float = 0.0
+    input_bytes: int = 0
     key: VersionKey | None = None
     ref: ModelRef | None = None
     load_wait_s: float = 0.0
@@ -32,50 +42,135 @@ class RequestRecord:
     retried: list[str] = field(default_factory=list)
     lost: int = 0  # workers that ended with it in flight
     ledger_used_bytes: int = 0
+    facts: worker_pb2.PassFacts | None = None
     worker: str = ""
     hit: bool = False  # whether a worker had the model when the request arrived
-    trace_id: str = ""  # of the caller's distributed trace, if it named one
 
 
-def write(
+class RequestLog:
+    """`write` takes whole lines; None: lines go to the log of this process, in its form. `now`:
+    Unix seconds.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[str], object] | None,
+        sampling: Sampling,
+        now: Callable[[], float],
+    ) -> None:
+        self._write = write
+        self._sampling = sampling
+        self._now = now
+
+    def note(
+        self,
+        record: RequestRecord,
+        outcome: str,
+        total_ms: float,
+        answer: detection_pb2.DetectResponse | None = None,
+        message: str = "",
+    ) -> None:
+        """`outcome`: OK or an error's reason; `message`: an error's message. Never blocks."""
+        model = record.key.model if record.key is not None else record.model
+        share = self._sampling.share(model, answer is None, total_ms)
+        if not is_taken(record.request_id, share):
+            return
+        line = line_of(record, outcome, total_ms, answer, message)
+        if share < 1:
+            line["sampled"] = share
+        if self._write is None:
+            (log.info if answer is not None else log.warning)(fields.EVENT, **line)
+            return
+        stamp = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="microseconds")
+        line |= {
+            "event": fields.EVENT,
+            "process": "control-plane",
+            "level": "info" if answer is not None else "warning",
+            "timestamp": stamp.replace("+00:00", "Z"),
+        }
+        self._write(masked(_dump(line)) + "\n")
+
+
+def line_of(
     record: RequestRecord,
     outcome: str,
     total_ms: float,
-    answer: detection_pb2.DetectResponse | None = None,
-    message: str = "",
-) -> None:
-    """`outcome`: OK or an error's reason; `message`: an error's message."""
-    fields: dict[str, object] = {
+    answer: detection_pb2.DetectResponse | None,
+    message: str,
+) -> dict[str, Any]:
+    """The fields of a line, as `yolopool.request_log.fields` has them, but for its frame."""
+    origin = record.origin
+    principal = origin.principal
+    line: dict[str, Any] = {
         "request_id": record.request_id,
         "outcome": outcome,
         "model": record.key.model if record.key is not None else record.model,
-        "version": record.key.number if record.key is not None else None,
-        "worker": record.worker,
-        "principal": record.principal.name,
+        "principal": principal.name,
+        "door": origin.door,
+        "hit": record.hit,
         "total_ms": round(total_ms, 3),
         "load_wait_ms": round(record.load_wait_s * 1000, 3),
+        "deadline_ms": round(record.deadline_s * 1000, 3),
+        "input_bytes": record.input_bytes,
     }
-    if record.trace_id:
-        fields["trace_id"] = record.trace_id
-    if record.retried:
-        fields["retried"] = record.retried
-    if answer is None:
-        log.warning("request", message=message, **fields)
-        return
-    timing = answer.timing
-    log.info(
-        "request",
-        **fields,
-        route_ms=round(timing.route_ms, 3),
-        queue_ms=round(timing.queue_ms, 3),
-        decode_ms=round(timing.decode_ms, 3),
-        preprocess_ms=round(timing.preprocess_ms, 3),
-        inference_ms=round(timing.inference_ms, 3),
-        postprocess_ms=round(timing.postprocess_ms, 3),
-        batch_size=answer.batch_size,
-        detections=len(answer.detections),
-        ledger_used_bytes=record.ledger_used_bytes,
-    )
+    if record.key is not None:
+        line["version"] = record.key.number
+    if record.ref is not None and record.ref.alias is not None:
+        line["alias"] = record.ref.alias
+    for name, value in (
+        ("worker", record.worker),
+        ("tenant", principal.tenant),
+        ("trace_id", origin.trace_id),
+        ("peer", origin.peer),
+        ("client_retry", origin.retry),
+        ("retried", record.retried),
+        ("message", message[:MAX_TEXT_CHARS]),
+    ):
+        if value:
+            line[name] = value
+    if answer is not None:
+        _add_answer(line, answer)
+        line["ledger_used_bytes"] = record.ledger_used_bytes
+    if record.facts is not None:
+        _add_facts(line, record.facts)
+    return line
+
+
+def _add_answer(line: dict[str, Any], answer: detection_pb2.DetectResponse) -> None:
+    timing, variant = answer.timing, answer.variant
+    line["route_ms"] = round(timing.route_ms, 3)
+    line["queue_ms"] = round(timing.queue_ms, 3)
+    line["decode_ms"] = round(timing.decode_ms, 3)
+    line["preprocess_ms"] = round(timing.preprocess_ms, 3)
+    line["inference_ms"] = round(timing.inference_ms, 3)
+    line["postprocess_ms"] = round(timing.postprocess_ms, 3)
+    line["device"] = answer.device
+    line["variant"] = f"{variant.backend}/{variant.precision}"
+    line["input_width"] = answer.image_width
+    line["input_height"] = answer.image_height
+    line["batch_size"] = answer.batch_size
+    line["detections"] = len(answer.detections)
+
+
+def _add_facts(line: dict[str, Any], facts: worker_pb2.PassFacts) -> None:
+    line["batch_id"] = facts.batch_id
+    line["letterbox_width"] = facts.letterbox_width
+    line["letterbox_height"] = facts.letterbox_height
+    line["queue_length"] = facts.queue_length
+    line["cold"] = facts.cold
+    line["transfer_ms"] = round(facts.transfer_ms, 3)
+    line["memory_retries"] = facts.memory_retries
+    stand = facts.device
+    line["device_used_bytes"] = stand.used_bytes
+    line["device_free_bytes"] = stand.free_bytes
+    line["device_utilisation"] = round(stand.utilisation, 3)
+    for name in ("temperature_c", "clock_ratio", "power_w"):
+        if stand.HasField(name):
+            line[f"device_{name}"] = round(getattr(stand, name), 3)
+    if stand.HasField("host_load"):
+        line["host_load"] = round(stand.host_load, 3)
+    if stand.throttled:
+        line["throttled"] = list(stand.throttled)
 
 
 def trace(
@@ -86,12 +181,14 @@ def trace(
     answer: detection_pb2.DetectResponse | None = None,
     message: str = "",
 ) -> RequestTrace:
-    """As `write`; now: Unix seconds. Long texts are cut, since ten thousand traces are kept."""
+    """As `RequestLog.note`; now: Unix seconds. Long texts are cut, since ten thousand traces are
+    kept.
+    """
     timing = answer.timing if answer is not None else detection_pb2.Timing()
     return RequestTrace(
         request_id=record.request_id,
         unix_s=now - total_ms / 1000,
-        principal=record.principal.name,
+        principal=record.origin.principal.name,
         model=record.model[:MAX_TEXT_CHARS],
         version=record.key,
         outcome=outcome,

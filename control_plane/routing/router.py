@@ -5,14 +5,14 @@ and account for the outcome.
 import asyncio
 import uuid
 
-from control_plane.caller import Principal
+from control_plane.caller import Origin
 from control_plane.convert.validation import check_sticky_key
 from control_plane.convert.versions import drift_out, key_out
 from control_plane.routing import request_log
 from control_plane.routing.beside import BesideRuns
 from control_plane.routing.detect_call import DetectCall, DetectContext
 from control_plane.routing.families.chooser import FamilyChooser
-from control_plane.routing.request_log import RequestRecord
+from control_plane.routing.request_log import RequestLog, RequestRecord
 from control_plane.routing.request_traces import RequestHistory
 from control_plane.types.rollout.alias import Alias, point_for
 from yolopool.errors import DeadlineUnmeetable, QueueFull, YolopoolError
@@ -27,6 +27,7 @@ class Router:
         self,
         context: DetectContext,
         history: RequestHistory,
+        requests: RequestLog,
         beside: BesideRuns,
         families: FamilyChooser,
     ) -> None:
@@ -37,6 +38,7 @@ class Router:
         self._metrics = context.metrics
         self._clock = context.clock
         self._history = history
+        self._requests = requests
         self._families = families
 
     async def detect(
@@ -44,17 +46,20 @@ class Router:
         request: detection_pb2.DetectRequest,
         ref: ModelRef,
         body: worker_pb2.InferRequest,
-        principal: Principal,
+        origin: Origin,
         deadline_s: float,
-        trace_id: str = "",
+        input_bytes: int = 0,
     ) -> detection_pb2.DetectResponse:
-        """Answers a validated request; `body` has its image. deadline_s: monotonic.
+        """Answers a validated request; `body` has its image, of so many bytes. deadline_s:
+        monotonic.
 
         Counts and logs every outcome, errors and callers who left included.
         """
         arrived = self._clock.monotonic()
         request_id = request.request_id or uuid.uuid4().hex
-        record = RequestRecord(request_id, principal, request.model, arrived, trace_id=trace_id)
+        record = RequestRecord(
+            request_id, origin, request.model, arrived, deadline_s - arrived, input_bytes
+        )
         body.request_id = request_id
         self._metrics.in_flight.inc()
         sticky_key = ""
@@ -114,7 +119,7 @@ class Router:
         """The answer of the member that is chosen; where workers have no time or no place for it,
         that of the next smaller one.
         """
-        choice = self._families.choose(family, deadline_s, record.principal.grants)
+        choice = self._families.choose(family, deadline_s, record.origin.principal.grants)
         while True:
             try:
                 answer = await self._answer(choice.ref, sticky_key, record, body, deadline_s)
@@ -131,24 +136,21 @@ class Router:
     def refused(
         self,
         request: detection_pb2.DetectRequest,
-        principal: Principal,
+        origin: Origin,
         error: YolopoolError,
-        trace_id: str = "",
     ) -> None:
         """Counts and logs a request that failed validation."""
         request_id = request.request_id[:128] or uuid.uuid4().hex
         error.details["request_id"] = request_id
         arrived = self._clock.monotonic()
-        record = RequestRecord(
-            request_id, principal, request.model[:200], arrived, trace_id=trace_id
-        )
+        record = RequestRecord(request_id, origin, request.model[:200], arrived)
         self._failed(record, error.reason, error.message)
 
     def _failed(self, record: RequestRecord, outcome: str, message: str) -> None:
         self._metrics.request_ended(outcome)
         total_ms = (self._clock.monotonic() - record.arrived_s) * 1000
         now = self._clock.unix()
-        request_log.write(record, outcome, total_ms, message=message)
+        self._requests.note(record, outcome, total_ms, message=message)
         self._history.add(request_log.trace(record, outcome, total_ms, now, message=message))
 
     def _succeeded(self, record: RequestRecord, answer: detection_pb2.DetectResponse) -> None:
@@ -163,7 +165,7 @@ class Router:
         self._add_drift(record, answer)
         self._metrics.request_ended("OK")
         self._metrics.request_answered(answer)
-        request_log.write(record, "OK", timing.total_ms, answer)
+        self._requests.note(record, "OK", timing.total_ms, answer)
         now = self._clock.unix()
         self._history.add(request_log.trace(record, "OK", timing.total_ms, now, answer))
 

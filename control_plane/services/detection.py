@@ -5,7 +5,7 @@ router. What other doors take comes here, too, image by image.
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from control_plane.caller import CallContext, principal_of, trace_id_of
+from control_plane.caller import CallContext, origin_of
 from control_plane.convert.tenants import lowered_priority
 from control_plane.convert.validation import deadline_of, infer_request
 from control_plane.routing.router import Router
@@ -40,25 +40,26 @@ class DetectionService(detection_pb2_grpc.DetectionServiceServicer):
         self, request: detection_pb2.DetectRequest, context: CallContext
     ) -> detection_pb2.DetectResponse:
         deadline_s = deadline_of(context, self._clock.monotonic(), self._default_deadline_s)
-        principal, trace_id = principal_of(context), trace_id_of(context)
+        origin = origin_of(context)
+        principal = origin.principal
         encoded = request.encoded
         size_bytes = len(encoded) or len(request.raw.data)
         try:
             opened = self._admission.open(principal.tenant, size_bytes)
         except YolopoolError as error:
-            self._router.refused(request, principal, error, trace_id)
+            self._router.refused(request, origin, error)
             raise
         with opened as tenant:
             try:
                 ref = parse_ref(request.model)
                 body = infer_request(request, encoded, self._max_image_bytes, self._max_raw_bytes)
             except YolopoolError as error:
-                self._router.refused(request, principal, error, trace_id)
+                self._router.refused(request, origin, error)
                 raise
             del encoded  # not kept while the answer is waited for
             body.tenant, body.weight = principal.tenant, tenant.weight
             body.priority = lowered_priority(body.priority, tenant.priority_ceiling)
-            return await self._router.detect(request, ref, body, principal, deadline_s, trace_id)
+            return await self._router.detect(request, ref, body, origin, deadline_s, size_bytes)
 
     async def DetectStream(
         self, requests: AsyncIterator[detection_pb2.DetectStreamRequest], context: CallContext

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -26,6 +27,7 @@ from control_plane.routing.beside import BesideRuns
 from control_plane.routing.detect_call import DetectContext
 from control_plane.routing.families.chooser import FamilyChooser
 from control_plane.routing.quarantine import Quarantine
+from control_plane.routing.request_log import RequestLog
 from control_plane.routing.request_traces import RequestHistory
 from control_plane.routing.router import Router
 from control_plane.routing.worker_exits import WorkerExitHandler
@@ -64,6 +66,7 @@ from control_plane.validation.validator import Validator
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
+from yolopool.server import logs
 from yolopool.server.clock import Clock
 from yolopool.server.limits.byte_budget import ByteBudget
 from yolopool.server.open_calls import OpenCalls
@@ -160,7 +163,8 @@ class Services:
             view, context.attempts, context.quarantine, gathered, clock, Random()
         )
         families = FamilyChooser(view, clock, Random())
-        router = Router(context, history, self._beside, families)
+        requests = RequestLog(_lines(settings, clock), settings.sampling, clock.unix)
+        router = Router(context, history, requests, self._beside, families)
         family_orders = FamilyOrders(registry, view, refresh, deps.recorder, clock)
         self._families = FamilyService(view, family_orders, families)
         orders = AliasOrders(registry, view, refresh, deps.recorder, clock)
@@ -294,6 +298,19 @@ class Services:
         self._detection.close()
         await self._events.close()
         await self._beside.close()
+
+
+def _lines(settings: Settings, clock: Clock) -> Callable[[str], object] | None:
+    """Where the request log goes. Raises OSError for a file that can't be opened."""
+    if not settings.request_log:
+        return logs.json_lines()
+    return logs.lines_to(
+        Path(settings.request_log).expanduser(),
+        settings.request_log_max_bytes,
+        settings.request_log_max_age_s,
+        settings.request_log_kept,
+        clock.unix,
+    )
 
 
 def _detect_context(deps: Dependencies, admission: Admission) -> DetectContext:

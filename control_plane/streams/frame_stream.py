@@ -60,6 +60,14 @@ class FrameCall:
         return self._stream.invocation_metadata()
 
     @property
+    def door(self) -> str:
+        return "stream"
+
+    def peer(self) -> str:
+        peer = getattr(self._stream, "peer", None)
+        return peer() if peer is not None else ""
+
+    @property
     def principal(self) -> Principal:
         """Whose stream it is."""
         return principal_of(self._stream)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from control_plane.caller import Principal
+from control_plane.caller import Origin, Principal
 from control_plane.convert.validation import infer_request
 from control_plane.routing.router import Router
 from control_plane.types.access.api_key import Role
@@ -32,7 +32,7 @@ from yolopool.v1 import detection_pb2, types_pb2
 WINDOW = 4
 # Of one image, with the load of the version.
 IMAGE_S = 300.0
-PRINCIPAL = Principal("gate", Role.DETECT)
+ORIGIN = Origin(Principal("gate", Role.DETECT), "validation")
 
 
 class Evaluator:
@@ -100,7 +100,7 @@ class Evaluator:
         body.weight = 1.0
         deadline_s = self._clock.monotonic() + IMAGE_S
         answer = await self._router.detect(
-            request, parse_ref(request.model), body, PRINCIPAL, deadline_s
+            request, parse_ref(request.model), body, ORIGIN, deadline_s, len(encoded)
         )
         return found_in(answer, pack.task)
 

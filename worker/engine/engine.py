@@ -9,7 +9,6 @@ be late may be shed.
 import asyncio
 import itertools
 import threading
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
@@ -27,7 +26,7 @@ from worker.engine.batch_limits import BatchLimits
 from worker.engine.in_flight import InFlight
 from worker.engine.jobs import Job, JobQueue, Turn
 from worker.engine.one_by_one import OneByOne
-from worker.engine.request import QueueLoad, Request
+from worker.engine.request import PassCounts, QueueLoad, Request
 from worker.engine.runner import BatchRunner, Outcome, TicketWork
 from yolopool.errors import YolopoolError
 
@@ -46,9 +45,11 @@ class Engine:
 
     def __init__(self, capacity: int, clock: Callable[[], float]) -> None:
         self.models: dict[str, LoadedModel] = {}
-        self.watch: Callable[[], None] = _nobody
+        self.watch: Callable[[], None] = lambda: None
         self.watching = False
         self.lost: Callable[[str], None] = lambda why: None
+        # May be read without the lock.
+        self.passed = PassCounts()
         self._clock = clock
         self._changed = threading.Condition()
         # All below is guarded by it.
@@ -57,8 +58,8 @@ class Engine:
         self._estimates = LatencyEstimates()
         self._queue: TicketQueue[TicketWork] = TicketQueue(capacity, self._estimates)
         self._swap_s: dict[str, float] = {}
-        self._passes: Counter[str] = Counter()
-        self._passes_total = self._images_total = 0
+        # Of the batch that was taken last: nothing like it was run before.
+        self._is_cold = False
         # They bound a pass whatever its tickets were queued with.
         self._limits = BatchLimits()
         self._one_by_one = OneByOne(self._limits)
@@ -158,7 +159,7 @@ class Engine:
                 request.deadline,
                 now,
                 request.batching,
-                TicketWork(image, request.options, reply),
+                TicketWork(image, request.options, reply, self._waiting()),
                 request.tenant,
                 request.weight,
             )
@@ -172,12 +173,12 @@ class Engine:
         """The load report that goes with every reply."""
         with self._changed:
             return QueueLoad(
-                len(self._queue) + self._in_flight.tickets,
+                self._waiting(),
                 self._queue.capacity,
                 self._wait_s(self._clock()),
                 next(self._reports),
-                self._passes_total,
-                self._images_total,
+                self.passed.passes,
+                self.passed.images,
             )
 
     def image_s(self, version: str, shape: tuple[int, int]) -> float:
@@ -202,7 +203,7 @@ class Engine:
     def passes(self, version: str) -> int:
         """How many passes of a version were answered so far."""
         with self._changed:
-            return self._passes[version]
+            return self.passed.of(version)
 
     def note_pass(self, version: str, shape: Shape, batch: int, seconds: float) -> None:
         """Adds the time of a pass outside the queue to the estimates."""
@@ -247,8 +248,11 @@ class Engine:
             self._estimates.forget(version)
             self._swap_s.pop(version, None)
             self._refused.pop(version, None)
-            self._passes.pop(version, None)
+            self.passed.forget(version)
             self._one_by_one.forget(version)
+
+    def _waiting(self) -> int:
+        return len(self._queue) + self._in_flight.tickets
 
     def _done_s(self, number: int, ask: AdmissionRequest, now: float) -> float:
         """In how many seconds a request would be answered; not computed where nobody needs it."""
@@ -315,6 +319,7 @@ class Engine:
             self._jobs.batch_went_first()
         if (batch := taken.batch) is not None:
             expected_s = self._estimates.pass_s(batch.version, batch.shape, batch.images)
+            self._is_cold = expected_s is None
             self._in_flight.note_batch(batch.version, len(batch.tickets), now, begins, expected_s)
         return taken
 
@@ -336,7 +341,7 @@ class Engine:
     def _run(self, batch: Batch[TicketWork]) -> None:
         model = self.models.get(batch.version)
         if model is not None:
-            self._runner.run(model, batch)
+            self._runner.run(model, batch, self._is_cold)
             return
         self.failed(len(batch.tickets))
         refusals.refuse(batch.tickets, refusals.left(batch.version))
@@ -354,9 +359,7 @@ class Engine:
             self._in_flight.pass_ended(tickets, self._clock())
             if pass_s is not None:
                 self._estimates.record(batch.version, batch.shape, images, pass_s)
-                self._passes[batch.version] += 1
-                self._passes_total += 1
-                self._images_total += tickets
+                self.passed.add(batch.version, tickets, pass_s)
                 self._one_by_one.ended(batch, self._clock())
             self._changed.notify()
         if self.watching:
@@ -394,7 +397,3 @@ class Engine:
         with self._changed:
             while self._in_flight.unfinished:
                 self._changed.wait()
-
-
-def _nobody() -> None:
-    """Nobody watches."""

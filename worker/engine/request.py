@@ -1,5 +1,6 @@
 """What callers give the engine, and what it tells of its queue."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from worker.batching.config import BatchingConfig
@@ -21,6 +22,28 @@ class Request:
     place: int = 0
     tenant: str = ""
     weight: float = 1.0
+
+
+class PassCounts:
+    """Passes that were answered since the process began, the images in them, and their seconds."""
+
+    def __init__(self) -> None:
+        self.passes = self.images = 0
+        self.busy_s = 0.0
+        self._of: Counter[str] = Counter()
+
+    def add(self, version: str, images: int, seconds: float) -> None:
+        self._of[version] += 1
+        self.passes += 1
+        self.images += images
+        self.busy_s += seconds
+
+    def of(self, version: str) -> int:
+        """Passes of one version."""
+        return self._of[version]
+
+    def forget(self, version: str) -> None:
+        self._of.pop(version, None)
 
 
 @dataclass(frozen=True, slots=True)

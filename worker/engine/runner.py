@@ -4,6 +4,7 @@ The device thread goes on to the next batch while the finish thread runs NMS and
 A failure in any stage is reported with the tickets of the batch, and ends neither thread.
 """
 
+import itertools
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,16 +29,21 @@ GREY = 114
 
 @dataclass(frozen=True, slots=True)
 class TicketWork:
-    """The payload of a ticket: what its pass needs."""
+    """The payload of a ticket: what its pass needs. `waiting`: tickets before it, when it came."""
 
     image: U8
     options: NmsOptions
     reply: "Reply[Outcome]"
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The answer to one ticket, with the times of its stages."""
+    """The answer to one ticket, with the times of its stages.
+
+    `batch`: the number of its pass. `retries`: how often that ran out of memory before. `waiting`:
+    see TicketWork. `is_cold`: nothing like the pass was run before.
+    """
 
     candidates: Candidates
     queue_s: float
@@ -45,6 +51,27 @@ class Outcome:
     inference_s: float
     postprocess_s: float
     batch_size: int
+    batch: int = 0
+    retries: int = 0
+    waiting: int = 0
+    is_cold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One pass: its number, its tickets, the grey images that fill it up, and how often it ran out
+    of memory before.
+    """
+
+    number: int
+    tickets: Sequence[Ticket[TicketWork]]
+    filler: int
+    retries: int
+    is_cold: bool
+
+    @property
+    def size(self) -> int:
+        return len(self.tickets) + self.filler
 
 
 class PassObserver(Protocol):
@@ -97,101 +124,94 @@ class BatchRunner:
         self._observer = observer
         self._finish_later = finish_later
         self._clock = clock
+        self._numbers = itertools.count(1)
 
-    def run(self, model: LoadedModel, batch: Batch[TicketWork]) -> None:
+    def run(self, model: LoadedModel, batch: Batch[TicketWork], is_cold: bool = False) -> None:
         """Returns when the device can take the next batch."""
-        self._run(model, batch, batch.tickets, batch.images - len(batch.tickets))
+        filler = batch.images - len(batch.tickets)
+        self._run(model, batch, self._pass(batch.tickets, filler, 0, is_cold))
+
+    def _pass(
+        self, tickets: Sequence[Ticket[TicketWork]], filler: int, retries: int, is_cold: bool
+    ) -> _Pass:
+        return _Pass(next(self._numbers), tickets, filler, retries, is_cold)
 
     def _run(
-        self,
-        model: LoadedModel,
-        batch: Batch[TicketWork],
-        tickets: Sequence[Ticket[TicketWork]],
-        filler: int = 0,
-        last: bool = False,
+        self, model: LoadedModel, batch: Batch[TicketWork], now: _Pass, last: bool = False
     ) -> None:
-        """Runs one pass, filled up with `filler` grey images. Out of memory, it is split into two
-        of half the size, down to one image, which is retried once: the backend freed its cache.
+        """Runs one pass. Out of memory, it is split into two of half the size, down to one image,
+        which is retried once: the backend freed its cache.
         """
         began = self._clock()
-        size = len(tickets) + filler
-        work = [ticket.payload for ticket in tickets]
+        work = [ticket.payload for ticket in now.tickets]
         try:
-            grey = [np.full_like(work[0].image, GREY)] * filler
+            grey = [np.full_like(work[0].image, GREY)] * now.filler
             raw = model.stage(
                 [*(item.image for item in work), *grey],
-                [*(item.options for item in work), *([work[0].options] * filler)],
+                [*(item.options for item in work), *([work[0].options] * now.filler)],
             ).forward()
         except OutOfMemory as error:
-            if size == 1 and last:
-                self._fail(batch, tickets, size, error)
+            if now.size == 1 and last:
+                self._fail(batch, now, error)
                 return
         except Exception as error:
-            self._fail(batch, tickets, size, error)
+            self._fail(batch, now, error)
             return
         else:
             self._observer.began(batch)
             busy_s = self._clock() - began
-            self._finish_later(partial(self._finish, batch, tickets, size, raw, began, busy_s))
+            self._finish_later(partial(self._finish, batch, now, raw, began, busy_s))
             return
         # Outside the handler, whose traceback held the tensors of the pass. Passes before this one
         # must free what they hold on the device first.
         self._observer.wait_alone()
-        if size == 1:
-            self._run(model, batch, tickets, last=True)
+        retries = now.retries + 1
+        if now.size == 1:
+            self._run(model, batch, self._pass(now.tickets, 0, retries, now.is_cold), last=True)
             return
-        log.warning("batch out of memory", version=batch.version, images=size)
-        self._observer.too_large(batch, size)
-        half = size // 2
-        for part in filter(None, (tickets[:half], tickets[half:])):
+        log.warning("batch out of memory", version=batch.version, images=now.size)
+        self._observer.too_large(batch, now.size)
+        half = now.size // 2
+        for part in filter(None, (now.tickets[:half], now.tickets[half:])):
             self._observer.wait_alone()
-            self._run(model, batch, part)
+            self._run(model, batch, self._pass(part, 0, retries, now.is_cold))
 
-    def _fail(
-        self,
-        batch: Batch[TicketWork],
-        tickets: Sequence[Ticket[TicketWork]],
-        size: int,
-        error: Exception,
-    ) -> None:
-        self._observer.failed(len(tickets))
-        self._observer.error(batch.version, tickets, size, _public_error(error, batch.version))
+    def _fail(self, batch: Batch[TicketWork], now: _Pass, error: Exception) -> None:
+        self._observer.failed(len(now.tickets))
+        public = _public_error(error, batch.version)
+        self._observer.error(batch.version, now.tickets, now.size, public)
 
     def _finish(
-        self,
-        batch: Batch[TicketWork],
-        tickets: Sequence[Ticket[TicketWork]],
-        size: int,
-        raw: RunningPass,
-        began: float,
-        busy_s: float,
+        self, batch: Batch[TicketWork], now: _Pass, raw: RunningPass, began: float, busy_s: float
     ) -> None:
         pass_s: float | None = None
         error: YolopoolError | None = None
         try:
             result = raw.finish()
-            if len(result.candidates) != size:
-                raise InferenceFailed(f"{len(result.candidates)} answers to {size} images")
+            if len(result.candidates) != now.size:
+                raise InferenceFailed(f"{len(result.candidates)} answers to {now.size} images")
             stages = (result.transfer_s, result.inference_s, result.postprocess_s)
             pass_s = max(busy_s, *stages)
         except Exception as failure:
             error = _public_error(failure, batch.version)
         # First: the device is done with the pass, whether or not its answers were delivered.
-        self._observer.ended(batch, len(tickets), size, pass_s)
+        self._observer.ended(batch, len(now.tickets), now.size, pass_s)
         if error is not None:
-            self._observer.error(batch.version, tickets, size, error)
+            self._observer.error(batch.version, now.tickets, now.size, error)
             return
-        answers = zip(tickets, result.candidates, strict=False)
+        answers = zip(now.tickets, result.candidates, strict=False)
         deliver(
             (
                 ticket.payload.reply,
                 Outcome(
                     candidates,
                     began - ticket.arrived,
-                    result.transfer_s,
-                    result.inference_s,
-                    result.postprocess_s,
-                    len(tickets),
+                    *stages,
+                    len(now.tickets),
+                    now.number,
+                    now.retries,
+                    ticket.payload.waiting,
+                    now.is_cold,
                 ),
                 None,
             )

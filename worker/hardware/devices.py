@@ -37,6 +37,9 @@ class BrokenGpu(InvalidOption):
 class DeviceNotTaken(OSError):
     """A worker process can't use its device."""
 
+    def __init__(self, device: str, why: object) -> None:
+        super().__init__(f"device {device} can't be taken: {why}")
+
 
 @dataclass(frozen=True, slots=True)
 class Device:

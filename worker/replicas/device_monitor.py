@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from worker.backends.base import Backend, DeviceMemory
+from worker.hardware.device_stand import DeviceObserver, DeviceStand
 from worker.replicas.replica import Replica
 from worker.replicas.swapper import Swapper
 from yolopool.vocabulary import ReplicaState
@@ -87,8 +88,10 @@ class DeviceMonitor:
         rewarm_idle_s: float,
         drift_limit_bytes: int,
         recycle: Callable[[str], None],
+        observer: DeviceObserver,
         clock: Callable[[], float],
     ) -> None:
+        self.stand = DeviceStand()  # as of the last look
         self.configured_bytes = self.opened_bytes = 0
         self.drift_bytes = 0
         self._backend = backend
@@ -97,6 +100,7 @@ class DeviceMonitor:
         self._rewarm_idle_s = rewarm_idle_s
         self._drift_limit_bytes = drift_limit_bytes
         self._recycle = recycle
+        self._observer = observer
         self._clock = clock
         self._leaks = LeakDetector()
         self._recycling = self._reclaimed = self._made_room = False
@@ -121,6 +125,9 @@ class DeviceMonitor:
     async def look(self) -> None:
         """One look at the device and at what is on it."""
         memory = self._backend.memory()
+        self.stand = await asyncio.to_thread(
+            self._observer.look, memory.used_bytes, memory.available_bytes
+        )
         self._adjust_budget(memory)
         if self._has_verdict(memory):
             await self._judge_leak()

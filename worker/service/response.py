@@ -1,11 +1,13 @@
 """Translates typed results to the messages of a response. Decides nothing."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from worker.arrays import F32
 from worker.backends.base import Backend
+from worker.hardware.device_stand import DeviceStand
 from worker.postprocess.mask_encoding import RunLengths
 from worker.postprocess.results import Mask, Results
 from worker.postprocess.rotated_boxes import corners
@@ -52,6 +54,38 @@ def detect_response(
         )
         message.classification.CopyFrom(classification)
     return message
+
+
+def pass_facts(inference: Inference, stand: DeviceStand) -> worker_pb2.PassFacts:
+    """What the request log tells of a request and its device."""
+    outcome = inference.outcome
+    height, width = inference.prepared.letterboxed.image.shape[:2]
+    return worker_pb2.PassFacts(
+        batch_id=outcome.batch,
+        letterbox_width=width,
+        letterbox_height=height // max(1, inference.tiles),
+        queue_length=outcome.waiting,
+        cold=outcome.is_cold,
+        transfer_ms=outcome.transfer_s * 1000,
+        memory_retries=outcome.retries,
+        device=_stand_to(stand),
+    )
+
+
+@lru_cache(maxsize=2)
+def _stand_to(stand: DeviceStand) -> worker_pb2.DeviceStand:
+    """One look is told with many requests."""
+    gpu = stand.gpu
+    return worker_pb2.DeviceStand(
+        used_bytes=stand.used_bytes,
+        free_bytes=stand.free_bytes,
+        utilisation=stand.utilisation,
+        temperature_c=gpu.temperature_c,
+        clock_ratio=gpu.clock_ratio,
+        power_w=gpu.power_w,
+        throttled=gpu.throttled,
+        host_load=stand.host_load,
+    )
 
 
 def detections_to(results: Results, class_names: Sequence[str]) -> list[detection_pb2.Detection]:

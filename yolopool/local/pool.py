@@ -31,6 +31,8 @@ START_LIMIT_S = 90.0
 STOP_LIMIT_S = 4.0
 POLL_S = 0.1
 RESTART_DELAY_S = 1.0
+# In the folder of logs; `yolopool doctor` reads it there.
+REQUEST_LOG = "requests.jsonl"
 # Modules that an extra installs, to tell it from the bare client.
 _MODULES_OF_EXTRA = {
     "control-plane": ("redis", "starlette", "grpc_health"),
@@ -188,6 +190,7 @@ class LocalPool:
             *(f"--load={model}" for model in options.load),
             *(["--auth=keys"] if options.auth else []),
             *(["--insecure"] if options.insecure else []),
+            f"--request-log={logs / REQUEST_LOG}",
             "--die-with-parent",
         ]
         # Not a flag: a password in it would be in the process list.

@@ -7,9 +7,12 @@ says how many were lost.
 
 import io
 import os
+import re
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -19,6 +22,8 @@ STDERR = 2
 MAX_WAITING_BYTES = 1024 * 1024
 # Lines are written together at most this often, so that a busy process is not woken for each.
 PAUSE_S, WRITTEN_BYTES = 0.05, 32 * 1024
+_TIMESTAMP = re.compile(rb'"timestamp": ?"([^"]{10,40})"')
+MAX_LINE_BYTES = 64 * 1024
 # Of a file: its size at most, and how many earlier ones are kept beside it.
 MAX_FILE_BYTES, KEPT_FILES = 32 * 1024 * 1024, 3
 
@@ -114,6 +119,45 @@ class LogFile(LogOutput):
             os.dup2(opened, self._descriptor)
         finally:
             os.close(opened)
+
+
+class RotatedFile(LogOutput):
+    """A file that is renamed to `<name>.1`, and so on, at its largest size or age; made anew where
+    somebody else removed it. now: Unix seconds. The age is that of the first line, which begins
+    with JSON's `timestamp` somewhere; of a file without one, that of this process.
+    """
+
+    def __init__(
+        self, path: Path, max_bytes: int, max_age_s: float, kept: int, now: Callable[[], float]
+    ) -> None:
+        """Raises OSError if the file can't be opened."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._kept, self._now = path, kept, now
+        self._max_bytes, self._max_age_s = max_bytes, max_age_s
+        super().__init__(self._opened())
+        self._began_s = self._first_s()
+
+    def _opened(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def _first_s(self) -> float:
+        with suppress(OSError, ValueError), self._path.open("rb") as file:
+            if found := _TIMESTAMP.search(file.readline(MAX_LINE_BYTES)):
+                return datetime.fromisoformat(found[1].decode()).timestamp()
+        return self._now()
+
+    def _make_room(self, size_bytes: int) -> None:
+        with suppress(OSError):  # the log goes on where it is
+            stand = os.fstat(self._descriptor)
+            is_old = self._now() - self._began_s > self._max_age_s
+            is_full = stand.st_size + size_bytes > self._max_bytes
+            if stand.st_nlink and not (stand.st_size and (is_old or is_full)):
+                return
+            if stand.st_nlink:
+                rotate(self._path, 0, self._kept)
+            before, self._descriptor = self._descriptor, self._opened()
+            os.close(before)
+            self._began_s = self._now()
 
 
 def rotate(path: Path, max_bytes: int = MAX_FILE_BYTES, kept: int = KEPT_FILES) -> None:

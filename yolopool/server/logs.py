@@ -2,16 +2,19 @@
 
 import atexit
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 import structlog
 
 from yolopool.masking import masked
-from yolopool.server.log_writer import DirectLog, LogFile, LogOutput, QueuedLog
+from yolopool.server.log_writer import DirectLog, LogFile, LogOutput, QueuedLog, RotatedFile
 
 DRAIN_S = 1.0
 _streams: list[QueuedLog | DirectLog] = []
+# That of this process's log, if its lines are JSON.
+_json: list[QueuedLog | DirectLog] = []
 
 
 def set_up_logs(
@@ -38,6 +41,7 @@ def set_up_logs(
     if isinstance(stream, QueuedLog):
         atexit.register(stream.drain, DRAIN_S)
     _streams.append(stream)
+    _json[:] = [stream] if json else []
     renderer: Any = structlog.processors.JSONRenderer()
     if not json:
         # The library's own tracebacks have the values of all variables: those are secrets, and
@@ -66,6 +70,23 @@ def set_up_logs(
 def _masked(_: Any, __: str, line: Any) -> str:
     """Callers put keys and tokens where none belong, such as the name of a model."""
     return masked(line)
+
+
+def json_lines() -> Callable[[str], object] | None:
+    """Takes whole lines of JSON for this process's log; None: its lines are not JSON."""
+    return _json[0].write if _json else None
+
+
+def lines_to(
+    path: Path, max_bytes: int, max_age_s: float, kept: int, now: Callable[[], float]
+) -> Callable[[str], object]:
+    """Takes whole lines for a file of their own: see RotatedFile. Never blocks. Raises OSError if
+    the file can't be opened.
+    """
+    stream = QueuedLog(RotatedFile(path, max_bytes, max_age_s, kept, now))
+    atexit.register(stream.drain, DRAIN_S)
+    _streams.append(stream)
+    return stream.write
 
 
 def write_out() -> None:

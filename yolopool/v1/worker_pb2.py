@@ -28,15 +28,15 @@ from yolopool.v1 import fleet_pb2 as yolopool_dot_v1_dot_fleet__pb2
 from yolopool.v1 import types_pb2 as yolopool_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18yolopool/v1/worker.proto\x12\x0byolopool.v1\x1a\x17yolopool/v1/bench.proto\x1a\x1byolopool/v1/detection.proto\x1a\x17yolopool/v1/fleet.proto\x1a\x17yolopool/v1/types.proto\"\xe7\x02\n\rAssignRequest\x12(\n\x05token\x18\x01 \x01(\x0b\x32\x19.yolopool.v1.FencingToken\x12(\n\x07version\x18\x02 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12.\n\x08settings\x18\x03 \x01(\x0b\x32\x1c.yolopool.v1.VersionSettings\x12\'\n\x04pack\x18\x04 \x01(\x0b\x32\x19.yolopool.v1.PackLocation\x12%\n\x07variant\x18\x05 \x01(\x0b\x32\x14.yolopool.v1.Variant\x12\x0b\n\x03pin\x18\x06 \x01(\x08\x12)\n\tfootprint\x18\x07 \x01(\x0b\x32\x16.yolopool.v1.Footprint\x12!\n\x05reach\x18\x08 \x01(\x0e\x32\x12.yolopool.v1.Reach\x12\'\n\x08\x62\x61tching\x18\t \x01(\x0b\x32\x15.yolopool.v1.Batching\"+\n\x0cPackLocation\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"\\\n\x0e\x41ssignResponse\x12%\n\x07replica\x18\x01 \x01(\x0b\x32\x14.yolopool.v1.Replica\x12#\n\x06ledger\x18\x02 \x01(\x0b\x32\x13.yolopool.v1.Ledger\"s\n\x0eReleaseRequest\x12(\n\x05token\x18\x01 \x01(\x0b\x32\x19.yolopool.v1.FencingToken\x12(\n\x07version\x18\x02 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"N\n\x0fReleaseResponse\x12#\n\x06ledger\x18\x01 \x01(\x0b\x32\x13.yolopool.v1.Ledger\x12\x16\n\x0ereleased_bytes\x18\x02 \x01(\x04\"\x95\x02\n\x0cInferRequest\x12(\n\x07version\x18\x01 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12\x11\n\x07\x65ncoded\x18\x02 \x01(\x0cH\x00\x12$\n\x03raw\x18\x03 \x01(\x0b\x32\x15.yolopool.v1.RawImageH\x00\x12+\n\x07options\x18\x04 \x01(\x0b\x32\x1a.yolopool.v1.DetectOptions\x12\'\n\x08priority\x18\x05 \x01(\x0e\x32\x15.yolopool.v1.Priority\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0f\n\x07suspect\x18\x07 \x01(\x08\x12\x0e\n\x06tenant\x18\x08 \x01(\t\x12\x0e\n\x06weight\x18\t \x01(\x02\x42\x07\n\x05image\"\x91\x01\n\rInferResponse\x12+\n\x06result\x18\x01 \x01(\x0b\x32\x1b.yolopool.v1.DetectResponse\x12%\n\x04load\x18\x02 \x01(\x0b\x32\x17.yolopool.v1.LoadReport\x12\x19\n\x11ledger_used_bytes\x18\x03 \x01(\x04\x12\x11\n\tdevice_ms\x18\x04 \x01(\x02\"[\n\x0c\x42\x65nchRequest\x12(\n\x07version\x18\x01 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12!\n\x05sweep\x18\x02 \x01(\x0b\x32\x12.yolopool.v1.Sweep\"\x15\n\x13GetInventoryRequest\"m\n\x14GetInventoryResponse\x12#\n\x06worker\x18\x01 \x01(\x0b\x32\x13.yolopool.v1.Worker\x12\x30\n\rhighest_token\x18\x02 \x01(\x0b\x32\x19.yolopool.v1.FencingToken\"8\n\x0c\x44rainRequest\x12(\n\x05token\x18\x01 \x01(\x0b\x32\x19.yolopool.v1.FencingToken\"\x1d\n\rDrainResponse\x12\x0c\n\x04left\x18\x01 \x01(\r*=\n\x05Reach\x12\x15\n\x11REACH_UNSPECIFIED\x10\x00\x12\x0e\n\nREACH_WARM\x10\x01\x12\r\n\tREACH_HOT\x10\x02\x32\xac\x03\n\rWorkerService\x12\x41\n\x06\x41ssign\x12\x1a.yolopool.v1.AssignRequest\x1a\x1b.yolopool.v1.AssignResponse\x12\x44\n\x07Release\x12\x1b.yolopool.v1.ReleaseRequest\x1a\x1c.yolopool.v1.ReleaseResponse\x12>\n\x05Infer\x12\x19.yolopool.v1.InferRequest\x1a\x1a.yolopool.v1.InferResponse\x12=\n\x05\x42\x65nch\x12\x19.yolopool.v1.BenchRequest\x1a\x17.yolopool.v1.BenchPoint0\x01\x12S\n\x0cGetInventory\x12 .yolopool.v1.GetInventoryRequest\x1a!.yolopool.v1.GetInventoryResponse\x12>\n\x05\x44rain\x12\x19.yolopool.v1.DrainRequest\x1a\x1a.yolopool.v1.DrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18yolopool/v1/worker.proto\x12\x0byolopool.v1\x1a\x17yolopool/v1/bench.proto\x1a\x1byolopool/v1/detection.proto\x1a\x17yolopool/v1/fleet.proto\x1a\x17yolopool/v1/types.proto\"\xe7\x02\n\rAssignRequest\x12(\n\x05token\x18\x01 \x01(\x0b\x32\x19.yolopool.v1.FencingToken\x12(\n\x07version\x18\x02 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12.\n\x08settings\x18\x03 \x01(\x0b\x32\x1c.yolopool.v1.VersionSettings\x12\'\n\x04pack\x18\x04 \x01(\x0b\x32\x19.yolopool.v1.PackLocation\x12%\n\x07variant\x18\x05 \x01(\x0b\x32\x14.yolopool.v1.Variant\x12\x0b\n\x03pin\x18\x06 \x01(\x08\x12)\n\tfootprint\x18\x07 \x01(\x0b\x32\x16.yolopool.v1.Footprint\x12!\n\x05reach\x18\x08 \x01(\x0e\x32\x12.yolopool.v1.Reach\x12\'\n\x08\x62\x61tching\x18\t \x01(\x0b\x32\x15.yolopool.v1.Batching\"+\n\x0cPackLocation\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"\\\n\x0e\x41ssignResponse\x12%\n\x07replica\x18\x01 \x01(\x0b\x32\x14.yolopool.v1.Replica\x12#\n\x06ledger\x18\x02 \x01(\x0b\x32\x13.yolopool.v1.Ledger\"s\n\x0eReleaseRequest\x12(\n\x05token\x18\x01 \x01(\x0b\x32\x19.yolopool.v1.FencingToken\x12(\n\x07version\x18\x02 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"N\n\x0fReleaseResponse\x12#\n\x06ledger\x18\x01 \x01(\x0b\x32\x13.yolopool.v1.Ledger\x12\x16\n\x0ereleased_bytes\x18\x02 \x01(\x04\"\x95\x02\n\x0cInferRequest\x12(\n\x07version\x18\x01 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12\x11\n\x07\x65ncoded\x18\x02 \x01(\x0cH\x00\x12$\n\x03raw\x18\x03 \x01(\x0b\x32\x15.yolopool.v1.RawImageH\x00\x12+\n\x07options\x18\x04 \x01(\x0b\x32\x1a.yolopool.v1.DetectOptions\x12\'\n\x08priority\x18\x05 \x01(\x0e\x32\x15.yolopool.v1.Priority\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0f\n\x07suspect\x18\x07 \x01(\x08\x12\x0e\n\x06tenant\x18\x08 \x01(\t\x12\x0e\n\x06weight\x18\t \x01(\x02\x42\x07\n\x05image\"\xb8\x01\n\rInferResponse\x12+\n\x06result\x18\x01 \x01(\x0b\x32\x1b.yolopool.v1.DetectResponse\x12%\n\x04load\x18\x02 \x01(\x0b\x32\x17.yolopool.v1.LoadReport\x12\x19\n\x11ledger_used_bytes\x18\x03 \x01(\x04\x12\x11\n\tdevice_ms\x18\x04 \x01(\x02\x12%\n\x05\x66\x61\x63ts\x18< \x01(\x0b\x32\x16.yolopool.v1.PassFacts\"\xcb\x01\n\tPassFacts\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x17\n\x0fletterbox_width\x18\x02 \x01(\r\x12\x18\n\x10letterbox_height\x18\x03 \x01(\r\x12\x14\n\x0cqueue_length\x18\x04 \x01(\r\x12\x0c\n\x04\x63old\x18\x05 \x01(\x08\x12\x13\n\x0btransfer_ms\x18\x06 \x01(\x02\x12\x16\n\x0ememory_retries\x18\x07 \x01(\r\x12(\n\x06\x64\x65vice\x18\x08 \x01(\x0b\x32\x18.yolopool.v1.DeviceStand\"\xfd\x01\n\x0b\x44\x65viceStand\x12\x12\n\nused_bytes\x18\x01 \x01(\x04\x12\x12\n\nfree_bytes\x18\x02 \x01(\x04\x12\x13\n\x0butilisation\x18\x03 \x01(\x02\x12\x1a\n\rtemperature_c\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\x18\n\x0b\x63lock_ratio\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12\x14\n\x07power_w\x18\x06 \x01(\x02H\x02\x88\x01\x01\x12\x11\n\tthrottled\x18\x07 \x03(\t\x12\x16\n\thost_load\x18\x08 \x01(\x02H\x03\x88\x01\x01\x42\x10\n\x0e_temperature_cB\x0e\n\x0c_clock_ratioB\n\n\x08_power_wB\x0c\n\n_host_load\"[\n\x0c\x42\x65nchRequest\x12(\n\x07version\x18\x01 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12!\n\x05sweep\x18\x02 \x01(\x0b\x32\x12.yolopool.v1.Sweep\"\x15\n\x13GetInventoryRequest\"m\n\x14GetInventoryResponse\x12#\n\x06worker\x18\x01 \x01(\x0b\x32\x13.yolopool.v1.Worker\x12\x30\n\rhighest_token\x18\x02 \x01(\x0b\x32\x19.yolopool.v1.FencingToken\"8\n\x0c\x44rainRequest\x12(\n\x05token\x18\x01 \x01(\x0b\x32\x19.yolopool.v1.FencingToken\"\x1d\n\rDrainResponse\x12\x0c\n\x04left\x18\x01 \x01(\r*=\n\x05Reach\x12\x15\n\x11REACH_UNSPECIFIED\x10\x00\x12\x0e\n\nREACH_WARM\x10\x01\x12\r\n\tREACH_HOT\x10\x02\x32\xac\x03\n\rWorkerService\x12\x41\n\x06\x41ssign\x12\x1a.yolopool.v1.AssignRequest\x1a\x1b.yolopool.v1.AssignResponse\x12\x44\n\x07Release\x12\x1b.yolopool.v1.ReleaseRequest\x1a\x1c.yolopool.v1.ReleaseResponse\x12>\n\x05Infer\x12\x19.yolopool.v1.InferRequest\x1a\x1a.yolopool.v1.InferResponse\x12=\n\x05\x42\x65nch\x12\x19.yolopool.v1.BenchRequest\x1a\x17.yolopool.v1.BenchPoint0\x01\x12S\n\x0cGetInventory\x12 .yolopool.v1.GetInventoryRequest\x1a!.yolopool.v1.GetInventoryResponse\x12>\n\x05\x44rain\x12\x19.yolopool.v1.DrainRequest\x1a\x1a.yolopool.v1.DrainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'yolopool.v1.worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REACH']._serialized_start=1587
-  _globals['_REACH']._serialized_end=1648
+  _globals['_REACH']._serialized_start=2088
+  _globals['_REACH']._serialized_end=2149
   _globals['_ASSIGNREQUEST']._serialized_start=146
   _globals['_ASSIGNREQUEST']._serialized_end=505
   _globals['_PACKLOCATION']._serialized_start=507
@@ -50,17 +50,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INFERREQUEST']._serialized_start=844
   _globals['_INFERREQUEST']._serialized_end=1121
   _globals['_INFERRESPONSE']._serialized_start=1124
-  _globals['_INFERRESPONSE']._serialized_end=1269
-  _globals['_BENCHREQUEST']._serialized_start=1271
-  _globals['_BENCHREQUEST']._serialized_end=1362
-  _globals['_GETINVENTORYREQUEST']._serialized_start=1364
-  _globals['_GETINVENTORYREQUEST']._serialized_end=1385
-  _globals['_GETINVENTORYRESPONSE']._serialized_start=1387
-  _globals['_GETINVENTORYRESPONSE']._serialized_end=1496
-  _globals['_DRAINREQUEST']._serialized_start=1498
-  _globals['_DRAINREQUEST']._serialized_end=1554
-  _globals['_DRAINRESPONSE']._serialized_start=1556
-  _globals['_DRAINRESPONSE']._serialized_end=1585
-  _globals['_WORKERSERVICE']._serialized_start=1651
-  _globals['_WORKERSERVICE']._serialized_end=2079
+  _globals['_INFERRESPONSE']._serialized_end=1308
+  _globals['_PASSFACTS']._serialized_start=1311
+  _globals['_PASSFACTS']._serialized_end=1514
+  _globals['_DEVICESTAND']._serialized_start=1517
+  _globals['_DEVICESTAND']._serialized_end=1770
+  _globals['_BENCHREQUEST']._serialized_start=1772
+  _globals['_BENCHREQUEST']._serialized_end=1863
+  _globals['_GETINVENTORYREQUEST']._serialized_start=1865
+  _globals['_GETINVENTORYREQUEST']._serialized_end=1886
+  _globals['_GETINVENTORYRESPONSE']._serialized_start=1888
+  _globals['_GETINVENTORYRESPONSE']._serialized_end=1997
+  _globals['_DRAINREQUEST']._serialized_start=1999
+  _globals['_DRAINREQUEST']._serialized_end=2055
+  _globals['_DRAINRESPONSE']._serialized_start=2057
+  _globals['_DRAINRESPONSE']._serialized_end=2086
+  _globals['_WORKERSERVICE']._serialized_start=2152
+  _globals['_WORKERSERVICE']._serialized_end=2580
 # @@protoc_insertion_point(module_scope)

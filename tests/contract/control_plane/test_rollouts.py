@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from control_plane.caller import ANONYMOUS
+from control_plane.caller import ANONYMOUS, Origin
 from control_plane.rollout import rollout_controller, switch_controller
 from control_plane.routing.poison import Image
 from control_plane.routing.request_log import RequestRecord
@@ -284,7 +284,7 @@ async def test_a_deadline_that_a_caller_misses_is_not_the_version_s(pool: Pool) 
     await pool.start(steps=[500], shadow=1, min_samples=100_000)
     await becomes(lambda: pool.means == {1: 500, 2: 500})
     beside = pool.rig.plane._services._beside
-    record = RequestRecord("r", ANONYMOUS, "shapes:stable", 0.0)
+    record = RequestRecord("r", Origin(ANONYMOUS), "shapes:stable", 0.0)
     record.ref = ModelRef("shapes", alias="stable")
     for had_s, seen in ((0.1, 0), (60.0, 1)):
         for number in (1, 2):

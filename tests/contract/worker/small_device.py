@@ -15,6 +15,7 @@ from worker.batching.config import BatchingConfig
 from worker.engine.engine import Engine
 from worker.engine.request import Request
 from worker.engine.runner import Outcome
+from worker.hardware.device_stand import DeviceObserver
 from worker.packs.pack_store import PackStore
 from worker.postprocess.outputs import NmsOptions
 from worker.replicas.device_monitor import DeviceMonitor
@@ -140,6 +141,7 @@ def monitor_of(
         rewarm_idle_s,
         drift_limit,
         recycled.append,
+        DeviceObserver("sim:0", lambda: here.engine.passed.busy_s, time.monotonic),
         time.monotonic,
     )
     device_monitor.configured_bytes = here.ledger.budget_bytes

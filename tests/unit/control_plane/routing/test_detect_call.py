@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from control_plane.caller import ANONYMOUS
+from control_plane.caller import ANONYMOUS, Origin
 from control_plane.metrics import Metrics
 from control_plane.routing.attempts import Attempt
 from control_plane.routing.detect_call import MAX_STALE_CHOICES, DetectCall, DetectContext
@@ -87,7 +87,7 @@ class Rig:
         self.workers = Workers(*failures)
         self.loader = Loader(self.join if loads else lambda: None)
         self.quarantine = Quarantine()
-        self.record = RequestRecord("r", ANONYMOUS, "a", NOW)
+        self.record = RequestRecord("r", Origin(ANONYMOUS), "a", NOW)
         context = DetectContext(
             self.view,
             cast(Any, self.workers),

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from yolopool.server import logs
-from yolopool.server.log_writer import DirectLog, LogFile, LogOutput, QueuedLog
+from yolopool.server.log_writer import DirectLog, LogFile, LogOutput, QueuedLog, RotatedFile
 
 
 @pytest.fixture
@@ -174,3 +174,60 @@ def test_a_log_file_that_cannot_be_opened_is_told(
     stream.drain(10)
     assert "the log file can't be opened" in capfd.readouterr().err
     assert logs.dropped_lines() == before
+
+
+class Turning:
+    """A file of its own that is renamed by size and age, on a clock that tests set."""
+
+    def __init__(self, path: Path, now: float = 1000.0) -> None:
+        self.path, self.now = path, now
+        self.file = self.opened()
+
+    def opened(self) -> RotatedFile:
+        return RotatedFile(self.path, 100, 60.0, 2, lambda: self.now)
+
+    def put(self, text: str) -> None:
+        self.file.put(text.encode() + b"\n")
+
+    def read(self) -> dict[str, str]:
+        return {one.name: one.read_text() for one in sorted(self.path.parent.iterdir())}
+
+
+def test_a_file_of_its_own_turns_by_size_and_by_age(tmp_path: Path) -> None:
+    log = Turning(tmp_path / "logs" / "r.jsonl")
+    log.put("a" * 60)
+    log.put("b" * 60)  # no room beside the first
+    log.now += 61
+    log.put("c")
+    log.put("d")
+    assert log.read() == {
+        "r.jsonl": "c\nd\n",
+        "r.jsonl.1": "b" * 60 + "\n",
+        "r.jsonl.2": "a" * 60 + "\n",
+    }
+    log.now += 61
+    log.put("e")
+    assert log.read() == {"r.jsonl": "e\n", "r.jsonl.1": "c\nd\n", "r.jsonl.2": "b" * 60 + "\n"}
+
+
+def test_its_age_is_that_of_its_first_line_whoever_wrote_it(tmp_path: Path) -> None:
+    log = Turning(tmp_path / "r.jsonl", now=1764576000.0)
+    log.put('{"timestamp": "2025-12-01T08:00:00.000000Z"}')
+    log.now += 50
+    log.file = log.opened()  # another process goes on with it
+    log.put("b")
+    assert list(log.read()) == ["r.jsonl"]
+    log.now += 11
+    log.put("c")
+    assert list(log.read()) == ["r.jsonl", "r.jsonl.1"]
+
+
+def test_it_is_made_anew_where_somebody_took_it_away(tmp_path: Path) -> None:
+    log = Turning(tmp_path / "r.jsonl")
+    log.put("a")
+    log.path.unlink()
+    log.put("b")
+    assert log.read() == {"r.jsonl": "b\n"}
+    log.path.unlink()
+    tmp_path.rmdir()  # it can't be made: the line is lost, and the process goes on
+    log.put("c")

@@ -1,0 +1,51 @@
+"""Settings of the logs of a control plane: part of `settings`."""
+
+from functools import cached_property
+from typing import Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings
+
+from yolopool.errors import YolopoolError
+from yolopool.request_log.sampling import Sampling, parse
+
+
+class LogSettings(BaseSettings):
+    """Flags that begin with --log and --request-log."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_json: bool = Field(True, description="log one JSON object a line")
+    log_file: str = Field("", description="log to this file, rotated by its size; empty: to stderr")
+    request_log: str = Field(
+        "",
+        description="file for the request log, a JSON object a line; empty: requests are in the "
+        "log of this process",
+    )
+    request_log_max_bytes: int = Field(
+        64 * 1024**2, ge=4096, description="bytes at which the file is renamed and begun anew"
+    )
+    request_log_max_age_s: float = Field(
+        86400.0, gt=0, description="seconds after its first line at which it is renamed, too"
+    )
+    request_log_kept: int = Field(
+        8, ge=1, le=1000, description="earlier files that are kept beside it, as FILE.1 and so on"
+    )
+    request_log_sample: str = Field(
+        "",
+        description="which requests have a line: WHAT=SHARE, several with commas, of which the "
+        "first that fits counts; WHAT is errors, slow:500ms or a pattern of models; empty: all",
+    )
+
+    @field_validator("request_log_sample")
+    @classmethod
+    def _rules_are_readable(cls, text: str) -> str:
+        try:
+            parse(text)
+        except YolopoolError as error:
+            raise ValueError(error.message) from error
+        return text
+
+    @cached_property
+    def sampling(self) -> Sampling:
+        """The rules of --request-log-sample."""
+        return parse(self.request_log_sample)
