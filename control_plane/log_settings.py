@@ -9,6 +9,9 @@ from pydantic_settings import BaseSettings
 from yolopool.errors import YolopoolError
 from yolopool.request_log.sampling import Sampling, parse
 
+# Of the file of the request log, unless flags say otherwise.
+MAX_BYTES, MAX_AGE_S, KEPT_FILES = 64 * 1024**2, 86400.0, 8
+
 
 class LogSettings(BaseSettings):
     """Flags that begin with --log and --request-log."""
@@ -22,13 +25,16 @@ class LogSettings(BaseSettings):
         "log of this process",
     )
     request_log_max_bytes: int = Field(
-        64 * 1024**2, ge=4096, description="bytes at which the file is renamed and begun anew"
+        MAX_BYTES, ge=4096, description="bytes at which the file is renamed and begun anew"
     )
     request_log_max_age_s: float = Field(
-        86400.0, gt=0, description="seconds after its first line at which it is renamed, too"
+        MAX_AGE_S, gt=0, description="seconds after its first line at which it is renamed, too"
     )
     request_log_kept: int = Field(
-        8, ge=1, le=1000, description="earlier files that are kept beside it, as FILE.1 and so on"
+        KEPT_FILES,
+        ge=1,
+        le=1000,
+        description="earlier files that are kept beside it, as FILE.1 and so on",
     )
     request_log_sample: str = Field(
         "",

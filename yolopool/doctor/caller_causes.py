@@ -1,0 +1,132 @@
+"""What callers send: images larger than models use, the same request again, more than is decoded.
+Pure.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from yolopool.doctor.finding import Cause, Finding
+from yolopool.doctor.looked import Looked
+from yolopool.doctor.passes import groups, mean, median, worst
+from yolopool.doctor.rows import F64
+
+# An image of so many times the pixels that the model sees; one that is as large as it should be.
+TOO_LARGE, ENOUGH = 10.0, 4.0
+# The part of the requests that are sent again, and of those the part of one caller.
+RETRIED, OF_ONE = 0.08, 0.6
+
+
+def ratios(looked: Looked) -> F64:
+    """Pixels that came for each that the model saw."""
+    ok = looked.ok
+    came = ok["input_width"] * ok["input_height"]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(came / (ok["letterbox_width"] * ok["letterbox_height"]))
+
+
+def oversized(looked: Looked) -> Iterator[Finding]:
+    """Callers whose images take long to decode since they are far larger than the model uses."""
+    ok, ratio = looked.ok, ratios(looked)
+    for index in groups(ok.codes["principal"]):
+        large = index[ratio[index] >= TOO_LARGE]
+        if len(large) < 3 or len(large) < 0.1 * len(index):
+            continue
+        saved = looked.prepared * (1 - ENOUGH / np.maximum(ENOUGH, np.nan_to_num(ratio)))
+        cost_ms = mean(saved[large])
+        share = cost_ms / max(0.05, mean(looked.active[large]))
+        if share < 0.15:
+            continue
+        who = ok.text("principal", int(ok.codes["principal"][index[0]])) or "one caller"
+        width, height = median(ok["input_width"][large]), median(ok["input_height"][large])
+        seen = median(ok["letterbox_width"][large]), median(ok["letterbox_height"][large])
+        side = 2 * max(seen)
+        yield Finding(
+            Cause.OVERSIZED_IMAGES,
+            who,
+            f"{who} sends images far larger than the model uses",
+            f"images of {width:.0f} x {height:.0f} are decoded for a model that sees "
+            f"{seen[0]:.0f} x {seen[1]:.0f}: {mean(looked.prepared[large]):.0f} ms of "
+            f"{mean(ok['total_ms'][large]):.0f}",
+            (f"have {who} send images of {side:.0f} px on their longer side",),
+            cost_ms,
+            min(1.0, share),
+            len(large),
+            worst(ok, large, looked.prepared),
+        )
+
+
+def decode_bound(looked: Looked) -> Iterator[Finding]:
+    """Workers whose threads decode for longer than their devices compute."""
+    ok, ratio = looked.ok, ratios(looked)
+    cost = looked.prepared + looked.gap
+    for index in groups(ok.codes["worker"]):
+        usual = index[~(ratio[index] >= TOO_LARGE)]
+        if len(usual) < 3:
+            continue
+        prepared, inference = mean(looked.prepared[usual]), mean(ok["inference_ms"][usual])
+        share = mean(cost[usual]) / max(0.05, mean(ok["total_ms"][usual]))
+        busy = mean(np.nan_to_num(ok["device_utilisation"][usual], nan=0.0))
+        waits = mean(looked.gap[usual]) > 0.3 * prepared or prepared > 4 * inference
+        if prepared < 1.2 * inference or share < 0.5 or busy > 0.7 or not waits:
+            continue
+        worker = looked.worker(usual)
+        yield Finding(
+            Cause.DECODE_BOUND,
+            worker,
+            f"{worker} decodes for longer than it computes",
+            f"decoding and letterbox take {prepared:.1f} ms and a pass {inference:.1f}; the device "
+            f"is busy {100 * busy:.0f} %, and requests wait {mean(looked.gap[usual]):.0f} ms for a "
+            "thread that decodes",
+            (
+                f"restart {worker} with --intake-threads {_threads(prepared, inference)}, or with "
+                "--io-processes 2 where the device is quicker than one process",
+            ),
+            mean(cost[usual]),
+            min(1.0, share),
+            len(usual),
+            worst(ok, usual, cost),
+        )
+
+
+def client_retries(looked: Looked) -> Iterator[Finding]:
+    """One caller who sends what it sent before."""
+    rows = looked.all
+    again = np.nan_to_num(rows["client_retry"]) > 0
+    if again.mean() < RETRIED:
+        return
+    counts = np.bincount(rows.codes["principal"][again])
+    code = int(counts.argmax())
+    if counts[code] < OF_ONE * counts.sum():
+        return
+    who = rows.text("principal", code) or "one caller"
+    index = np.flatnonzero(again & (rows.codes["principal"] == code))
+    of_who = rows.codes["principal"] == code
+    cut = (of_who & rows.is_text("outcome", "CANCELLED")).sum()
+    first = of_who & ~again
+    share = len(index) / len(rows)
+    cost_ms = share * mean(rows["total_ms"])
+    limit = 2 * float(np.nanquantile(rows["total_ms"][rows.ok], 0.99)) if rows.ok.any() else 1000.0
+    yield Finding(
+        Cause.CLIENT_RETRIES,
+        who,
+        f"{who} sends requests again before they are answered",
+        f"{len(index)} of {len(rows)} requests were sent before ({first.sum()} first ones of "
+        f"{who}, {cut} given up), {100 * share:.0f} % of all work",
+        (
+            f"have {who} wait longer, at least {limit:.0f} ms, and retry with a growing pause",
+            f"yolopool tenants set {_word(who)} --concurrent 4, and give its key to that tenant",
+        ),
+        cost_ms,
+        min(1.0, 2 * share),
+        len(rows),
+        worst(rows, index, rows["total_ms"]),
+    )
+
+
+def _threads(prepared_ms: float, inference_ms: float) -> int:
+    return int(np.clip(np.ceil(2 * prepared_ms / max(0.5, inference_ms)), 4, 32))
+
+
+def _word(who: str) -> str:
+    return who.rpartition(":")[2] or "NAME"

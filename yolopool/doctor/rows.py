@@ -1,0 +1,139 @@
+"""Lines of the request log as columns: a few dozen bytes a request, so that gigabytes fit. Pure.
+
+Beyond MAX_ROWS every second row is dropped, again and again, so that a table of any log is bounded
+and its rows stay spread over all of it.
+"""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+MAX_ROWS = 1_500_000
+# Columns of numbers that have the name of their field; what a line lacks is NaN.
+NUMBERS = (
+    "version", "client_retry", "deadline_ms", "input_width", "input_height", "letterbox_width",
+    "letterbox_height", "batch_size", "batch_id", "cold", "memory_retries", "queue_length",
+    "route_ms", "load_wait_ms", "queue_ms", "decode_ms", "preprocess_ms", "transfer_ms",
+    "inference_ms", "postprocess_ms", "total_ms", "device_used_bytes", "device_free_bytes",
+    "device_utilisation", "device_clock_ratio", "host_load", "hit",
+)  # fmt: skip
+# Columns of texts, each a number in `texts`; an absent one is the empty text.
+TEXTS = ("outcome", "model", "device", "worker", "principal")
+UNKNOWN = float("nan")
+
+
+class Rows:
+    """`numbers` and `codes` by the name of the column, all of one length; `texts` by column what a
+    code means. `times`: Unix seconds; `places`: which line of all that were read, from 1.
+    """
+
+    def __init__(
+        self,
+        numbers: Mapping[str, F64],
+        codes: Mapping[str, I64],
+        texts: Mapping[str, Sequence[str]],
+        times: F64,
+        places: I64,
+    ) -> None:
+        self.numbers, self.codes, self.texts = numbers, codes, texts
+        self.times, self.places = times, places
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def __getitem__(self, name: str) -> F64:
+        return self.numbers[name]
+
+    def where(self, mask: Mask | I64) -> "Rows":
+        """The rows of a mask, or at indices."""
+        return Rows(
+            {name: column[mask] for name, column in self.numbers.items()},
+            {name: column[mask] for name, column in self.codes.items()},
+            self.texts,
+            self.times[mask],
+            self.places[mask],
+        )
+
+    def is_text(self, name: str, text: str) -> Mask:
+        """Where a column has a text."""
+        texts = self.texts[name]
+        code = texts.index(text) if text in texts else -1
+        return np.asarray(self.codes[name] == code)
+
+    def text(self, name: str, code: int) -> str:
+        return self.texts[name][code]
+
+    @property
+    def ok(self) -> Mask:
+        """Requests that were answered."""
+        return self.is_text("outcome", "OK")
+
+
+class RowsBuilder:
+    """Collects lines. `dropped`: rows that were left out to stay within `max_rows`."""
+
+    def __init__(self, max_rows: int = MAX_ROWS) -> None:
+        self._max_rows = max_rows
+        self._numbers = {name: array("f") for name in NUMBERS}
+        self._codes = {name: array("i") for name in TEXTS}
+        self._texts: dict[str, dict[str, int]] = {name: {"": 0} for name in TEXTS}
+        self._times, self._places = array("d"), array("q")
+        self._stride, self._seen = 1, 0
+        self.dropped = 0
+
+    def add(self, line: Mapping[str, Any], place: int) -> None:
+        """One line of a request. Raises KeyError, ValueError or TypeError if it is none."""
+        self._seen += 1
+        if self._seen % self._stride:
+            self.dropped += 1
+            return
+        # All is read before anything is kept: a broken line leaves nothing.
+        time_s = datetime.fromisoformat(line["timestamp"]).timestamp()
+        version = line.get("version", 0)
+        model = f"{line['model']}@{version}" if version else str(line["model"])
+        numbers = [float(line.get(name, UNKNOWN)) for name in NUMBERS]
+        words = (line["outcome"], model, *(line.get(name, "") for name in TEXTS[2:]))
+        if not all(isinstance(word, str) for word in words):
+            raise TypeError("a text is none")
+        for column, number in zip(self._numbers.values(), numbers, strict=True):
+            column.append(number)
+        for name, word in zip(TEXTS, words, strict=True):
+            known = self._texts[name]
+            self._codes[name].append(known.setdefault(word, len(known)))
+        self._times.append(time_s)
+        self._places.append(place)
+        if len(self._times) >= self._max_rows:
+            self._thin()
+
+    def _thin(self) -> None:
+        before = len(self._times)
+        columns = (*self._numbers.values(), *self._codes.values(), self._times, self._places)
+        for column in columns:
+            column[:] = column[::2]
+        self._stride *= 2
+        self.dropped += before - len(self._times)
+
+    def rows(self) -> Rows:
+        return Rows(
+            {name: np.array(column, np.float64) for name, column in self._numbers.items()},
+            {name: np.array(column, np.int64) for name, column in self._codes.items()},
+            {name: tuple(known) for name, known in self._texts.items()},
+            np.array(self._times, np.float64),
+            np.array(self._places, np.int64),
+        )
+
+
+def rows_of(lines: Sequence[Mapping[str, Any]]) -> Rows:
+    """The rows of lines that are all of requests."""
+    builder = RowsBuilder()
+    for place, line in enumerate(lines, 1):
+        builder.add(line, place)
+    return builder.rows()
