@@ -33,6 +33,7 @@ from yolopool.cli.console import (
 )
 from yolopool.cli.curves import bench
 from yolopool.cli.detect import command, saving
+from yolopool.cli.doctor.diagnose import doctor
 from yolopool.cli.fleet_file import apply_command
 from yolopool.cli.rollout import rollouts as cli_rollouts
 from yolopool.cli.sources import watches as cli_watches
@@ -60,7 +61,7 @@ class _Commands(SectionedGroup):
             "migrate",
         ],
         "Keep the fleet in a file": ["apply", "export"],
-        "See what the pool does": ["status", "workers", "events", "explain"],
+        "See what the pool does": ["status", "workers", "events", "explain", "doctor"],
         "Decide who may call": ["keys", "tenants", "certs"],
         "Run one process of a pool": ["control-plane", "worker", "importer"],
         "Other": ["version"],
@@ -101,6 +102,7 @@ app.command("detect")(command.detect)
 app.command("apply")(apply_command.apply)
 app.command("export")(apply_command.export)
 app.command("bench")(bench.bench)
+app.command("doctor")(doctor)
 app.command("events")(explain.events)
 models.app.command("plan")(explain.plan)
 

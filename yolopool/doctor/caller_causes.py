@@ -9,7 +9,7 @@ import numpy as np
 from yolopool.doctor.finding import Cause, Finding
 from yolopool.doctor.looked import Looked
 from yolopool.doctor.passes import groups, mean, median, worst
-from yolopool.doctor.rows import F64
+from yolopool.doctor.rows import Numbers
 
 # An image of so many times the pixels that the model sees; one that is as large as it should be.
 TOO_LARGE, ENOUGH = 10.0, 4.0
@@ -17,7 +17,7 @@ TOO_LARGE, ENOUGH = 10.0, 4.0
 RETRIED, OF_ONE = 0.08, 0.6
 
 
-def ratios(looked: Looked) -> F64:
+def ratios(looked: Looked) -> Numbers:
     """Pixels that came for each that the model saw."""
     ok = looked.ok
     came = ok["input_width"] * ok["input_height"]

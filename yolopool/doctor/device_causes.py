@@ -1,4 +1,6 @@
-"""What makes passes slow: memory, clocks, neighbours, one device among equals, the way to it. Pure."""
+"""What makes passes slow: memory, clocks, neighbours, one device among equals, the way to it.
+Pure.
+"""
 
 from collections.abc import Iterator
 
@@ -7,7 +9,7 @@ import numpy as np
 from yolopool.doctor.finding import Cause, Finding
 from yolopool.doctor.looked import BUSY_LOAD, LOW_CLOCK, NEAR, Looked
 from yolopool.doctor.passes import groups, keyed, kinds, mean, median, worst
-from yolopool.doctor.rows import F64, I64, Mask
+from yolopool.doctor.rows import I64, Mask, Numbers
 
 # Of a device's memory: below, passes have room.
 ROOMY = 0.85
@@ -50,9 +52,8 @@ def memory_pressure(looked: Looked) -> Iterator[Finding]:
             f"{median(ok['inference_ms'][roomy if len(roomy) else near]):.0f}"
             + (f"; {tries} passes ran out of memory and were run again" if tries else ""),
             (
-                f"restart {looked.worker(index)} with --memory-budget {LESS_ROOM}, so that models "
-                "leave room for passes",
-                "yolopool workers list",
+                f"yolopool worker --device {device} --memory-budget {LESS_ROOM}",
+                f"yolopool workers drain {looked.worker(index)}: a fresh process for what leaked",
             ),
         )
 
@@ -197,7 +198,7 @@ def _finding(
     cause: Cause,
     about: str,
     index: I64,
-    cost: F64,
+    cost: Numbers,
     title: str,
     evidence: str,
     change: tuple[str, ...],

@@ -7,10 +7,10 @@ from functools import cached_property
 import numpy as np
 
 from yolopool.doctor.passes import quick_ms
-from yolopool.doctor.rows import F64, I64, Mask, Rows
+from yolopool.doctor.rows import I64, Mask, Numbers, Rows
 
-# Of a device's memory: above, an allocator begins to search and to free. Of its highest clock: below,
-# it is low. Threads that want to run, for each core: a host that is not quiet.
+# Of a device's memory: above, an allocator begins to search and to free. Of its highest clock:
+# below, it is low. Threads that want to run, for each core: a host that is not quiet.
 NEAR, LOW_CLOCK, BUSY_LOAD = 0.9, 0.85, 1.5
 STAGES = (
     "route_ms", "load_wait_ms", "queue_ms", "decode_ms", "preprocess_ms", "inference_ms",
@@ -30,22 +30,22 @@ class Looked:
         return np.nan_to_num(self.ok["cold"]) > 0
 
     @cached_property
-    def quick(self) -> F64:
+    def quick(self) -> Numbers:
         """What each pass should take, ms: see `passes.quick_ms`."""
         return quick_ms(self.ok, self.cold)
 
     @cached_property
-    def excess(self) -> F64:
+    def excess(self) -> Numbers:
         """What each pass took beyond that, ms."""
-        return np.maximum(0.0, self.ok["inference_ms"] - self.quick)
+        return np.asarray(np.maximum(0.0, self.ok["inference_ms"] - self.quick))
 
     @cached_property
-    def slowness(self) -> F64:
+    def slowness(self) -> Numbers:
         """How many times longer a pass took than it should."""
         return np.asarray(self.ok["inference_ms"] / np.maximum(self.quick, 0.05))
 
     @cached_property
-    def used(self) -> F64:
+    def used(self) -> Numbers:
         """The part of its device's memory that is in use."""
         used, free = self.ok["device_used_bytes"], self.ok["device_free_bytes"]
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -59,25 +59,27 @@ class Looked:
         return np.asarray((clock >= LOW_CLOCK) & ~(self.used >= NEAR) & (load < BUSY_LOAD))
 
     @cached_property
-    def transfer(self) -> F64:
+    def transfer(self) -> Numbers:
         return np.nan_to_num(self.ok["transfer_ms"])
 
     @cached_property
-    def prepared(self) -> F64:
+    def prepared(self) -> Numbers:
         """Decoding and letterbox, ms."""
         both = np.nan_to_num(self.ok["decode_ms"]) + np.nan_to_num(self.ok["preprocess_ms"])
-        return np.maximum(0.0, both - self.transfer)
+        return np.asarray(np.maximum(0.0, both - self.transfer))
 
     @cached_property
-    def gap(self) -> F64:
+    def gap(self) -> Numbers:
         """Time that no stage has, ms: waiting for a thread that decodes, and the way."""
         stages = sum(np.nan_to_num(self.ok[name]) for name in STAGES)
-        return np.maximum(0.0, self.ok["total_ms"] - stages)
+        return np.asarray(np.maximum(0.0, self.ok["total_ms"] - stages))
 
     @cached_property
-    def active(self) -> F64:
+    def active(self) -> Numbers:
         """The total without the queue, ms: what is done for a request, and loads it waits for."""
-        return np.maximum(0.05, self.ok["total_ms"] - np.nan_to_num(self.ok["queue_ms"]))
+        return np.asarray(
+            np.maximum(0.05, self.ok["total_ms"] - np.nan_to_num(self.ok["queue_ms"]))
+        )
 
     def device(self, index: I64) -> str:
         """The device of rows that have one in common."""

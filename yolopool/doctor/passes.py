@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from yolopool.doctor.rows import F64, I64, Mask, Rows
+from yolopool.doctor.rows import I64, Mask, Numbers, Rows
 
 # Of the passes of a model with so many images: the quickest fifth says what they can take.
 QUICK = 0.2
@@ -33,12 +33,14 @@ def keyed(*columns: I64) -> I64:
 
 def groups(key: I64) -> Iterator[I64]:
     """Indices of the rows of each value, the largest group first."""
+    if not len(key):
+        return
     order = np.argsort(key, kind="stable")
     ends = np.flatnonzero(np.diff(key[order])) + 1
     yield from sorted(np.split(order, ends), key=len, reverse=True)
 
 
-def quick_ms(rows: Rows, cold: Mask) -> F64:
+def quick_ms(rows: Rows, cold: Mask) -> Numbers:
     """For each row, what a pass like its own takes when all is well: of the same model, kind of
     device and number of images, the quickest fifth of those that are not cold. Large passes may
     have been run in bad times alone: one takes no more for an image than a smaller one.
@@ -59,18 +61,18 @@ def quick_ms(rows: Rows, cold: Mask) -> F64:
     return quick
 
 
-def mean(values: F64) -> float:
+def mean(values: Numbers) -> float:
     """The mean of what is known; 0 of nothing."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else 0.0
 
 
-def median(values: F64) -> float:
+def median(values: Numbers) -> float:
     known = values[np.isfinite(values)]
     return float(np.median(known)) if len(known) else 0.0
 
 
-def worst(rows: Rows, index: I64, by: F64) -> tuple[int, ...]:
+def worst(rows: Rows, index: I64, by: Numbers) -> tuple[int, ...]:
     """Places of the rows with the most of something."""
     order = np.argsort(np.nan_to_num(by[index], nan=-1.0))[::-1][:MAX_PLACES]
     return tuple(int(place) for place in rows.places[index[order]])

@@ -7,7 +7,7 @@ import numpy as np
 from yolopool.doctor.finding import Cause, Finding
 from yolopool.doctor.looked import Looked
 from yolopool.doctor.passes import groups, keyed, mean, median, worst
-from yolopool.doctor.rows import F64, I64
+from yolopool.doctor.rows import I64, Numbers
 
 BUSY = 0.8
 # A queue is one if requests wait longer in it than for two passes.
@@ -24,7 +24,7 @@ def queues(looked: Looked) -> Iterator[Finding]:
     queued = np.nan_to_num(ok["queue_ms"])
     for index in groups(keyed(ok.codes["device"], ok.codes["worker"])):
         inference = ok["inference_ms"][index]
-        busy = mean(np.nan_to_num(ok["device_utilisation"][index], nan=1.0))
+        busy = median(np.nan_to_num(ok["device_utilisation"][index], nan=1.0))
         wait = mean(queued[index])
         if len(index) < 20 or wait < PASSES * mean(inference) or busy < BUSY:
             continue
@@ -136,7 +136,7 @@ def _replicas(looked: Looked, index: I64) -> int:
     return max(devices + 1, int(np.ceil(devices * 1.3 * asked / max(0.01, can))))
 
 
-def _cost(looked: Looked, index: I64, cost: F64) -> tuple[float, float, int, tuple[int, ...]]:
+def _cost(looked: Looked, index: I64, cost: Numbers) -> tuple[float, float, int, tuple[int, ...]]:
     cost_ms = mean(cost[index])
     share = cost_ms / max(0.05, mean(looked.ok["total_ms"][index]))
     return cost_ms, min(1.0, share), len(index), worst(looked.ok, index, cost)

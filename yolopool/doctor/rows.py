@@ -5,18 +5,18 @@ and its rows stay spread over all of it.
 """
 
 from array import array
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-F64 = npt.NDArray[np.float64]
+# float32 as they are kept, float64 where they were computed with.
+Numbers = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-MAX_ROWS = 1_500_000
+MAX_ROWS = 600_000
 # Columns of numbers that have the name of their field; what a line lacks is NaN.
 NUMBERS = (
     "version", "client_retry", "deadline_ms", "input_width", "input_height", "letterbox_width",
@@ -37,10 +37,10 @@ class Rows:
 
     def __init__(
         self,
-        numbers: Mapping[str, F64],
+        numbers: Mapping[str, Numbers],
         codes: Mapping[str, I64],
         texts: Mapping[str, Sequence[str]],
-        times: F64,
+        times: Numbers,
         places: I64,
     ) -> None:
         self.numbers, self.codes, self.texts = numbers, codes, texts
@@ -49,7 +49,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.times)
 
-    def __getitem__(self, name: str) -> F64:
+    def __getitem__(self, name: str) -> Numbers:
         return self.numbers[name]
 
     def where(self, mask: Mask | I64) -> "Rows":
@@ -89,14 +89,15 @@ class RowsBuilder:
         self._stride, self._seen = 1, 0
         self.dropped = 0
 
-    def add(self, line: Mapping[str, Any], place: int) -> None:
-        """One line of a request. Raises KeyError, ValueError or TypeError if it is none."""
+    def add(self, line: Mapping[str, Any], time_s: float, place: int) -> None:
+        """One line of a request, written at that Unix time. Raises KeyError, ValueError or
+        TypeError if it is none.
+        """
         self._seen += 1
         if self._seen % self._stride:
             self.dropped += 1
             return
         # All is read before anything is kept: a broken line leaves nothing.
-        time_s = datetime.fromisoformat(line["timestamp"]).timestamp()
         version = line.get("version", 0)
         model = f"{line['model']}@{version}" if version else str(line["model"])
         numbers = [float(line.get(name, UNKNOWN)) for name in NUMBERS]
@@ -115,25 +116,27 @@ class RowsBuilder:
 
     def _thin(self) -> None:
         before = len(self._times)
-        columns = (*self._numbers.values(), *self._codes.values(), self._times, self._places)
+        columns: list[Any] = [*self._numbers.values(), *self._codes.values()]
+        columns += [self._times, self._places]
         for column in columns:
             column[:] = column[::2]
         self._stride *= 2
         self.dropped += before - len(self._times)
 
     def rows(self) -> Rows:
+        """All rows so far; nothing may be added any more, since they are not copied."""
         return Rows(
-            {name: np.array(column, np.float64) for name, column in self._numbers.items()},
+            {name: np.frombuffer(column, np.float32) for name, column in self._numbers.items()},
             {name: np.array(column, np.int64) for name, column in self._codes.items()},
             {name: tuple(known) for name, known in self._texts.items()},
-            np.array(self._times, np.float64),
-            np.array(self._places, np.int64),
+            np.frombuffer(self._times, np.float64),
+            np.frombuffer(self._places, np.int64),
         )
 
 
-def rows_of(lines: Sequence[Mapping[str, Any]]) -> Rows:
-    """The rows of lines that are all of requests."""
+def rows_of(lines: Iterable[tuple[float, Mapping[str, Any]]]) -> Rows:
+    """The rows of lines that are all of requests, each with its Unix time."""
     builder = RowsBuilder()
-    for place, line in enumerate(lines, 1):
-        builder.add(line, place)
+    for place, (time_s, line) in enumerate(lines, 1):
+        builder.add(line, time_s, place)
     return builder.rows()

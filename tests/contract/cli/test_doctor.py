@@ -1,0 +1,133 @@
+"""`yolopool doctor` on files as they are: renamed, compressed, broken, growing."""
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from tests.unit.yolopool.doctor.test_diagnosis import CLASSIC
+from yolopool.cli.doctor.following import Followed
+from yolopool.cli.main import app
+from yolopool.doctor.diagnosis import findings
+
+
+def texts(lines: list[dict[str, Any]] = CLASSIC) -> list[str]:
+    return [
+        json.dumps(
+            {"timestamp": f"2026-12-01T08:00:{number:02d}.000000Z", "event": "request", **line}
+        )
+        + "\n"
+        for number, line in enumerate(lines)
+    ]
+
+
+def asked(*arguments: object) -> str:
+    done = CliRunner().invoke(app, ["doctor", *map(str, arguments)], env={"COLUMNS": "100"})
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_the_log_of_up_is_read_with_what_was_renamed_before_it(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    first, second, third = texts()
+    (logs / "requests.jsonl.10.gz").write_bytes(gzip.compress(first.encode()))
+    (logs / "requests.jsonl.2").write_text('{"event": "ready"}\n' + second)
+    (logs / "requests.jsonl").write_text(third)
+    told = json.loads(asked("--data-dir", tmp_path, "--json"))
+    assert (told["requests"], told["broken_lines"], told["lines"]) == (3, 0, 4)
+    (finding,) = told["findings"]
+    assert finding["cause"] == "MEMORY_PRESSURE"
+    assert finding["lines"] == [f"{logs}/requests.jsonl:1"]
+    assert told["by_model_and_device"][0]["requests"] == 3
+
+
+def test_what_can_not_be_read_is_counted_and_passed_over(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    cut = texts()[0][:100]
+    log.write_text(
+        "[12 bytes of the log were not written]\n" + cut + '\n{"event": "request"}\n'
+        '{"event": "infer", "why": "request"}\n["request"]\n' + "".join(texts())
+    )
+    told = json.loads(asked(log, "--json"))
+    assert (told["requests"], told["broken_lines"]) == (3, 3)
+    log.write_bytes(bytes(range(256)) * 50)
+    assert json.loads(asked(log, "--json"))["requests"] == 0
+
+
+def test_a_person_reads_cause_cost_lines_and_change(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("".join(texts()))
+    told = " ".join(asked(log).split())
+    for words in (
+        "3 requests in 0.0 minutes, 3 answered",
+        "1. critical passes on cuda:GPU-0 slow down as its memory fills MEMORY_PRESSURE",
+        "It costs 249 ms of each of 1 requests, 82 % of their time",
+        "yolopool worker --device cuda:GPU-0 --memory-budget 0.75",
+    ):
+        assert words in told
+    log.write_text("".join(texts(CLASSIC[:2] * 4)))
+    assert "Nothing stands out" in asked(log)
+
+
+def test_the_page_needs_nothing_else_and_runs_nothing(tmp_path: Path) -> None:
+    log, page = tmp_path / "log", tmp_path / "report.html"
+    hostile = [{**line, "model": "<script>alert(1)</script>"} for line in CLASSIC]
+    log.write_text("".join(texts(hostile)))
+    asked(log, "--html", page)
+    text = page.read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert not re.search(r"(src|href)=|url\(|@import", text)
+    for title in ("Latency over time", "Waits over time", "Memory against latency"):
+        assert title in text
+
+
+def test_standard_input_and_files_that_are_not_there(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "yolopool", "doctor", "-", "--json"],
+        input="".join(texts()).encode(),
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["requests"] == 3
+    for arguments, words in (
+        ([tmp_path / "no"], "there is no file"),
+        (["--data-dir", tmp_path], "--request-log"),
+        (["--data-dir", tmp_path, "--live"], "there is no request log"),
+    ):
+        failed = CliRunner().invoke(app, ["doctor", *map(str, arguments)])
+        assert failed.exit_code != 0
+        assert words in str(failed.exception)
+
+
+def test_a_damaged_archive_says_so(tmp_path: Path) -> None:
+    log = tmp_path / "log.gz"
+    log.write_bytes(gzip.compress("".join(texts() * 500).encode())[:-20])
+    failed = CliRunner().invoke(app, ["doctor", str(log)])
+    assert "is damaged" in str(failed.exception)
+
+
+def test_a_log_that_grows_is_followed_through_its_renaming(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    first, second, third = texts()
+    log.write_text(first + second[:50])
+    followed = Followed(str(log))
+    followed.read_on()
+    assert len(followed.rows(60)) == 1
+    with log.open("a") as stream:
+        stream.write(second[50:])
+    log.rename(tmp_path / "log.1")
+    followed.read_on()  # nobody has made it anew yet
+    log.write_text("broken request\n" + third)
+    followed.read_on()
+    rows = followed.rows(60)
+    assert (len(rows), followed.lines) == (3, 4)
+    assert [one.cause for one in findings(rows)] == ["MEMORY_PRESSURE"]
+    assert len(followed.rows(1.5)) == 2
+    followed.close()
