@@ -21,7 +21,6 @@ from worker.backends.base import Backend
 from worker.backends.factory import backend_of
 from worker.concurrency.cancellation import cancel
 from worker.concurrency.stall_detector import HangLimits
-from worker.engine.engine import Engine
 from worker.hardware.devices import DeviceNotTaken, host_of
 from worker.hardware.host import Host, take_turns
 from worker.io_processes.pool import IoExit, IoProcessPool
@@ -83,7 +82,7 @@ class App:
         self._id, self._release = settings.worker_id, version("yolopool")
         self._labels = {**parse_labels(settings.labels), SANDBOX: sandbox}
         held: dict[str, Replica] = {}
-        self.engine = Engine(settings.queue_capacity, self.clock.monotonic)
+        self.engine = parts.engine(settings, self.clock)
         self.arena = Arena(arena.private(settings.intake_bytes()))
         self.postprocessor = parts.postprocessor(settings, self.clock)
         self.preprocessor = parts.preprocessor(settings, self.arena, self.clock)

@@ -88,5 +88,12 @@ def io_settings(settings: Settings, port: int, number: int) -> IoSettings:
     )
 
 
+def engine(settings: Settings, clock: Clock) -> Engine:
+    """Its passes are numbered from the microsecond of its start, so that no two processes of a
+    worker number a pass alike.
+    """
+    return Engine(settings.queue_capacity, clock.monotonic, int(clock.unix() * 1e6))
+
+
 def device_observer(settings: Settings, engine: Engine, clock: Clock) -> DeviceObserver:
     return DeviceObserver(settings.device, lambda: engine.passed.busy_s, clock.monotonic)

@@ -153,7 +153,8 @@ class DetectCall:
         finally:
             record.call_s += context.clock.monotonic() - began
         record.ledger_used_bytes = reply.ledger_used_bytes
-        record.facts = reply.facts
+        # Workers of an earlier release tell none.
+        record.facts = reply.facts if reply.HasField("facts") else None
         context.admission.used_device(record.origin.principal.tenant, reply.device_ms / 1000)
         return reply.result
 

@@ -1,6 +1,7 @@
 """One log line for each request, whatever its outcome, and its trace for `explain`."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from yolopool.v1 import detection_pb2, worker_pb2
 log = structlog.get_logger()
 
 MAX_TEXT_CHARS = 500
-_dump = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": ")).encode
+_dump = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": "), allow_nan=False).encode
 
 
 @dataclass(slots=True)
@@ -88,7 +89,19 @@ class RequestLog:
             "level": "info" if answer is not None else "warning",
             "timestamp": stamp.replace("+00:00", "Z"),
         }
-        self._write(masked(_dump(line)) + "\n")
+        self._write(masked(_json(line)) + "\n")
+
+
+def _json(line: dict[str, Any]) -> str:
+    """JSON has no word for what is no number: such a figure is not known."""
+    try:
+        return _dump(line)
+    except ValueError:
+        return _dump({name: value for name, value in line.items() if is_known(value)})
+
+
+def is_known(value: object) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def line_of(
@@ -160,7 +173,11 @@ def _add_facts(line: dict[str, Any], facts: worker_pb2.PassFacts) -> None:
     line["cold"] = facts.cold
     line["transfer_ms"] = round(facts.transfer_ms, 3)
     line["memory_retries"] = facts.memory_retries
-    stand = facts.device
+    if facts.HasField("device"):
+        _add_device(line, facts.device)
+
+
+def _add_device(line: dict[str, Any], stand: worker_pb2.DeviceStand) -> None:
     line["device_used_bytes"] = stand.used_bytes
     line["device_free_bytes"] = stand.free_bytes
     line["device_utilisation"] = round(stand.utilisation, 3)

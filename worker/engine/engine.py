@@ -43,7 +43,7 @@ class Engine:
     Both on any thread. Satisfies `runner.PassObserver`.
     """
 
-    def __init__(self, capacity: int, clock: Callable[[], float]) -> None:
+    def __init__(self, capacity: int, clock: Callable[[], float], first_pass: int = 1) -> None:
         self.models: dict[str, LoadedModel] = {}
         self.watch: Callable[[], None] = lambda: None
         self.watching = False
@@ -68,7 +68,7 @@ class Engine:
         self._numbers = itertools.count(1)
         self._reports = itertools.count(1)
         self._finish_thread = ThreadPool("finish", 1)
-        self._runner = BatchRunner(self, self._finish_thread, clock)
+        self._runner = BatchRunner(self, self._finish_thread, clock, first_pass)
         self._device_thread = threading.Thread(target=self._loop, name="device", daemon=True)
 
     def start(self) -> None:

@@ -120,11 +120,12 @@ class BatchRunner:
         observer: PassObserver,
         finish_later: Callable[[Callable[[], None]], None],
         clock: Callable[[], float],
+        first_number: int = 1,
     ) -> None:
         self._observer = observer
         self._finish_later = finish_later
         self._clock = clock
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(first_number)
 
     def run(self, model: LoadedModel, batch: Batch[TicketWork], is_cold: bool = False) -> None:
         """Returns when the device can take the next batch."""

@@ -91,7 +91,7 @@ class DeviceMonitor:
         observer: DeviceObserver,
         clock: Callable[[], float],
     ) -> None:
-        self.stand = DeviceStand()  # as of the last look
+        self.stand: DeviceStand | None = None  # as of the last look
         self.configured_bytes = self.opened_bytes = 0
         self.drift_bytes = 0
         self._backend = backend

@@ -48,7 +48,7 @@ class InferHandler:
         postprocessor: Postprocessor,
         backend: Backend,
         recorder: FlightRecorder,
-        stand: Callable[[], DeviceStand],
+        stand: Callable[[], DeviceStand | None],
         clock: Callable[[], float],
     ) -> None:
         self.state = fleet_pb2.WORKER_STATE_STARTING

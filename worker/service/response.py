@@ -56,7 +56,7 @@ def detect_response(
     return message
 
 
-def pass_facts(inference: Inference, stand: DeviceStand) -> worker_pb2.PassFacts:
+def pass_facts(inference: Inference, stand: DeviceStand | None) -> worker_pb2.PassFacts:
     """What the request log tells of a request and its device."""
     outcome = inference.outcome
     height, width = inference.prepared.letterboxed.image.shape[:2]
@@ -68,7 +68,7 @@ def pass_facts(inference: Inference, stand: DeviceStand) -> worker_pb2.PassFacts
         cold=outcome.is_cold,
         transfer_ms=outcome.transfer_s * 1000,
         memory_retries=outcome.retries,
-        device=_stand_to(stand),
+        device=None if stand is None else _stand_to(stand),
     )
 
 

@@ -81,7 +81,7 @@ FIELDS = (
         "batch_id",
         "integer",
         "",
-        "lines with the same `worker` and `batch_id` shared a pass; counted from its start",
+        "of the pass, unique for its worker: lines with the same `worker` and `batch_id` shared it",
     ),
     Field("cold", "boolean", "", "no pass of this version, shape and size had been run there"),
     Field("memory_retries", "integer", "", "times the pass ran out of memory and was run in parts"),

@@ -123,8 +123,9 @@ class LogFile(LogOutput):
 
 class RotatedFile(LogOutput):
     """A file that is renamed to `<name>.1`, and so on, at its largest size or age; made anew where
-    somebody else removed it. now: Unix seconds. The age is that of the first line, which begins
-    with JSON's `timestamp` somewhere; of a file without one, that of this process.
+    somebody else moved or removed it, so that several processes may write to it. now: Unix seconds.
+    The age is that of the first line, which begins with JSON's `timestamp` somewhere; of a file
+    without one, that of this process.
     """
 
     def __init__(
@@ -148,16 +149,25 @@ class RotatedFile(LogOutput):
 
     def _make_room(self, size_bytes: int) -> None:
         with suppress(OSError):  # the log goes on where it is
-            stand = os.fstat(self._descriptor)
+            if not self._is_in_place():
+                self._open_again()
+            held = os.fstat(self._descriptor).st_size
             is_old = self._now() - self._began_s > self._max_age_s
-            is_full = stand.st_size + size_bytes > self._max_bytes
-            if stand.st_nlink and not (stand.st_size and (is_old or is_full)):
-                return
-            if stand.st_nlink:
+            if held and (is_old or held + size_bytes > self._max_bytes):
                 rotate(self._path, 0, self._kept)
-            before, self._descriptor = self._descriptor, self._opened()
-            os.close(before)
-            self._began_s = self._now()
+                self._open_again()
+
+    def _is_in_place(self) -> bool:
+        """False: somebody moved or removed the file, or another process turned it."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except FileNotFoundError:
+            return False
+
+    def _open_again(self) -> None:
+        before, self._descriptor = self._descriptor, self._opened()
+        os.close(before)
+        self._began_s = self._first_s()
 
 
 def rotate(path: Path, max_bytes: int = MAX_FILE_BYTES, kept: int = KEPT_FILES) -> None:

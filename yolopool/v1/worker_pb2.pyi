@@ -312,7 +312,9 @@ class PassFacts(_message.Message):
     MEMORY_RETRIES_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.int
-    """Requests of one worker process with the same number shared a pass; of tiles, the first's."""
+    """Requests of one worker with the same number shared a pass, across its restarts; of tiles, the
+    first's.
+    """
     letterbox_width: _builtins.int
     """What the model saw, pixels."""
     letterbox_height: _builtins.int

@@ -116,9 +116,9 @@ class Pass:
 
 @asynccontextmanager
 async def engine_of(
-    model: Staged, clock: Callable[[], float] = time.monotonic
+    model: Staged, clock: Callable[[], float] = time.monotonic, first_pass: int = 1
 ) -> AsyncIterator[Engine]:
-    engine = Engine(64, clock)
+    engine = Engine(64, clock, first_pass)
     engine.models["m@1"] = model
     engine.start()
     try:
@@ -294,13 +294,15 @@ async def test_out_of_memory_is_tried_again_when_the_pass_before_has_left_the_de
             raise OutOfMemory("injected")
 
     model.fail = fail
-    async with engine_of(model) as engine:
+    async with engine_of(model, first_pass=70) as engine:
         tasks = [detect(engine, number) for number in (1, 2)]
         await model.until("forward", 2)
         model.may_finish.release(2)
         outcomes = await asyncio.gather(*tasks)
     assert refused == 1
     assert [outcome.candidates.xyxy[0, 0] for outcome in outcomes] == [1, 2]
+    # Another run of a pass is another pass.
+    assert [(one.batch, one.retries) for one in outcomes] == [(70, 0), (72, 1)]
 
 
 async def test_who_gave_its_place_back_while_its_image_was_decoded_is_not_queued() -> None:

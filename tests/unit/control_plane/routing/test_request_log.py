@@ -1,6 +1,7 @@
 """A line of the request log: every field has its place in the schema, and none of it is lost."""
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -113,6 +114,20 @@ def test_what_is_not_known_of_a_device_is_absent() -> None:
     line = json.loads(lines[0])
     assert not {"device_temperature_c", "device_power_w", "throttled", "host_load"} & set(line)
     assert line["cold"] is False
+    assert not {"device_used_bytes", "device_free_bytes", "device_utilisation"} & set(line)
+
+
+def test_a_figure_that_is_no_number_is_absent_and_the_line_stays_json() -> None:
+    log, lines = lines_of()
+    answer = detection_pb2.DetectResponse()
+    answer.timing.inference_ms = math.nan
+    stand = worker_pb2.DeviceStand(utilisation=math.inf, power_w=math.nan, host_load=0.5)
+    facts = worker_pb2.PassFacts(transfer_ms=-math.inf, device=stand)
+    log.note(record(facts=facts), "OK", 1.0, answer)
+    line = json.loads(lines[0], parse_constant=pytest.fail)
+    wrong = {"inference_ms", "device_utilisation", "device_power_w", "transfer_ms"}
+    assert not wrong & set(line)
+    assert line["host_load"] == 0.5
 
 
 def test_a_share_is_said_and_what_is_not_in_it_is_not_written() -> None:

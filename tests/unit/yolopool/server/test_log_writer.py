@@ -222,6 +222,22 @@ def test_its_age_is_that_of_its_first_line_whoever_wrote_it(tmp_path: Path) -> N
     assert list(log.read()) == ["r.jsonl", "r.jsonl.1"]
 
 
+def test_it_is_made_anew_where_somebody_moved_it(tmp_path: Path) -> None:
+    log = Turning(tmp_path / "r.jsonl")
+    log.put("a")
+    log.path.rename(tmp_path / "moved")
+    log.put("b")
+    assert log.read() == {"moved": "a\n", "r.jsonl": "b\n"}
+
+
+def test_two_that_write_to_one_file_turn_it_together(tmp_path: Path) -> None:
+    first, second = Turning(tmp_path / "r.jsonl"), Turning(tmp_path / "r.jsonl")
+    first.put("a" * 60)
+    first.put("b" * 60)
+    second.put("c")
+    assert first.read() == {"r.jsonl": "b" * 60 + "\nc\n", "r.jsonl.1": "a" * 60 + "\n"}
+
+
 def test_it_is_made_anew_where_somebody_took_it_away(tmp_path: Path) -> None:
     log = Turning(tmp_path / "r.jsonl")
     log.put("a")
