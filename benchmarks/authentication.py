@@ -105,12 +105,12 @@ class AskingPool:
     """A control plane, a worker and an importer; `kind`: open, keys, or tls, which asks too."""
 
     def __init__(self, kind: str, folder: Path, issuers: Path) -> None:
-        self.kind, self._folder, self._issuers = kind, folder, issuers
+        self.kind, self.folder, self._issuers = kind, folder, issuers
         self._processes: list[asyncio.subprocess.Process] = []
         self.address = self.key = self.ca = ""
 
     async def start(self) -> None:
-        folder, kind = self._folder, self.kind
+        folder, kind = self.folder, self.kind
         folder.mkdir()
         asks = ["--auth=keys", f"--oidc={self._issuers}"] if kind != "open" else []
         if asks:
@@ -156,7 +156,7 @@ class AskingPool:
     def _tls(self, name: str, role: str) -> list[str]:
         if self.kind != "tls":
             return []
-        certs = self._folder / "certs"
+        certs = self.folder / "certs"
         if not certs.exists():
             authority.create(certs, time.time())
         authority.issue(certs, name, role, ["127.0.0.1"], 1.0, time.time())
@@ -167,7 +167,7 @@ class AskingPool:
     async def _run(
         self, module: str, *arguments: str, environ: Mapping[str, str] | None = None
     ) -> asyncio.subprocess.Process:
-        with (self._folder / f"{module}.log").open("wb") as log:
+        with (self.folder / f"{module}.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", module, *arguments,
                 stdout=asyncio.subprocess.PIPE if module == "control_plane" else log, stderr=log,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from random import Random
 
 from benchmarks.doctor.pool_model import PoolModel
-from benchmarks.doctor.situations import HEALTHY, SITUATIONS
+from benchmarks.doctor.situations import HEALTHY, SITUATIONS, shortened
 from benchmarks.harness import hardware, results
 from benchmarks.harness.results import Check, Result, Row
 from yolopool.cli.doctor.log_files import time_of
@@ -28,8 +28,7 @@ FIRST = "first_finding"
 def first_finding(situation: str, seed: int) -> str:
     """The cause that comes first for a pool of that situation; HEALTHY: there is none."""
     rng = Random(f"{situation} {seed}")
-    physics = SITUATIONS[situation](rng)
-    physics.seconds = min(physics.seconds, MAX_REQUESTS / physics.rate)
+    physics = shortened(SITUATIONS[situation](rng), MAX_REQUESTS)
     lines = PoolModel(physics, rng).lines()
     found = findings(rows_of([(time_of(line), line) for line in lines]))
     return str(found[0].cause) if found else HEALTHY

@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.doctor.pool_model import PoolModel
-from benchmarks.doctor.situations import SITUATIONS
+from benchmarks.doctor.situations import SITUATIONS, shortened
 from benchmarks.harness import hardware, results
 from benchmarks.harness.results import Check, Result
 
@@ -28,8 +28,7 @@ SITUATION = "MEMORY_PRESSURE"
 def write(path: Path, size_bytes: int) -> int:
     """A log of at least so many bytes; returns its lines. One run's lines again and again."""
     rng = Random(SITUATION)
-    physics = SITUATIONS[SITUATION](rng)
-    physics.seconds = 10_000 / physics.rate
+    physics = shortened(SITUATIONS[SITUATION](rng), 10_000)
     lines = [json.dumps(line).encode() + b"\n" for line in PoolModel(physics, rng).lines()]
     written = count = 0
     with path.open("wb") as log:

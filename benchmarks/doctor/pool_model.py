@@ -68,6 +68,7 @@ class Physics:
     clock_falls: tuple[float, float] | None = None  # second, and what is left of the clock
     neighbour: tuple[float, float, float] | None = None  # from, to, and its load of the host
     neighbour_costs: float = 0.5  # of each unit of load above one, to what runs on the host
+    plane_ms: float = 0.5  # of a control plane's one processor for each request
     bursts: float = 1.0  # rate of every second ten seconds, times
 
 
@@ -118,6 +119,7 @@ class PoolModel:
         self._events: list[tuple[float, int, str, Any]] = []
         self._numbers = itertools.count()
         self._lines: list[dict[str, Any]] = []
+        self._plane_free_ms = 0.0
 
     def lines(self) -> list[dict[str, Any]]:
         """Lines of all requests, in the order in which they ended."""
@@ -159,7 +161,9 @@ class PoolModel:
             self._push(now + caller.patience_ms, "give_up", (ticket, device))
         if holders:
             device.held[model] = now
-            self._decode(now, ticket, device)
+            begins = max(now, self._plane_free_ms)
+            self._plane_free_ms = begins + self._physics.plane_ms * self._rng.lognormvariate(0, 0.2)
+            self._push(self._plane_free_ms, "go_on", (ticket, device))
             return
         ticket.hit = False
         ready = device.loading.get(model)

@@ -15,6 +15,21 @@ def _capacity(physics: Physics, batch: int) -> float:
     return 1000 * batch / (physics.fixed_ms + physics.image_ms * batch)
 
 
+def shortened(physics: Physics, requests: float) -> Physics:
+    """The same in less time, so that there are at most so many requests."""
+    part = min(1.0, requests / (physics.rate * physics.seconds))
+    falls, neighbour = physics.clock_falls, physics.neighbour
+    return replace(
+        physics,
+        seconds=part * physics.seconds,
+        restarts=tuple(part * second for second in physics.restarts),
+        clock_falls=None if falls is None else (part * falls[0], falls[1]),
+        neighbour=None
+        if neighbour is None
+        else (part * neighbour[0], part * neighbour[1], neighbour[2]),
+    )
+
+
 def base(rng: Random) -> Physics:
     """A pool that is well: it is asked for a part of what it can."""
     physics = Physics(
@@ -34,6 +49,7 @@ def base(rng: Random) -> Physics:
         used=(rng.uniform(0.2, 0.5), rng.uniform(0.5, 0.8)),
     )
     physics.rate = physics.devices * _capacity(physics, 1) * rng.uniform(0.1, 0.55)
+    physics.plane_ms = min(rng.uniform(0.3, 1.0), 400 / physics.rate)
     return physics
 
 
@@ -62,11 +78,11 @@ def large_batches(rng: Random) -> Physics:
 
 
 def decode_bound(rng: Random) -> Physics:
-    physics = replace(base(rng), decode_threads=1, fixed_ms=3.0, image_ms=1.5, kind="cuda")
+    physics = replace(base(rng), decode_threads=2, fixed_ms=3.0, image_ms=1.5, kind="cuda")
     callers = [Caller("key:cameras", 1.0, *rng.choice([(1280, 960), (1280, 1024), (1440, 1080)]))]
     cost = rng.uniform(15, 40)
     megapixels = callers[0].width * callers[0].height / 1e6
-    rate = physics.devices * 1000 / (megapixels * (cost + 0.4)) * rng.uniform(0.7, 0.92)
+    rate = physics.devices * 2000 / (megapixels * (cost + 0.4)) * rng.uniform(0.8, 0.97)
     return replace(physics, callers=callers, decode_ms_a_megapixel=cost, rate=rate)
 
 
@@ -141,6 +157,16 @@ def client_retries(rng: Random) -> Physics:
     return replace(physics, callers=[*physics.callers, impatient], rate=rate)
 
 
+def plane_bound(rng: Random) -> Physics:
+    physics = replace(base(rng), kind="cuda", fixed_ms=2.0, image_ms=0.6, decode_threads=8)
+    plane_ms = rng.uniform(2, 4)
+    rate = 1000 / plane_ms * rng.uniform(0.93, 1.02)
+    callers = [Caller("key:cameras", 1.0, 640, 480)]
+    return replace(
+        physics, callers=callers, plane_ms=plane_ms, rate=rate, decode_ms_a_megapixel=5.0
+    )
+
+
 # By the code of the finding that names it.
 SITUATIONS: Mapping[str, Make] = {
     "OVER_CAPACITY": over_capacity,
@@ -156,5 +182,6 @@ SITUATIONS: Mapping[str, Make] = {
     "NOISY_HOST": noisy_host,
     "OVERSIZED_IMAGES": oversized,
     "CLIENT_RETRIES": client_retries,
+    "CONTROL_PLANE_BUSY": plane_bound,
     HEALTHY: base,
 }

@@ -101,6 +101,7 @@ class DeviceMonitor:
         self._drift_limit_bytes = drift_limit_bytes
         self._recycle = recycle
         self._observer = observer
+        self._observing: asyncio.Task[None] | None = None
         self._clock = clock
         self._leaks = LeakDetector()
         self._recycling = self._reclaimed = self._made_room = False
@@ -125,9 +126,9 @@ class DeviceMonitor:
     async def look(self) -> None:
         """One look at the device and at what is on it."""
         memory = self._backend.memory()
-        self.stand = await asyncio.to_thread(
-            self._observer.look, memory.used_bytes, memory.available_bytes
-        )
+        if self._observing is None or self._observing.done():
+            # Nobody waits for it: a driver that hangs must not hold up the rest.
+            self._observing = asyncio.create_task(self._observe(memory), name="device figures")
         self._adjust_budget(memory)
         if self._has_verdict(memory):
             await self._judge_leak()
@@ -136,6 +137,10 @@ class DeviceMonitor:
             if wrong := await self._swapper.warmup.warm_again(replica):
                 await self._swapper.reload(replica, wrong)
         await self._swapper.warmup.warm_batch()
+
+    async def _observe(self, memory: DeviceMemory) -> None:
+        used, available = memory.used_bytes, memory.available_bytes
+        self.stand = await asyncio.to_thread(self._observer.look, used, available)
 
     def _adjust_budget(self, memory: DeviceMemory) -> None:
         current = self._swapper.ledger.budget_bytes

@@ -32,7 +32,8 @@ def oversized(looked: Looked) -> Iterator[Finding]:
         large = index[ratio[index] >= TOO_LARGE]
         if len(large) < 3 or len(large) < 0.1 * len(index):
             continue
-        saved = looked.prepared * (1 - ENOUGH / np.maximum(ENOUGH, np.nan_to_num(ratio)))
+        needless = 1 - ENOUGH / np.maximum(ENOUGH, np.nan_to_num(ratio))
+        saved = (looked.prepared + looked.waited) * needless
         cost_ms = mean(saved[large])
         share = cost_ms / max(0.05, mean(looked.active[large]))
         if share < 0.15:
@@ -59,16 +60,17 @@ def oversized(looked: Looked) -> Iterator[Finding]:
 def decode_bound(looked: Looked) -> Iterator[Finding]:
     """Workers whose threads decode for longer than their devices compute."""
     ok, ratio = looked.ok, ratios(looked)
-    cost = looked.prepared + looked.gap
+    cost = looked.prepared + looked.waited
     for index in groups(ok.codes["worker"]):
         usual = index[~(ratio[index] >= TOO_LARGE)]
         if len(usual) < 3:
             continue
         prepared, inference = mean(looked.prepared[usual]), mean(ok["inference_ms"][usual])
+        computed = inference + mean(looked.transfer[usual])
         share = mean(cost[usual]) / max(0.05, mean(ok["total_ms"][usual]))
         busy = mean(np.nan_to_num(ok["device_utilisation"][usual], nan=0.0))
-        waits = mean(looked.gap[usual]) > 0.3 * prepared or prepared > 4 * inference
-        if prepared < 1.2 * inference or share < 0.5 or busy > 0.7 or not waits:
+        waits = mean(looked.waited[usual]) > 0.3 * prepared or prepared > 4 * computed
+        if prepared < 1.2 * computed or share < 0.5 or busy > 0.7 or not waits:
             continue
         worker = looked.worker(usual)
         yield Finding(
@@ -87,6 +89,34 @@ def decode_bound(looked: Looked) -> Iterator[Finding]:
             len(usual),
             worst(ok, usual, cost),
         )
+
+
+def plane_busy(looked: Looked) -> Iterator[Finding]:
+    """Requests whose time is in none of their stages, and no thread that decodes is busy."""
+    ok = looked.ok
+    if len(ok) < 20 or mean(looked.waited) > 0.0:
+        return
+    cost_ms, total_ms = mean(looked.gap), mean(ok["total_ms"])
+    share = cost_ms / max(0.05, total_ms)
+    if share < 0.5 or cost_ms < 5:
+        return
+    span_s = max(0.001, float(np.ptp(looked.all.times)))
+    rate = len(looked.all) / span_s
+    yield Finding(
+        Cause.CONTROL_PLANE_BUSY,
+        "the control plane",
+        "requests wait in and before the control plane, or on their way",
+        f"{cost_ms:.0f} of {total_ms:.0f} ms are in no stage of a worker, at {rate:.0f} requests a "
+        "second; devices and threads that decode have time left",
+        (
+            "yolopool control-plane --redis URL: a second one, callers spread over both",
+            "have callers send to the control plane nearest to them, and smaller images",
+        ),
+        cost_ms,
+        min(1.0, share),
+        len(ok),
+        worst(ok, np.arange(len(ok)), looked.gap),
+    )
 
 
 def client_retries(looked: Looked) -> Iterator[Finding]:

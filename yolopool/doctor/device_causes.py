@@ -30,10 +30,10 @@ def memory_pressure(looked: Looked) -> Iterator[Finding]:
         roomy = index[(used[index] < ROOMY) & ~looked.cold[index] & ~retried[index]]
         if not len(near):
             continue
-        times = median(looked.slowness[near]) / max(1.0, median(looked.slowness[roomy]))
+        times = slower(looked, near, roomy)
         # All rows together may be slow, or only those with the least memory.
         last = near[np.argsort(used[near])[len(near) // 2 :]]
-        times = max(times, median(looked.slowness[last]))
+        times = max(times, slower(looked, last, roomy))
         tries = int(retried[near].sum())
         if (times < SLOW or not len(roomy)) and not (tries > 2 and times >= SLOW):
             continue
@@ -70,7 +70,7 @@ def throttled(looked: Looked) -> Iterator[Finding]:
             continue
         # A GPU with nothing to do lowers its clock: only passes that are slower by it count.
         expected = 1 / max(0.05, median(clock[busy]))
-        times = median(looked.slowness[busy]) / max(1.0, median(looked.slowness[high]))
+        times = slower(looked, busy, high)
         if times < max(1.15, 0.6 * expected) and len(high):
             continue
         device = looked.device(index)
@@ -103,7 +103,7 @@ def noisy_host(looked: Looked) -> Iterator[Finding]:
             continue
         # Its own passes load the host too: then passes are not slower for it.
         prepared = median(looked.prepared[busy]) / max(0.01, median(looked.prepared[quiet]))
-        passes = median(looked.slowness[busy]) / max(1.0, median(looked.slowness[quiet]))
+        passes = slower(looked, busy, quiet)
         if prepared < SLOW or (bool(_of_cpu(looked)[index[0]]) and passes < SLOW):
             continue
         worker = looked.worker(index)
@@ -141,7 +141,7 @@ def slow_device(looked: Looked) -> Iterator[Finding]:
             others = others[ok.codes["device"][others] != ok.codes["device"][of_kind[one[0]]]]
             if len(index) < 10 or len(others) < 10:
                 continue
-            times = median(looked.slowness[index]) / max(1.0, median(looked.slowness[others]))
+            times = slower(looked, index, others)
             if times < 1.4:
                 continue
             device = looked.device(index)
@@ -186,6 +186,11 @@ def transfer_bound(looked: Looked) -> Iterator[Finding]:
                 "nvidia-smi topo -m: give the worker cores beside its device",
             ),
         )
+
+
+def slower(looked: Looked, some: I64, others: I64) -> float:
+    """How many times longer some passes take than others, each against what it should."""
+    return median(looked.slowness[some]) / (median(looked.slowness[others]) or 1.0)
 
 
 def _of_cpu(looked: Looked) -> Mask:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from yolopool.doctor.caller_causes import client_retries, decode_bound, oversized
+from yolopool.doctor.caller_causes import client_retries, decode_bound, oversized, plane_busy
 from yolopool.doctor.device_causes import (
     memory_pressure,
     noisy_host,
@@ -25,6 +25,7 @@ CAUSES: Sequence[Callable[[Looked], Iterator[Finding]]] = (
     decode_bound,
     oversized,
     client_retries,
+    plane_busy,
     reload_thrash,
     cold_first,
     large_batches,

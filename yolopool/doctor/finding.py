@@ -21,6 +21,7 @@ class Cause(StrEnum):
     NOISY_HOST = "NOISY_HOST"
     OVERSIZED_IMAGES = "OVERSIZED_IMAGES"
     CLIENT_RETRIES = "CLIENT_RETRIES"
+    CONTROL_PLANE_BUSY = "CONTROL_PLANE_BUSY"
 
 
 # Of queues that grow since something else is slow: they are told behind what is.

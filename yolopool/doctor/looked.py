@@ -6,12 +6,14 @@ from functools import cached_property
 
 import numpy as np
 
-from yolopool.doctor.passes import quick_ms
+from yolopool.doctor.passes import groups, quick_ms
 from yolopool.doctor.rows import I64, Mask, Numbers, Rows
 
 # Of a device's memory: above, an allocator begins to search and to free. Of its highest clock:
 # below, it is low. Threads that want to run, for each core: a host that is not quiet.
 NEAR, LOW_CLOCK, BUSY_LOAD = 0.9, 0.85, 1.5
+# Threads that decode at a time, from which on requests may wait for one.
+DECODING = 1.0
 STAGES = (
     "route_ms", "load_wait_ms", "queue_ms", "decode_ms", "preprocess_ms", "inference_ms",
     "postprocess_ms",
@@ -73,6 +75,20 @@ class Looked:
         """Time that no stage has, ms: waiting for a thread that decodes, and the way."""
         stages = sum(np.nan_to_num(self.ok[name]) for name in STAGES)
         return np.asarray(np.maximum(0.0, self.ok["total_ms"] - stages))
+
+    @cached_property
+    def decoding(self) -> Numbers:
+        """How many threads decode at a time, on average, at the worker of each row."""
+        busy = np.zeros(len(self.ok))
+        for index in groups(self.ok.codes["worker"]):
+            span_ms = max(1.0, 1000 * float(np.ptp(self.ok.times[index])))
+            busy[index] = float(self.prepared[index].sum()) / span_ms
+        return busy
+
+    @cached_property
+    def waited(self) -> Numbers:
+        """Of the time in no stage, what is taken for waiting for a thread that decodes, ms."""
+        return np.where(self.decoding >= DECODING, self.gap, 0.0)
 
     @cached_property
     def active(self) -> Numbers:

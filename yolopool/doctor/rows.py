@@ -20,7 +20,7 @@ MAX_ROWS = 600_000
 # Columns of numbers that have the name of their field; what a line lacks is NaN.
 NUMBERS = (
     "version", "client_retry", "deadline_ms", "input_width", "input_height", "letterbox_width",
-    "letterbox_height", "batch_size", "batch_id", "cold", "memory_retries", "queue_length",
+    "letterbox_height", "batch_size", "cold", "memory_retries", "queue_length",
     "route_ms", "load_wait_ms", "queue_ms", "decode_ms", "preprocess_ms", "transfer_ms",
     "inference_ms", "postprocess_ms", "total_ms", "device_used_bytes", "device_free_bytes",
     "device_utilisation", "device_clock_ratio", "host_load", "hit",

@@ -11,8 +11,9 @@ import pytest
 import typer
 
 from benchmarks.doctor.pool_model import PoolModel
-from benchmarks.doctor.situations import HEALTHY, SITUATIONS
+from benchmarks.doctor.situations import HEALTHY, SITUATIONS, shortened
 from yolopool.cli import main
+from yolopool.cli.doctor.log_files import time_of
 from yolopool.doctor import rows as doctor_rows
 from yolopool.doctor.diagnosis import findings
 from yolopool.doctor.finding import Cause, Finding
@@ -25,13 +26,20 @@ ILL = [name for name in SITUATIONS if name != HEALTHY]
 @cache
 def found_in(situation: str, seed: int) -> tuple[Finding, ...]:
     rng = Random(f"{situation} {seed}")
-    physics = SITUATIONS[situation](rng)
-    physics.seconds = min(physics.seconds, 3000 / physics.rate, 40.0)
+    physics = shortened(SITUATIONS[situation](rng), 3000)
     return diagnosis(PoolModel(physics, rng).lines())
 
 
 def diagnosis(lines: list[dict[str, Any]]) -> tuple[Finding, ...]:
-    return findings(rows_of([(float(number), line) for number, line in enumerate(lines)]))
+    """Lines without a time are a second apart."""
+    return findings(
+        rows_of(
+            [
+                (time_of(line) if "timestamp" in line else float(number), line)
+                for number, line in enumerate(lines)
+            ]
+        )
+    )
 
 
 def test_every_cause_is_tried() -> None:
