@@ -115,6 +115,7 @@ _NATIVE: Mapping[str, Rule] = {
         "FleetService/ListWorkers": Rule(Role.OPERATE, About.FLEET),
         "FleetService/GetWorker": Rule(Role.OPERATE, About.FLEET),
         "FleetService/GetFleet": Rule(Role.OPERATE, About.FLEET),
+        "FleetService/GetStatistics": Rule(Role.OPERATE, About.FLEET),
         "FleetService/DrainWorker": Rule(Role.ADMIN, About.FLEET),
         "ImportService/ClaimImport": _WORKERS,
         "ImportService/ReportImport": _WORKERS,

@@ -73,6 +73,7 @@ SERVED_LOCALLY: Mapping[str, str] = {
     "/yolopool.v1.FleetService/ListWorkers": "each control plane hears every worker",
     "/yolopool.v1.FleetService/GetWorker": "each control plane hears every worker",
     "/yolopool.v1.FleetService/GetFleet": "it tells of the control plane that is called",
+    "/yolopool.v1.FleetService/GetStatistics": "it tells of the control plane that is called",
     "/yolopool.v1.RuleService/ListRules": "each control plane follows the store",
     "/yolopool.v1.ScheduleService/ListSchedules": "each control plane follows the store",
     "/yolopool.v1.WatchService/ListWatches": "each control plane follows the store",

@@ -14,6 +14,7 @@ from control_plane.routing.detect_call import DetectCall, DetectContext
 from control_plane.routing.families.chooser import FamilyChooser
 from control_plane.routing.request_log import RequestLog, RequestRecord
 from control_plane.routing.request_traces import RequestHistory
+from control_plane.statistics.request_rates import RequestRates
 from control_plane.types.rollout.alias import Alias, point_for
 from yolopool.errors import DeadlineUnmeetable, QueueFull, YolopoolError
 from yolopool.names import ModelRef
@@ -28,6 +29,7 @@ class Router:
         context: DetectContext,
         history: RequestHistory,
         requests: RequestLog,
+        rates: RequestRates,
         beside: BesideRuns,
         families: FamilyChooser,
     ) -> None:
@@ -39,6 +41,7 @@ class Router:
         self._clock = context.clock
         self._history = history
         self._requests = requests
+        self._rates = rates
         self._families = families
 
     async def detect(
@@ -150,6 +153,8 @@ class Router:
         self._metrics.request_ended(outcome)
         total_ms = (self._clock.monotonic() - record.arrived_s) * 1000
         now = self._clock.unix()
+        if record.key is not None:
+            self._rates.failed(record.key, record.hit, self._clock.monotonic())
         self._requests.note(record, outcome, total_ms, message=message)
         self._history.add(request_log.trace(record, outcome, total_ms, now, message=message))
 
@@ -165,6 +170,16 @@ class Router:
         self._add_drift(record, answer)
         self._metrics.request_ended("OK")
         self._metrics.request_answered(answer)
+        if record.key is not None:
+            self._rates.answered(
+                record.key,
+                record.hit,
+                timing.total_ms,
+                timing.queue_ms,
+                timing.inference_ms,
+                answer.batch_size,
+                record.arrived_s + total_s,
+            )
         self._requests.note(record, "OK", timing.total_ms, answer)
         now = self._clock.unix()
         self._history.add(request_log.trace(record, "OK", timing.total_ms, now, answer))

@@ -12,6 +12,7 @@ from control_plane.metrics import Metrics
 from control_plane.models.import_jobs import ImportJobs
 from control_plane.reconcile.drain_progress import DrainProgress
 from control_plane.reconcile.drainer import Drainer
+from control_plane.statistics.request_rates import STEP_S, WINDOW_S, Figures, RequestRates
 from control_plane.store.registry import DesiredState
 from control_plane.types.worker import WorkerInfo, WorkerState
 from control_plane.view.reflector import Refresh
@@ -47,8 +48,10 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         import_jobs: ImportJobs,
         registry: DesiredState,
         drainer: Drainer,
+        rates: RequestRates,
         clock: Clock,
     ) -> None:
+        self._rates = rates
         self._identity = identity
         self._registry = registry
         self._drainer = drainer
@@ -71,6 +74,14 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         if worker is None:
             raise _unknown(request.worker)
         return fleet_pb2.GetWorkerResponse(worker=worker)
+
+    async def GetStatistics(
+        self, request: fleet_pb2.GetStatisticsRequest, context: CallContext
+    ) -> fleet_pb2.GetStatisticsResponse:
+        told = self._rates.figures(self._clock.monotonic())
+        return fleet_pb2.GetStatisticsResponse(
+            window_s=WINDOW_S, step_s=STEP_S, versions=map(_statistics_out, told)
+        )
 
     async def GetFleet(
         self, request: fleet_pb2.GetFleetRequest, context: CallContext
@@ -159,3 +170,18 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
 
 def _unknown(worker: str) -> WorkerNotFound:
     return WorkerNotFound(f"no worker {worker[:120]!r} is known: list the workers")
+
+
+def _statistics_out(told: Figures) -> fleet_pb2.VersionStatistics:
+    return fleet_pb2.VersionStatistics(
+        version=key_out(told.key),
+        requests_per_s=told.requests_per_s,
+        errors_per_s=told.errors_per_s,
+        p50_ms=told.p50_ms,
+        p99_ms=told.p99_ms,
+        queue_ms=told.queue_ms,
+        inference_ms=told.inference_ms,
+        batch_size=told.batch_size,
+        hit_ratio=told.hit_ratio,
+        steps=told.steps,
+    )

@@ -51,6 +51,7 @@ from control_plane.services.sources.watch_service import WatchService
 from control_plane.services.tenants import TenantService
 from control_plane.settings import Settings
 from control_plane.sources.opening import Sources, read_logins
+from control_plane.statistics.request_rates import RequestRates
 from control_plane.store.files.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
 from control_plane.store.sources.source_verbs import SourceRecords
@@ -164,7 +165,8 @@ class Services:
         )
         families = FamilyChooser(view, clock, Random())
         requests = RequestLog(_lines(settings, clock), settings.sampling, clock.unix)
-        router = Router(context, history, requests, self._beside, families)
+        rates = RequestRates()
+        router = Router(context, history, requests, rates, self._beside, families)
         family_orders = FamilyOrders(registry, view, refresh, deps.recorder, clock)
         self._families = FamilyService(view, family_orders, families)
         orders = AliasOrders(registry, view, refresh, deps.recorder, clock)
@@ -205,7 +207,7 @@ class Services:
         self._events = EventService(registry, view)
         self._explain = ExplainService(view, deps.snapshot, history, clock)
         self._fleet = FleetService(
-            deps.identity, view, refresh, deps.metrics, jobs, registry, deps.drainer, clock
+            deps.identity, view, refresh, deps.metrics, jobs, registry, deps.drainer, rates, clock
         )
         self._imports = ImportService(jobs, artifacts)
         self._keys = KeyService(registry, view, refresh, clock)

@@ -277,6 +277,27 @@ class Fleet(fleet_pb2_grpc.FleetServiceServicer):
             cluster="c1", registry_available=True, workers=1, workers_ready=1
         )
 
+    def GetStatistics(self, request: Any, context: Any) -> Any:
+        self.script.note("GetStatistics", request, context)
+        return fleet_pb2.GetStatisticsResponse(
+            window_s=60.0,
+            step_s=5.0,
+            versions=[
+                fleet_pb2.VersionStatistics(
+                    version=types_pb2.VersionKey(model="shapes", version=1),
+                    requests_per_s=12.5,
+                    errors_per_s=0.5,
+                    p50_ms=20.0,
+                    p99_ms=44.0,
+                    queue_ms=3.0,
+                    inference_ms=9.5,
+                    batch_size=2.5,
+                    hit_ratio=0.75,
+                    steps=[0.0] * 10 + [10.0, 20.0],
+                )
+            ],
+        )
+
 
 class Bench(bench_pb2_grpc.BenchServiceServicer):
     """A device that is busy from 4 images on, and full at 16."""

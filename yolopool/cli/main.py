@@ -37,6 +37,7 @@ from yolopool.cli.doctor.diagnose import doctor
 from yolopool.cli.fleet_file import apply_command
 from yolopool.cli.rollout import rollouts as cli_rollouts
 from yolopool.cli.sources import watches as cli_watches
+from yolopool.cli.top import top
 from yolopool.cli.validation import store_rules
 from yolopool.client.client import Client
 from yolopool.errors import YolopoolError
@@ -61,7 +62,7 @@ class _Commands(SectionedGroup):
             "migrate",
         ],
         "Keep the fleet in a file": ["apply", "export"],
-        "See what the pool does": ["status", "workers", "events", "explain", "doctor"],
+        "See what the pool does": ["status", "workers", "events", "top", "explain", "doctor"],
         "Decide who may call": ["keys", "tenants", "certs"],
         "Run one process of a pool": ["control-plane", "worker", "importer"],
         "Other": ["version"],
@@ -103,6 +104,7 @@ app.command("apply")(apply_command.apply)
 app.command("export")(apply_command.export)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor)
+app.command("top")(top)
 app.command("events")(explain.events)
 models.app.command("plan")(explain.plan)
 

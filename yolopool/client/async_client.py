@@ -238,6 +238,7 @@ class AsyncClient:
     workers = _call(calls.workers)
     drain_worker = _call(calls.drain_worker)
     fleet = _call(calls.fleet)
+    statistics = _call(calls.statistics)
     bench = _stream(calls.bench)
 
     events = _stream(calls.events)

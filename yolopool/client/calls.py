@@ -264,6 +264,14 @@ def fleet() -> Call[fleet_records.Fleet]:
     return Call("fleet", "GetFleet", request, READ_TIMEOUT_S, fleet_records.fleet_of)
 
 
+def statistics() -> Call[tuple[fleet_records.VersionStatistics, ...]]:
+    """The requests of the last minute by version, the busiest first, of those that came to the
+    control plane that is asked.
+    """
+    request = fleet_pb2.GetStatisticsRequest()
+    return Call("fleet", "GetStatistics", request, READ_TIMEOUT_S, fleet_records.statistics_of)
+
+
 def bench(
     model: str,
     *,

@@ -93,6 +93,25 @@ class Fleet:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionStatistics:
+    """The requests of the last minute for one version, `model` as name@version, of those that came
+    to the control plane that was asked. Times in ms: quantiles of the total, means of the others.
+    hit_ratio: 0..1, for which a worker had the model. `steps`: requests a second every 5 s.
+    """
+
+    model: str
+    requests_per_s: float
+    errors_per_s: float
+    p50_ms: float
+    p99_ms: float
+    queue_ms: float
+    inference_ms: float
+    batch_size: float
+    hit_ratio: float
+    steps: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class BenchPoint:
     """Passes of one batch size on images of one shape; `model` is name@version.
 
@@ -208,6 +227,24 @@ def _exit_of(message: fleet_pb2.WorkerExit) -> WorkerExit:
 
 def fleet_of(message: fleet_pb2.GetFleetResponse) -> Fleet:
     return Fleet(**{name: getattr(message, name) for name in Fleet.__slots__})
+
+
+def statistics_of(message: fleet_pb2.GetStatisticsResponse) -> tuple[VersionStatistics, ...]:
+    return tuple(
+        VersionStatistics(
+            f"{one.version.model}@{one.version.version}",
+            one.requests_per_s,
+            one.errors_per_s,
+            one.p50_ms,
+            one.p99_ms,
+            one.queue_ms,
+            one.inference_ms,
+            one.batch_size,
+            one.hit_ratio,
+            tuple(one.steps),
+        )
+        for one in message.versions
+    )
 
 
 def workers_of(message: fleet_pb2.ListWorkersResponse) -> tuple[Worker, ...]:

@@ -432,3 +432,101 @@ class DrainWorkerResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrainWorkerResponse: _TypeAlias = DrainWorkerResponse  # noqa: Y015
+
+@_typing.final
+class GetStatisticsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatisticsRequest: _TypeAlias = GetStatisticsRequest  # noqa: Y015
+
+@_typing.final
+class GetStatisticsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINDOW_S_FIELD_NUMBER: _builtins.int
+    STEP_S_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    window_s: _builtins.float
+    """The seconds that are told of, and of each step in `steps`."""
+    step_s: _builtins.float
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___VersionStatistics]:
+        """The busiest first, at most 2,000; of those that were asked."""
+
+    def __init__(
+        self,
+        *,
+        window_s: _builtins.float = ...,
+        step_s: _builtins.float = ...,
+        versions: _abc.Iterable[Global___VersionStatistics] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["step_s", b"step_s", "versions", b"versions", "window_s", b"window_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatisticsResponse: _TypeAlias = GetStatisticsResponse  # noqa: Y015
+
+@_typing.final
+class VersionStatistics(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_S_FIELD_NUMBER: _builtins.int
+    ERRORS_PER_S_FIELD_NUMBER: _builtins.int
+    P50_MS_FIELD_NUMBER: _builtins.int
+    P99_MS_FIELD_NUMBER: _builtins.int
+    QUEUE_MS_FIELD_NUMBER: _builtins.int
+    INFERENCE_MS_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    HIT_RATIO_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    requests_per_s: _builtins.float
+    errors_per_s: _builtins.float
+    """Those that failed, of the above."""
+    p50_ms: _builtins.float
+    """Of the total of those that were answered, within an eighth."""
+    p99_ms: _builtins.float
+    queue_ms: _builtins.float
+    """Means."""
+    inference_ms: _builtins.float
+    batch_size: _builtins.float
+    hit_ratio: _builtins.float
+    """0..1: for which a worker had the model when they arrived."""
+    @_builtins.property
+    def version(self) -> _types_pb2.VersionKey: ...
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Requests a second in each step, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        version: _types_pb2.VersionKey | None = ...,
+        requests_per_s: _builtins.float = ...,
+        errors_per_s: _builtins.float = ...,
+        p50_ms: _builtins.float = ...,
+        p99_ms: _builtins.float = ...,
+        queue_ms: _builtins.float = ...,
+        inference_ms: _builtins.float = ...,
+        batch_size: _builtins.float = ...,
+        hit_ratio: _builtins.float = ...,
+        steps: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "errors_per_s", b"errors_per_s", "hit_ratio", b"hit_ratio", "inference_ms", b"inference_ms", "p50_ms", b"p50_ms", "p99_ms", b"p99_ms", "queue_ms", b"queue_ms", "requests_per_s", b"requests_per_s", "steps", b"steps", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionStatistics: _TypeAlias = VersionStatistics  # noqa: Y015

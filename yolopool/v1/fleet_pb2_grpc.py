@@ -49,6 +49,11 @@ class FleetServiceStub:
                 request_serializer=yolopool_dot_v1_dot_fleet__pb2.GetFleetRequest.SerializeToString,
                 response_deserializer=yolopool_dot_v1_dot_fleet__pb2.GetFleetResponse.FromString,
                 _registered_method=True)
+        self.GetStatistics = channel.unary_unary(
+                '/yolopool.v1.FleetService/GetStatistics',
+                request_serializer=yolopool_dot_v1_dot_fleet__pb2.GetStatisticsRequest.SerializeToString,
+                response_deserializer=yolopool_dot_v1_dot_fleet__pb2.GetStatisticsResponse.FromString,
+                _registered_method=True)
         self.DrainWorker = channel.unary_unary(
                 '/yolopool.v1.FleetService/DrainWorker',
                 request_serializer=yolopool_dot_v1_dot_fleet__pb2.DrainWorkerRequest.SerializeToString,
@@ -76,6 +81,14 @@ class FleetServiceServicer:
 
     def GetFleet(self, request, context):
         """The whole in numbers, and who answers and who decides. Does not block.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatistics(self, request, context):
+        """The requests of the last minute by version, of those that came to the control plane that is
+        called: add up what all of them tell. Does not block.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,6 +122,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.GetFleet,
                     request_deserializer=yolopool_dot_v1_dot_fleet__pb2.GetFleetRequest.FromString,
                     response_serializer=yolopool_dot_v1_dot_fleet__pb2.GetFleetResponse.SerializeToString,
+            ),
+            'GetStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatistics,
+                    request_deserializer=yolopool_dot_v1_dot_fleet__pb2.GetStatisticsRequest.FromString,
+                    response_serializer=yolopool_dot_v1_dot_fleet__pb2.GetStatisticsResponse.SerializeToString,
             ),
             'DrainWorker': grpc.unary_unary_rpc_method_handler(
                     servicer.DrainWorker,
@@ -197,6 +215,33 @@ class FleetService:
             '/yolopool.v1.FleetService/GetFleet',
             yolopool_dot_v1_dot_fleet__pb2.GetFleetRequest.SerializeToString,
             yolopool_dot_v1_dot_fleet__pb2.GetFleetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yolopool.v1.FleetService/GetStatistics',
+            yolopool_dot_v1_dot_fleet__pb2.GetStatisticsRequest.SerializeToString,
+            yolopool_dot_v1_dot_fleet__pb2.GetStatisticsResponse.FromString,
             options,
             channel_credentials,
             insecure,

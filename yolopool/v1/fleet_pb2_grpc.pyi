@@ -39,6 +39,10 @@ class FleetServiceStub:
     """
     GetFleet: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetFleetRequest, _fleet_pb2.GetFleetResponse]
     """The whole in numbers, and who answers and who decides. Does not block."""
+    GetStatistics: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetStatisticsRequest, _fleet_pb2.GetStatisticsResponse]
+    """The requests of the last minute by version, of those that came to the control plane that is
+    called: add up what all of them tell. Does not block.
+    """
     DrainWorker: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.DrainWorkerRequest, _fleet_pb2.DrainWorkerResponse]
     """Takes a worker out without a gap: what is wanted of its models is loaded elsewhere first, as far
     as there is room; then it refuses new work, answers its last tickets and ends. With wait,
@@ -58,6 +62,10 @@ class FleetServiceAsyncStub(FleetServiceStub):
     """
     GetFleet: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetFleetRequest, _fleet_pb2.GetFleetResponse]  # type: ignore[assignment]
     """The whole in numbers, and who answers and who decides. Does not block."""
+    GetStatistics: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetStatisticsRequest, _fleet_pb2.GetStatisticsResponse]  # type: ignore[assignment]
+    """The requests of the last minute by version, of those that came to the control plane that is
+    called: add up what all of them tell. Does not block.
+    """
     DrainWorker: _aio.UnaryUnaryMultiCallable[_fleet_pb2.DrainWorkerRequest, _fleet_pb2.DrainWorkerResponse]  # type: ignore[assignment]
     """Takes a worker out without a gap: what is wanted of its models is loaded elsewhere first, as far
     as there is room; then it refuses new work, answers its last tickets and ends. With wait,
@@ -92,6 +100,16 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.GetFleetResponse, _abc.Awaitable[_fleet_pb2.GetFleetResponse]]:
         """The whole in numbers, and who answers and who decides. Does not block."""
+
+    @_abc_1.abstractmethod
+    def GetStatistics(
+        self,
+        request: _fleet_pb2.GetStatisticsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.GetStatisticsResponse, _abc.Awaitable[_fleet_pb2.GetStatisticsResponse]]:
+        """The requests of the last minute by version, of those that came to the control plane that is
+        called: add up what all of them tell. Does not block.
+        """
 
     @_abc_1.abstractmethod
     def DrainWorker(

@@ -139,6 +139,7 @@ ROUTES = (
         body="", answer="rule",
     ),
     Route(verb="GET", path="/v1/fleet", rpc="FleetService/GetFleet"),
+    Route(verb="GET", path="/v1/statistics", rpc="FleetService/GetStatistics"),
     Route(verb="GET", path="/v1/workers", rpc="FleetService/ListWorkers"),
     Route(
         verb="GET", path="/v1/workers/{worker}", rpc="FleetService/GetWorker",

@@ -353,6 +353,9 @@ def test_reads_are_plain_records(call: Call) -> None:
     assert (worker.state, worker.ledger.used_bytes) == ("READY", 2**28)
     assert worker.cordoned
     assert call("fleet").workers_ready == 1
+    (told,) = call("statistics")
+    assert (told.model, told.requests_per_s, told.hit_ratio) == ("shapes@1", 12.5, 0.75)
+    assert told.steps[-2:] == (10.0, 20.0)
     assert call("delete", "shapes") == ("shapes@1",)
 
 

@@ -696,6 +696,22 @@ async def test_the_fleet_in_numbers(rig: Rig) -> None:
     assert worker.ledger.weights_bytes == 100
 
 
+async def test_the_requests_of_the_last_minute(rig: Rig) -> None:
+    await rig.worker("w1")
+    await rig.ready("a", "b")
+    for _ in range(3):
+        await rig.detect("a")
+    await refused(rig.detect("b", encoded=b""))  # refused before it has a version
+    await refused(rig.detect("nobody knows it"))
+    told = await rig.fleet.GetStatistics(fleet_pb2.GetStatisticsRequest())
+    (one,) = told.versions
+    assert (one.version.model, one.version.version) == ("a", 1)
+    assert sum(one.steps) * told.step_s == pytest.approx(3)
+    assert one.requests_per_s > 0
+    assert (one.errors_per_s, one.inference_ms, one.batch_size) == (0, 2.0, 1)
+    assert one.p99_ms >= one.p50_ms > 0
+
+
 async def test_a_silent_worker_is_lost_and_one_that_leaves_is_gone(rig: Rig) -> None:
     silent, leaving = await rig.worker("w1"), await rig.worker("w2")
     await silent.fall_silent()
