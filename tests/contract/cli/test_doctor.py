@@ -10,7 +10,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from tests.unit.yolopool.doctor.test_diagnosis import CLASSIC
+from tests.unit.yolopool.doctor.test_diagnosis import CLASSIC, ROOT
 from yolopool.cli.doctor.following import Followed
 from yolopool.cli.main import app
 from yolopool.doctor.diagnosis import findings
@@ -45,6 +45,14 @@ def test_the_log_of_up_is_read_with_what_was_renamed_before_it(tmp_path: Path) -
     assert finding["cause"] == "MEMORY_PRESSURE"
     assert finding["lines"] == [f"{logs}/requests.jsonl:1"]
     assert told["by_model_and_device"][0]["requests"] == 3
+
+
+def test_without_a_folder_it_is_the_one_of_up() -> None:
+    folders = [
+        next(one.default for one in ROOT.commands[name].params if "--data-dir" in one.opts)
+        for name in ("up", "doctor")
+    ]
+    assert folders[0] == folders[1]
 
 
 def test_what_can_not_be_read_is_counted_and_passed_over(tmp_path: Path) -> None:

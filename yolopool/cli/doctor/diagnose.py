@@ -27,7 +27,7 @@ def doctor(
     ] = None,
     data_dir: Annotated[
         Path, typer.Option(help="Folder of `yolopool up`, whose request log is read by default.")
-    ] = Path("~/.local/share/yolopool"),
+    ] = Path("~/.yolopool"),
     live: Annotated[
         bool, typer.Option("--live", help="Follow the last log, and tell what is so now.")
     ] = False,
