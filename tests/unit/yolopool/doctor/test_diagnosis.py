@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Mapping
-from functools import cache
 from random import Random
 from typing import Any
 
@@ -23,7 +22,6 @@ ROOT: Any = typer.main.get_command(main.app)
 ILL = [name for name in SITUATIONS if name != HEALTHY]
 
 
-@cache
 def found_in(situation: str, seed: int) -> tuple[Finding, ...]:
     rng = Random(f"{situation} {seed}")
     physics = shortened(SITUATIONS[situation](rng), 3000)
@@ -46,8 +44,9 @@ def test_every_cause_is_tried() -> None:
     assert set(ILL) == set(Cause)
 
 
+@pytest.mark.matrix(sample=7)
 @pytest.mark.parametrize("situation", ILL)
-def test_the_cause_comes_first(situation: str) -> None:
+def test_the_cause_comes_first_and_what_is_to_be_changed_can_be(situation: str) -> None:
     first = found_in(situation, 1)[0]
     assert first.cause == situation
     assert 0 < first.share <= 1
@@ -55,28 +54,27 @@ def test_the_cause_comes_first(situation: str) -> None:
     assert first.rows >= len(first.places) > 0
     assert first.evidence
     assert first.about
+    for change in first.change:
+        check(change)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_of_a_pool_that_is_well_nothing_is_said(seed: int) -> None:
-    assert found_in(HEALTHY, seed) == ()
-
-
-@pytest.mark.parametrize("situation", ILL)
-def test_what_is_to_be_changed_can_be(situation: str) -> None:
-    """Commands exist, with their options; what no command can is said in words."""
-    for change in found_in(situation, 1)[0].change:
-        words = shlex.split(change.partition(": ")[0].replace("'", ""))
-        if words[0] != "yolopool":
-            continue
-        command, rest = ROOT, words[1:]
-        while rest and rest[0] in getattr(command, "commands", {}):
-            command, rest = command.commands[rest[0]], rest[1:]
-        if command.name in ("worker", "control-plane"):  # they describe their flags themselves
-            continue
+def check(change: str) -> None:
+    """A command exists, with its options; what no command can is said in words."""
+    words = shlex.split(change.partition(": ")[0].replace("'", ""))
+    if words[0] != "yolopool":
+        return
+    command, rest = ROOT, words[1:]
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command, rest = command.commands[rest[0]], rest[1:]
+    if command.name not in ("worker", "control-plane"):  # they describe their flags themselves
         options = {name for one in command.params for name in one.opts}
         assert {word for word in rest if word.startswith("--")} <= options, change
         assert not hasattr(command, "commands"), change
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_of_a_pool_that_is_well_nothing_is_said(seed: int) -> None:
+    assert found_in(HEALTHY, seed) == ()
 
 
 def line(second: int, inference_ms: float, used_gb: float, wait_ms: float) -> dict[str, Any]:
