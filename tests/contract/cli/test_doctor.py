@@ -19,7 +19,12 @@ from yolopool.doctor.diagnosis import findings
 def texts(lines: list[dict[str, Any]] = CLASSIC) -> list[str]:
     return [
         json.dumps(
-            {"timestamp": f"2026-12-01T08:00:{number:02d}.000000Z", "event": "request", **line}
+            {
+                "timestamp": f"2026-12-01T08:00:{number:02d}.000000Z",
+                "event": "request",
+                "request_id": f"r{number}",
+                **line,
+            }
         )
         + "\n"
         for number, line in enumerate(lines)
@@ -127,15 +132,17 @@ def test_a_log_that_grows_is_followed_through_its_renaming(tmp_path: Path) -> No
     log.write_text(first + second[:50])
     followed = Followed(str(log))
     followed.read_on()
-    assert len(followed.rows(60)) == 1
+    assert len(followed.rows(60)[0]) == 1
     with log.open("a") as stream:
         stream.write(second[50:])
     log.rename(tmp_path / "log.1")
     followed.read_on()  # nobody has made it anew yet
-    log.write_text("broken request\n" + third)
+    log.write_text('{"event": "request", cut\n' + third)
     followed.read_on()
-    rows = followed.rows(60)
-    assert (len(rows), followed.lines) == (3, 4)
-    assert [one.cause for one in findings(rows)] == ["MEMORY_PRESSURE"]
-    assert len(followed.rows(1.5)) == 2
+    rows, window = followed.rows(60)
+    assert (len(rows), window.lines, window.broken) == (3, 4, 1)
+    (finding,) = findings(rows)
+    assert finding.cause == "MEMORY_PRESSURE"
+    assert [window.place(place) for place in finding.places] == ["r2"]
+    assert len(followed.rows(1.5)[0]) == 2
     followed.close()

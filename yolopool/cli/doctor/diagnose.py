@@ -87,7 +87,7 @@ def _diagnosed(files: list[str]) -> "tuple[Looked, tuple[Finding, ...], Read]":
 
 def _follow(name: str, window_s: float) -> None:
     """Until Ctrl-C: what the requests of the last seconds say."""
-    from yolopool.cli.doctor import log_files, report
+    from yolopool.cli.doctor import report
     from yolopool.cli.doctor.following import Followed
     from yolopool.doctor.diagnosis import findings
     from yolopool.doctor.looked import Looked
@@ -98,8 +98,7 @@ def _follow(name: str, window_s: float) -> None:
     ):
         while True:
             followed.read_on()
-            rows = followed.rows(window_s)
-            read = log_files.Read(followed.lines, followed.broken, [(1, name)])
+            rows, read = followed.rows(window_s)
             shown.update(report.rendered(Looked(rows), findings(rows), read), refresh=True)
             if followed.has_ended:
                 return

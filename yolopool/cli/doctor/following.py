@@ -5,16 +5,30 @@ import os
 import sys
 import threading
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from yolopool.cli.doctor.log_files import MAX_LINE_BYTES, STDIN, time_of
+from yolopool.cli.doctor.log_files import MAX_LINE_BYTES, STDIN, Read, time_of
 from yolopool.doctor.rows import Rows, rows_of
 from yolopool.request_log.fields import EVENT
 
 # Of a log that is there already, the end.
 TAIL_BYTES = 4 * 2**20
 MAX_REQUESTS = 50_000
+
+
+@dataclass(slots=True)
+class Window(Read):
+    """What was read of a log that is followed: its requests are named by their ids, since nobody
+    counted the lines before.
+    """
+
+    ids: Sequence[str] = ()
+
+    def place(self, number: int) -> str:
+        return self.ids[number - 1]
 
 
 class Followed:
@@ -82,8 +96,10 @@ class Followed:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self.broken += f'"{EVENT}"'.encode() in line
 
-    def rows(self, window_s: float) -> Rows:
+    def rows(self, window_s: float) -> tuple[Rows, Window]:
         """The requests of the last seconds before the newest one."""
         taken = list(self._requests)
         newest = max((time_s for time_s, _ in taken), default=0.0)
-        return rows_of([one for one in taken if one[0] >= newest - window_s])
+        taken = [one for one in taken if one[0] >= newest - window_s]
+        ids = [str(record.get("request_id", "?")) for _, record in taken]
+        return rows_of(taken), Window(self.lines, self.broken, ids=ids)

@@ -57,7 +57,7 @@ def _finding(one: Finding, read: Read) -> str:
         f"<p>{escape(one.evidence[0].upper() + one.evidence[1:])}.</p><pre>{changes}</pre>"
         f'<p class="muted">{one.severity}, {one.cause}: {one.cost_ms:.0f} ms of each of '
         f"{one.rows:,} requests, {100 * one.share:.0f} % of their time, is the gain to expect at "
-        f"most. Lines: {lines}</p></section>"
+        f"most. Rests on: {lines}</p></section>"
     )
 
 

@@ -117,6 +117,6 @@ def _finding(number: int, one: Finding, read: Read) -> RenderableType:
         f"{100 * one.share:.0f} % of their time: that is the gain to expect at most."
     )
     lines = ", ".join(read.place(place) for place in one.places)
-    body = [one.evidence[0].upper() + one.evidence[1:] + ".", cost, f"Lines: {lines}"]
+    body = [one.evidence[0].upper() + one.evidence[1:] + ".", cost, f"Rests on: {lines}"]
     changes = [Text(f"  {change}", "green") for change in one.change]
     return Group(head, Padding(Text("\n".join(body)), (0, 0, 0, 3)), *changes)
