@@ -6,7 +6,7 @@
  * FAKE_SLICES bits: which of its 7 places hold a slice
  * FAKE_LOST   index of a GPU that fell off the bus
  * FAKE_INIT   what initialisation returns
- * FAKE_SHARED 1: chips without memory of their own
+ * FAKE_SHARED chips without memory of their own; 1: they do not say, 2: they say 0
  *
  * A handle is 100 * (GPU + 1), plus place + 1 for a slice.
  */
@@ -47,8 +47,9 @@ int nvmlDeviceGetName(void *handle, char *text, unsigned size) {
     return OK;
 }
 int nvmlDeviceGetMemoryInfo(void *handle, memory_t *memory) {
-    if (told("FAKE_SHARED", 0)) return NOT_SUPPORTED;
+    if (told("FAKE_SHARED", 0) == 1) return NOT_SUPPORTED;
     memory->total = place(handle) < 0 ? 80ULL << 30 : 10ULL << 30;
+    if (told("FAKE_SHARED", 0) == 2) memory->total = 0;
     memory->used = 0;
     memory->free = memory->total;
     return OK;

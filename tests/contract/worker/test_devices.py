@@ -251,8 +251,9 @@ def test_leaves_out_a_gpu_that_is_lost(driver: Path) -> None:
     assert ids(ask("cuda", driver, FAKE_GPUS="3", FAKE_LOST="1")) == [gpu(0), gpu(2)]
 
 
-def test_a_chip_that_shares_memory_has_the_hosts(driver: Path) -> None:
-    answer = ask("cuda", driver, FAKE_GPUS="1", FAKE_SHARED="1")
+@pytest.mark.parametrize("told", ["1", "2"])
+def test_a_chip_that_shares_memory_has_the_hosts(driver: Path, told: str) -> None:
+    answer = ask("cuda", driver, FAKE_GPUS="1", FAKE_SHARED=told)
     assert answer[0][3] == Host().memory_bytes()
 
 
