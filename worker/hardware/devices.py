@@ -1,7 +1,7 @@
 """Finds the devices for workers: GPUs and MIG slices by NVML, the CPU, simulated ones.
 
-The only user of NVML. Never imports torch: each device has the environment that its process needs
-before torch is imported.
+With `device_stand` the only user of NVML. Never imports torch: each device has the environment that
+its process needs before torch is imported.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
