@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from random import Random
 from typing import Any
 
@@ -10,6 +10,8 @@ import structlog
 import uvloop
 
 from control_plane.addresses import Addresses, address_of, reachable
+from control_plane.alerts.rule import AlertRule
+from control_plane.alerts.table import RULES
 from control_plane.events.observer import FleetObserver
 from control_plane.events.recorder import EventRecorder
 from control_plane.gateway.dispatch import Dispatch
@@ -28,6 +30,8 @@ from control_plane.models.loading import Loader
 from control_plane.models.preload import Preloader
 from control_plane.models.schedule_controller import ScheduleController
 from control_plane.models.sweeper import Sweeper
+from control_plane.notifying.alert_controller import EVERY_S, Leading
+from control_plane.notifying.alerting import Alerting
 from control_plane.reconcile.drainer import Drainer
 from control_plane.reconcile.executor import Executor
 from control_plane.reconcile.planner import projected
@@ -74,7 +78,14 @@ COPY = "registry-copy.jsonl"
 class ControlPlane:
     """`start`, then `stop`. It opens and closes the registry."""
 
-    def __init__(self, settings: Settings, registry: Registry, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        clock: Clock | None = None,
+        rules: Sequence[AlertRule] = RULES,
+        alerts_every_s: float = EVERY_S,
+    ) -> None:
         clock = clock or Clock(time.monotonic, time.time)
         identity = Identity(unique_name(), clock.unix())
         self._settings = settings
@@ -85,7 +96,9 @@ class ControlPlane:
         self._certificates = settings.certificates()
         self._worker_client = WorkerClient(self._certificates)
         self._artifacts = FolderArtifacts(settings.data_dir / "store", settings.max_artifact_bytes)
-        self._recorder = recorder = EventRecorder(identity.name, registry, clock)
+        self._recorder = recorder = EventRecorder(
+            identity.name, registry, clock, counted=self._metrics.event_recorded
+        )
         # A store in memory ends with the process: there is nothing to restore.
         self._copy = DesiredBackup(settings.data_dir / COPY, clock) if settings.redis else None
         self._reflector = Reflector(registry, view, self._copy, self._restored, settings.strict)
@@ -127,6 +140,22 @@ class ControlPlane:
         )
         self._observer = FleetObserver(
             registry, view, recorder, lambda: self._election.token, clock, settings.gather_s
+        )
+        self._alerting = Alerting(
+            identity.name,
+            registry,
+            view,
+            self._metrics,
+            Leading(
+                self._is_leader,
+                lambda: self._election.acting_token,
+                lambda: self._election.address,
+            ),
+            recorder,
+            settings.webhook_rules(),
+            clock,
+            rules,
+            alerts_every_s,
         )
         self._drainer = Drainer(
             view, self._worker_client, recorder, clock, lambda: self._election.acting_token
@@ -205,6 +234,7 @@ class ControlPlane:
                 another_leads=lambda: bool(self._leader_client.leader()),
                 acting_token=lambda: self._election.acting_token,
                 budget=self._budget,
+                alerting=self._alerting,
             )
         )
 
@@ -279,6 +309,7 @@ class ControlPlane:
             await stop.step("the local copy of the registry", copied, STEP_S)
         await stop.step("calls to the leader", self._leader_client.close(), STEP_S)
         await stop.step("tenants' usage", self._services.quotas.close(), STORE_S)
+        await stop.step("alerts", self._alerting.controller.close(), STORE_S)
         await stop.step("events", self._recorder.flush(), STORE_S)
         await stop.step("the registry", self._registry.close(), STEP_S)
         await stop.step("connections to workers", self._worker_client.close(), STEP_S)
@@ -327,6 +358,7 @@ class ControlPlane:
         self._spawn(self._services.validator.run(), "gates")
         self._spawn(self._services.surplus.run(), "surplus")
         self._spawn(self._services.intake.run(), "intake")
+        self._spawn(self._alerting.controller.run(), "alerts")
         if self._certificates is not None:
             self._spawn(follow(self._certificates, self._renewed), "certificates")
 

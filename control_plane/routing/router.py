@@ -5,6 +5,7 @@ and account for the outcome.
 import asyncio
 import uuid
 
+from control_plane.alerts.model_counts import ModelCounts
 from control_plane.caller import Principal
 from control_plane.convert.validation import check_sticky_key
 from control_plane.convert.versions import drift_out, key_out
@@ -29,6 +30,7 @@ class Router:
         history: RequestHistory,
         beside: BesideRuns,
         families: FamilyChooser,
+        counts: ModelCounts,
     ) -> None:
         self._context = context
         self._beside = beside
@@ -38,6 +40,7 @@ class Router:
         self._clock = context.clock
         self._history = history
         self._families = families
+        self._counts = counts
 
     async def detect(
         self,
@@ -146,6 +149,8 @@ class Router:
 
     def _failed(self, record: RequestRecord, outcome: str, message: str) -> None:
         self._metrics.request_ended(outcome)
+        if record.key is not None:
+            self._counts.ended(record.key, outcome, record.hit)
         total_ms = (self._clock.monotonic() - record.arrived_s) * 1000
         now = self._clock.unix()
         request_log.write(record, outcome, total_ms, message=message)
@@ -162,6 +167,9 @@ class Router:
         answer.worker = record.worker
         self._add_drift(record, answer)
         self._metrics.request_ended("OK")
+        if record.key is not None:
+            found = len(answer.detections) or answer.HasField("classification")
+            self._counts.ended(record.key, "OK", record.hit, timing.inference_ms, found)
         self._metrics.request_answered(answer)
         request_log.write(record, "OK", timing.total_ms, answer)
         now = self._clock.unix()
