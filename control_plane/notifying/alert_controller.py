@@ -98,8 +98,6 @@ class AlertController:
                     await self.once()
                 else:
                     await self.tell()
-            except StaleToken:
-                log.info("another control plane leads: it goes on with the alerts")
             except Exception:
                 log.exception("a look at the alerts failed: this is a bug")
             left_s = looked_s + self._every_s - self._clock.monotonic()
@@ -111,7 +109,7 @@ class AlertController:
                     await self._wake.wait()
 
     async def once(self) -> None:
-        """One look at everything. Raises StaleToken."""
+        """One look at everything."""
         await self._gather()
         if not await self._is_in_charge():
             return
@@ -122,11 +120,11 @@ class AlertController:
         self._apply(changes)
         for key, after in changes.items():
             self._record(before.get(key), after)
-        await self._write()
-        await self.tell()
+        if await self._write():
+            await self.tell()
 
     async def tell(self) -> None:
-        """Notes which calls ended, and begins those that are due. Raises StaleToken."""
+        """Notes which calls ended, and begins those that are due."""
         if self.sender is None or not self._may_tell:
             return
         ended = self.sender.take_ended()
@@ -141,7 +139,8 @@ class AlertController:
         if told:
             now = self._clock.unix()
             self._apply({k: replace(s, changed_unix_s=now) for k, s in told.items() if s})
-            await self._write()
+            if not await self._write():
+                return
         self.sender.offer(self._due())
 
     async def states(self) -> tuple[AlertState, ...]:
@@ -154,9 +153,9 @@ class AlertController:
             return tuple(self._states.values())
 
     async def resolve(self, id_: str, by: str) -> AlertState:
-        """Ends an alert by hand. Raises AlertNotFound, RegistryUnavailable, StaleToken."""
+        """Ends an alert by hand. Raises AlertNotFound, RegistryUnavailable."""
         if not self._may_tell:
-            raise RegistryUnavailable("no control plane leads: try again", retry_after_s=1.0)
+            raise _nobody_leads()
         for key, state in self._states.items():
             if state.id == id_ and state.stage is not Stage.PENDING:
                 if state.stage is Stage.RESOLVED:
@@ -165,7 +164,8 @@ class AlertController:
                 ended = replace(state.resolved(now, by), changed_unix_s=now)
                 self._apply({key: ended})
                 self._record(state, ended)
-                await self._write()
+                if not await self._write():
+                    raise _nobody_leads()
                 self.wake()
                 return ended
         raise AlertNotFound(f"no alert {id_[:40]!r} fires: list the alerts to see their ids")
@@ -250,10 +250,12 @@ class AlertController:
             else:
                 self._states[key] = state
 
-    async def _write(self) -> None:
-        """Writes what the store does not have. Where it is away that stays to be written."""
+    async def _write(self) -> bool:
+        """Writes what the store does not have. Where it is away that stays to be written. False:
+        another control plane leads.
+        """
         if not self._unwritten:
-            return
+            return True
         texts = {k: encode_state(self._states[k]) if k in self._states else None
                  for k in self._unwritten}  # fmt: skip
         try:
@@ -261,10 +263,12 @@ class AlertController:
         except RegistryUnavailable:
             self._store_is_away = True
         except StaleToken:
+            log.info("another control plane leads: it goes on with the alerts")
             self._may_tell = self._had_charge = False
-            raise
+            return False
         else:
             self._unwritten -= texts.keys()
+        return True
 
     def _record(self, before: AlertState | None, after: AlertState | None) -> None:
         stage = after.stage if after is not None else None
@@ -292,6 +296,10 @@ class AlertController:
             )
             for state, hook, told in sorted(found, key=lambda one: one[0].since_unix_s)
         ]
+
+
+def _nobody_leads() -> RegistryUnavailable:
+    return RegistryUnavailable("no control plane leads now: try again", retry_after_s=1.0)
 
 
 def _decoded(texts: Mapping[str, str]) -> dict[str, AlertState]:

@@ -80,7 +80,7 @@ class Candidates:
     confidence: F32
     class_id: I64
     task_output: TaskOutput | None = None
-    failure: InferenceFailed | None = None
+    failure: AnswerNotFinite | None = None
 
 
 def not_finite() -> Candidates:

@@ -17,6 +17,7 @@ from worker.engine.request import Request
 from worker.engine.runner import Outcome
 from worker.packs.pack_store import PackStore
 from worker.postprocess.outputs import NmsOptions
+from worker.replicas.probing.probes import Upkeep
 from worker.replicas.device_monitor import DeviceMonitor
 from worker.replicas.ledger import Ledger
 from worker.replicas.pack_reader import TierLimits
@@ -137,7 +138,7 @@ def monitor_of(
         here.backend,
         here.swapper,
         here.replicas.held,
-        rewarm_idle_s,
+        Upkeep(rewarm_idle_s),
         drift_limit,
         recycled.append,
         time.monotonic,
