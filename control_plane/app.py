@@ -7,7 +7,6 @@ from random import Random
 from typing import Any
 
 import structlog
-import uvloop
 
 from control_plane.addresses import Addresses, address_of, reachable
 from control_plane.alerts.rule import AlertRule
@@ -56,12 +55,9 @@ from yolopool.errors import RegistryRefusesWrites
 from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.limits.byte_budget import ByteBudget
-from yolopool.server.limits.heap import keep_little
-from yolopool.server.logs import set_up_logs, write_out
 from yolopool.server.open_calls import OpenCalls
-from yolopool.server.parent_death import die_with_parent
-from yolopool.server.process import announce, settle, unique_name, until_signal
-from yolopool.server.time_limits import Stop, end_process_after, ended
+from yolopool.server.process import unique_name
+from yolopool.server.time_limits import Stop, ended
 from yolopool.tls.certificates import follow
 
 log = structlog.get_logger()
@@ -376,47 +372,3 @@ class ControlPlane:
 def stop_limit_s(settings: Settings) -> float:
     """Within so many seconds a control plane stops."""
     return settings.drain_grace_s + STOP_S
-
-
-def build_registry(settings: Settings) -> Registry:
-    """Redis if a URL is set; else a store in memory, with a warning."""
-    if settings.redis:
-        from control_plane.store.redis.redis_registry import registry_of
-
-        return registry_of(settings)
-    from control_plane.store.memory_registry import MemoryRegistry
-
-    log.warning(
-        "STATE IS KEPT IN MEMORY: it is lost when this process ends; set --redis to keep it"
-    )
-    return MemoryRegistry()
-
-
-async def run(settings: Settings) -> None:
-    """Serves until a signal."""
-    control_plane = ControlPlane(settings, build_registry(settings))
-    addresses = await control_plane.start()
-    settle()
-    line = {"event": "listening", "grpc": addresses.grpc, "http": addresses.http}
-    if addresses.pool:
-        line["pool"] = addresses.pool
-    announce(line)
-    log.info("stopping", signal=await until_signal())
-    end_process_after(stop_limit_s(settings) + STEP_S, write_out)
-    await control_plane.stop()
-
-
-def main(settings: Settings) -> int:
-    """Returns the exit code."""
-    set_up_logs("control_plane", settings.log_level, settings.log_json, file=settings.log_file)
-    keep_little()
-    if settings.die_with_parent:
-        die_with_parent()
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(settings))
-    except (OSError, ValueError) as error:
-        # A port in use, a folder that can't be written, an invalid URL.
-        log.error("can't start", why=str(error))
-        return 1
-    return 0

@@ -285,7 +285,7 @@ class Metrics:
 
 
 class _ModelSeries(Collector):
-    """Series of models as they are counted elsewhere: so those of a deleted one are gone at once."""
+    """Series of models as they are counted elsewhere, so that those of a deleted one are gone."""
 
     def __init__(self, readings: Callable[[], Readings]) -> None:
         self._readings = readings
@@ -293,8 +293,8 @@ class _ModelSeries(Collector):
     def collect(self) -> Iterable[Metric]:
         ended = CounterMetricFamily(
             "yolopool_model_ended",
-            "Detect calls of a version by how they ended: answered, failed by the pool's fault, late, "
-            "other",
+            "Detect calls of a version by how they ended: answered, late, other, or failed by the "
+            "pool's fault",
             labels=["model", "end"],
         )
         misses = CounterMetricFamily(

@@ -126,8 +126,8 @@ class Settings(PoolProcess):
     probe_every_s: float = Field(
         600.0,
         ge=0,
-        description="ask each model on the device the picture that is kept with it so often, and load "
-        "it again if it answers otherwise; 0: never",
+        description="ask each model on the device the picture that is kept with it so often, and "
+        "load it again if it answers otherwise; 0: never",
     )
     blind_after: int = Field(
         200,
@@ -198,9 +198,9 @@ class Settings(PoolProcess):
     sim_faults: str = Field(
         "",
         pattern=r"^(|(crash|hang|sticky|forget|nan)=\d+(,(crash|hang|sticky|forget|nan)=\d+)*)$",
-        description="for tests: crash=N,hang=N,sticky=N,forget=N,nan=N makes a simulated device crash, "
-        "hang, fail from then on, find nothing until the next load, or answer no number, at images "
-        "whose mean is N",
+        description="for tests: crash=N,hang=N,sticky=N,forget=N,nan=N makes a simulated device "
+        "crash, hang, fail from then on, find nothing until the next load, or answer no number, at "
+        "images whose mean is N",
     )
     sim_slowness: float = Field(
         1.0, gt=0, description="passes of a simulated device take so many times longer"

@@ -27,18 +27,21 @@ def evaluate(
     states: States,
     settings: Mapping[str, AlertSetting],
     at: Moment,
+    absent_s: float = 0.0,
 ) -> dict[str, AlertState | None]:
     """What changes, by key; None: it is gone. A condition that has ended counts once the history is
-    as long as its rule looks back: a process that just began knows too little.
+    as long as its rule looks back, and a subject that is not there any more once it is as long as
+    `absent_s`: a process that just began knows too little.
     """
     changes: dict[str, AlertState | None] = {}
     thresholds = settings_of(settings, Threshold)
     seen: set[str] = set()
-    room = MAX_ALERTS - len(states)
+    room, covered_s = MAX_ALERTS - len(states), history.covered_s(at.monotonic_s)
     for rule in rules:
         if not rule.built_in:
             continue
-        ended = Look.ENDED if history.covered_s(at.monotonic_s) >= rule.window_s else Look.UNKNOWN
+        ended = Look.ENDED if covered_s >= rule.window_s else Look.UNKNOWN
+        absent = ended if covered_s >= absent_s else Look.UNKNOWN
         for found in rule.found(history, at, thresholds):
             key = f"{rule.name}|{found.subject}"
             before = states.get(key)
@@ -53,7 +56,7 @@ def evaluate(
             _note(changes, key, before, after, at)
         for key, before in states.items():
             if before.rule == rule.name and key not in seen:
-                after = looked(before, ended, (rule.name, before.subject), 0, 0, 0, at.unix_s)
+                after = looked(before, absent, (rule.name, before.subject), 0, 0, 0, at.unix_s)
                 _note(changes, key, before, after, at)
     known = {rule.name for rule in rules}
     changes.update((key, None) for key, state in states.items() if state.rule not in known)

@@ -1,7 +1,7 @@
 """What the other control planes told of their series, and which of them are silent. Pure.
 
-A process that ended in order takes its row away; one that did not is down until another answers at its
-address, or long enough that nobody asks any more.
+A process that ended in order takes its row away; one that did not is down until another answers at
+its address, or long enough that nobody asks any more.
 """
 
 import json

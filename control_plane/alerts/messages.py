@@ -1,7 +1,7 @@
 """What a receiver is sent: the body, and the headers by which it knows and trusts it. Pure.
 
-Headers and signature are those of Standard Webhooks; the id is the same at each attempt, from whichever
-control plane, so that a receiver that keeps ids takes a message once.
+Headers and signature are those of Standard Webhooks; the id is the same at each attempt, whichever
+control plane sends it, so that a receiver that keeps ids takes a message once.
 """
 
 import base64
@@ -65,7 +65,7 @@ def trial_message(form: str, pool: str, now: float) -> Message:
 
 
 def headers_of(message: Message, secret: str, now: float) -> Mapping[str, str]:
-    """now: Unix seconds; it is part of what is signed, so that a message can't be sent again later."""
+    """now: Unix seconds. It is signed too, so that nobody can send a message again later."""
     at = str(int(now))
     headers = {
         "Content-Type": "application/json",

@@ -8,8 +8,8 @@ from control_plane.alerts.rule import AlertRule
 
 _HEAD = """\
 # Written by `make alerts` from the table in control_plane/alerts, by which the pool raises the same
-# alerts itself (docs/alerts.md). docs/operations.md has a section for each: what it means, what to look
-# at, what to do. Change thresholds here where yours lives otherwise.
+# alerts itself (docs/alerts.md). docs/operations.md has a section for each: what it means, what to
+# look at, what to do. Change thresholds here where yours lives otherwise.
 groups:
   - name: yolopool
     rules:

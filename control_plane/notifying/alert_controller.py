@@ -1,8 +1,8 @@
 """The loop of alerts: every control plane tells its series; the one that leads looks at all rules,
 keeps what it found in the store, and has receivers told.
 
-Level-triggered: alerts and what was told of them are in the store, so the next leader goes on. While
-the store is away, or nobody leads, one control plane holds on in memory: that too is an alert.
+Level-triggered: alerts and what was told of them are in the store, so the next leader goes on.
+While the store is away, or nobody leads, one control plane holds on in memory: that is an alert.
 """
 
 import asyncio
@@ -32,6 +32,8 @@ from yolopool.server.clock import Clock
 log = structlog.get_logger()
 
 EVERY_S = 5.0
+# So many looks of a process until what is not there is gone, and not only unknown yet.
+ABSENT = 3
 _SHORTEST_S = 0.05
 
 
@@ -115,7 +117,8 @@ class AlertController:
             return
         at = Moment(self._clock.monotonic(), self._clock.unix())
         settings = self._view.desired.alerts
-        changes = evaluate(self.rules.values(), self._history, self._states, settings, at)
+        absent_s = ABSENT * self._every_s
+        changes = evaluate(self.rules.values(), self._history, self._states, settings, at, absent_s)
         before = dict(self._states)
         self._apply(changes)
         for key, after in changes.items():
@@ -171,7 +174,7 @@ class AlertController:
         raise AlertNotFound(f"no alert {id_[:40]!r} fires: list the alerts to see their ids")
 
     async def close(self) -> None:
-        """Gives up calls under way, and says goodbye, so that nobody counts this process as down."""
+        """Gives up calls under way, and says goodbye, so that nobody takes it for down."""
         if self.sender is not None:
             await self.sender.close()
         await self._records.tell(self._name, "")
@@ -193,7 +196,7 @@ class AlertController:
         self._gone = self._fellows.hear(told, self._history, self._clock.monotonic())
 
     async def _is_in_charge(self) -> bool:
-        """Whether this one evaluates: the leader; without one who led last, or the first by name."""
+        """Whether this one evaluates: the leader; without one who led last, or is first."""
         token, led = self._leading.token(), self._may_tell
         if self._store_is_away:
             self._may_tell = led or token is not None

@@ -1,5 +1,5 @@
-"""One message to one receiver: a POST to an address that was checked. Redirects are not followed, and
-of the answer only the status counts: whoever sets a receiver learns nothing of what is behind it.
+"""One message to one receiver: a POST to an address that was checked. Redirects are not followed,
+and of the answer only the status counts: who sets a receiver learns nothing of what is behind it.
 """
 
 import http.client
@@ -89,6 +89,6 @@ def _can_be_sent(query: str) -> bool:
 
 def _forbidden(host: str) -> str:
     return (
-        f"{host} may not be called: an operator allows hosts with --webhook-hosts, and networks that "
-        "are not of the public internet with --webhook-private-networks"
+        f"{host} may not be called: an operator allows hosts with --webhook-hosts, and networks "
+        "that are not of the public internet with --webhook-private-networks"
     )

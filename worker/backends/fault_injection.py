@@ -21,8 +21,8 @@ STICKY = (
 class Faults:
     """Reads `crash=N,hang=N,sticky=N,forget=N,nan=N`: images of mean N have that fault. `look` is
     called with each image and `step` before each load and pass; once it is broken, a device fails
-    all of them. After `forget` no model finds anything until one is loaded; `answer` is what becomes
-    of an answer.
+    all of them. After `forget` no model finds anything until one is loaded. `answer` is what
+    becomes of an answer.
     """
 
     def __init__(self, faults: str) -> None:

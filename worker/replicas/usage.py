@@ -53,8 +53,8 @@ class ReplicaUsage:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """`has_found`: it found something once. `empty`: answers without anything since; `asked_at`: how
-    many those were when the picture was asked last.
+    """`has_found`: it found something once. `empty`: answers without anything since; `asked_at`:
+    how many those were when the picture was asked last.
     """
 
     has_found: bool = False

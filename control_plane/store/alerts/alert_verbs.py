@@ -29,7 +29,7 @@ class AlertSettings:
         self._registry = registry
 
     async def put(self, setting: AlertSetting) -> AlertSetting:
-        """Adds or replaces a setting; a threshold that says nothing goes. Returns what holds now."""
+        """Adds or replaces a setting; a threshold that says nothing goes. Returns what holds."""
         return await self._registry.write(lambda tx: put_setting(tx, setting))
 
     async def drop(self, *keys: str) -> bool:

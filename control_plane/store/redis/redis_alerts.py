@@ -8,8 +8,8 @@ from control_plane.store.redis.redis_store import RedisStore
 from control_plane.types.lease import FencingToken
 from yolopool.errors import StaleToken
 
-# KEYS: lease, states. ARGV: token or '', what changes as JSON: key -> text, false: gone -> 1, 0: the
-# token is not the lease's.
+# KEYS: lease, states. ARGV: token or '', what changes as JSON (key -> text, false: gone) -> 1, 0:
+# the token is not the lease's.
 PUT = """
 if ARGV[1] ~= '' then
     local held = redis.call('GET', KEYS[1])

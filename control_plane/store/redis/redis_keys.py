@@ -30,7 +30,8 @@ CHANGES = "yolopool:changes"  # channel: revision
 
 # Hashes whose fields the log names: desired state.
 LOGGED = (
-    VERSIONS, WANTS, CORDONS, SCHEDULES, NUMBERS, API_KEYS, TENANTS, ALIASES, RULES, WATCHES, ALERTS,
+    VERSIONS, WANTS, CORDONS, SCHEDULES, NUMBERS, API_KEYS, TENANTS, ALIASES, RULES, WATCHES,
+    ALERTS,
 )  # fmt: skip
 # Of these an earlier release knows nothing: the log names their fields where it does not read.
 NEWER = (TENANTS, ALIASES, RULES, WATCHES, ALERTS)

@@ -17,10 +17,10 @@ from worker.engine.request import Request
 from worker.engine.runner import Outcome
 from worker.packs.pack_store import PackStore
 from worker.postprocess.outputs import NmsOptions
-from worker.replicas.probing.probes import Upkeep
 from worker.replicas.device_monitor import DeviceMonitor
 from worker.replicas.ledger import Ledger
 from worker.replicas.pack_reader import TierLimits
+from worker.replicas.probing.probes import Upkeep
 from worker.replicas.replica import Assignment, Replica
 from worker.replicas.replica_table import ReplicaTable
 from worker.replicas.swapper import Swapper

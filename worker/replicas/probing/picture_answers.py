@@ -26,8 +26,8 @@ def kept(answer: Candidates, height: int, width: int) -> F32:
 
 
 def difference(before: F32, now: F32, precision: str) -> str:
-    """How an answer contradicts an earlier one to the same picture, as the end of a sentence; empty:
-    it does not.
+    """How an answer contradicts an earlier one to the same picture, as the end of a sentence;
+    empty: it does not.
     """
     allowed = ALLOWED_REDUCED if precision in REDUCED else ALLOWED
     if before.shape[1:] == (1,):
