@@ -21,6 +21,7 @@ from worker.postprocess.outputs import NmsOptions
 from worker.replicas.device_monitor import DeviceMonitor
 from worker.replicas.ledger import Ledger
 from worker.replicas.pack_reader import TierLimits
+from worker.replicas.probing.probes import Upkeep
 from worker.replicas.replica import Assignment, Replica
 from worker.replicas.replica_table import ReplicaTable
 from worker.replicas.swapper import Swapper
@@ -138,7 +139,7 @@ def monitor_of(
         here.backend,
         here.swapper,
         here.replicas.held,
-        rewarm_idle_s,
+        Upkeep(rewarm_idle_s),
         drift_limit,
         recycled.append,
         DeviceObserver("sim:0", lambda: here.engine.passed.busy_s, time.monotonic),
