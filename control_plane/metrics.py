@@ -330,5 +330,5 @@ class _ModelSeries(Collector):
             else:
                 sums.setdefault(model, [0.0, 0.0])[name.endswith("_sum")] = value
         for model, (count, total) in sums.items():
-            inference.add_metric([model], count_value=count, sum_value=total)
+            inference.add_metric([model], count_value=int(count), sum_value=total)
         return (ended, misses, inference, broken, empty)

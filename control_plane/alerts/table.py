@@ -45,11 +45,12 @@ def _words(value: object) -> tuple[str, ...]:
     return value if isinstance(value, tuple) else (str(value),)
 
 
-def _requests(window_s: float, **where: object) -> Expression:
-    return _sum("yolopool_requests_total", window_s, **where)
+def _requests(window_s: float, outcome: tuple[str, ...] = ()) -> Expression:
+    where = {"outcome": outcome} if outcome else {}
+    return _sum("yolopool_requests_total", window_s, (), **where)
 
 
-def _of_model(metric: str, window_s: float, **where: object) -> Expression:
+def _of_model(metric: str, window_s: float, **where: str) -> Expression:
     return _sum(f"yolopool_model_{metric}", window_s, ("model",), **where)
 
 

@@ -185,13 +185,21 @@ def commands_of(writes: Writes, replies: Mapping[Read, Any] | None = None) -> li
         *records(ALIASES, Alias, writes.aliases, codec.encode_alias),
         *records(RULES, ModelRule, writes.rules, rule_codec.encode_rule),
         *records(WATCHES, Watch, writes.watches, encode_watch),
-        *_fields(ALERTS, writes.alerts, encode_setting),
+        *_alerts(writes.alerts),
         *_fields(IMPORTS, writes.jobs, codec.encode_job),
         *(
             ["SET", REQUEST + request_id, str(key), "EX", kept]
             for request_id, key in writes.requests.items()
         ),
     ]
+
+
+def _alerts(settings: Mapping[str, AlertSetting | None]) -> Iterator[Command]:
+    for key, setting in settings.items():
+        if setting is None:
+            yield ["HDEL", ALERTS, key]
+        else:
+            yield ["HSET", ALERTS, key, encode_setting(setting)]
 
 
 def _fields(

@@ -18,8 +18,9 @@ from control_plane.types.lease import FencingToken
 from tests.contract.alert_rig import alert_rig, alerts, ends, fires
 from tests.contract.control_plane.test_aliases import promote, versions
 from tests.contract.control_plane.test_rollouts import Pool, Versions, settled
-from tests.contract.control_plane.test_survival import IMAGE, OTHER, fatal, tell
+from tests.contract.control_plane.test_survival import fatal, tell
 from tests.contract.control_plane_rig import Rig, ScriptedWorker
+from tests.contract.worker.test_worker import IMAGE, OTHER
 from tests.waiting import becomes
 from yolopool import errors
 from yolopool.server import logs
@@ -211,7 +212,7 @@ async def stranger_leads(registry: Any, lease_s: float) -> FencingToken:
     held = await registry.leader()
     if held is not None:
         await registry.drop_lease(held.token)
-    token = await registry.take_lease("stranger", lease_s, None)
+    token: FencingToken | None = await registry.take_lease("stranger", lease_s, None)
     assert token is not None
     return token
 

@@ -152,8 +152,10 @@ async def test_thresholds_are_of_models_and_workers(tmp_path: Path) -> None:
     rule = "YolopoolDeviceMemory"
     async with alert_rig(tmp_path) as rig:
         small, large = [await rig.worker(name) for name in ("small", "large")]
-        for pattern, more in (("la*", {"value": 0.99}), ("*", {"value": 0.5, "for_s": 0.0})):
-            threshold = alerts_pb2.AlertThreshold(rule=rule, pattern=pattern, **more)
+        for pattern, value, for_s in (("la*", 0.99, None), ("*", 0.5, 0.0)):
+            threshold = alerts_pb2.AlertThreshold(
+                rule=rule, pattern=pattern, value=value, for_s=for_s
+            )
             request = alerts_pb2.SetAlertThresholdRequest(threshold=threshold)
             shown = (await rig.alerts.SetAlertThreshold(request, timeout=5)).rule
         assert [one.pattern for one in shown.thresholds] == ["*", "la*"]

@@ -57,6 +57,6 @@ def test_it_forgets_what_is_older_than_rules_look_back_and_stays_bounded() -> No
     grown = history.increase("n_total", every, 995.0 - 90.0)[of("a")]
     assert abs(grown - (looks[995] - looks[905])) < 1e-9
     assert not history._planes["a"].tracks["gone"]
-    many = {("m", (("i", str(i)),)): 1.0 for i in range(MAX_SERIES + 50)}
+    many: dict[Series, float] = {("m", (("i", str(i)),)): 1.0 for i in range(MAX_SERIES + 50)}
     history.add("b", 0.0, many)
     assert len(history.latest("m", every)) == MAX_SERIES
