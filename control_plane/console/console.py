@@ -55,9 +55,7 @@ _NEVER_KEPT = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 class Console:
     """`sessions`: for the entrance, which lets their callers in."""
 
-    def __init__(
-        self, settings: Settings, dispatch: Dispatch, guard: Guard, clock: Clock
-    ) -> None:
+    def __init__(self, settings: Settings, dispatch: Dispatch, guard: Guard, clock: Clock) -> None:
         self.sessions = Sessions(SessionSeal(settings.pool_key.get_secret_value()), clock.unix)
         self._guard = guard
         self._clock = clock

@@ -61,9 +61,10 @@ class Sessions:
 
 
 def is_own_page(site: str, origin: str, host: str) -> bool:
-    """Whether a page of this origin sends a request, or the person at the address bar. site, origin,
-    host: the fields Sec-Fetch-Site, which browsers leave out where nothing is encrypted, Origin and
-    Host.
+    """Whether a page of this origin sends a request, or the person at the address bar.
+
+    site, origin, host: the fields Sec-Fetch-Site, which browsers leave out where nothing is
+    encrypted, Origin and Host.
     """
     if site:
         return site in _OWN

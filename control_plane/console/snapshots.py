@@ -61,7 +61,10 @@ class Snapshots:
         return one_line(reply)
 
     async def lines(
-        self, caller: Caller, ask: Callable[[], Awaitable[object]], told: Callable[[YolopoolError], str]
+        self,
+        caller: Caller,
+        ask: Callable[[], Awaitable[object]],
+        told: Callable[[YolopoolError], str],
     ) -> AsyncIterator[str]:
         """Server-sent events: each part once, and again when it changed, until this process stops.
         `ask` raises what refuses the caller from now on, which `told` makes a text of.
