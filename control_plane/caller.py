@@ -57,10 +57,11 @@ def heard(text: str) -> Principal:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The trace that a call belongs to; ids in hexadecimal, as on the wire."""
+    """The trace that a call belongs to, and the caller's span; ids as on the wire, in hex."""
 
     trace_id: str
     flags: str
+    span_id: str
 
     def header(self, span_id: str) -> str:
         """The `traceparent` of a span of ours in it; span_id: 16 hexadecimal digits."""
@@ -94,7 +95,7 @@ def trace_of_header(text: str) -> Trace | None:
     ):
         return None
     # Of the flags of later versions only those are known that the first version has.
-    return Trace(trace_id, f"{int(flags, 16) & 3:02x}")
+    return Trace(trace_id, f"{int(flags, 16) & 3:02x}", span_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +107,17 @@ class Origin:
     principal: Principal
     door: str = "grpc"
     peer: str = ""
-    trace_id: str = ""
+    trace: Trace | None = None
     retry: int = 0
 
 
 def origin_of(context: CallContext) -> Origin:
     """Where a call comes from."""
-    trace_id, retry = "", 0
+    trace, retry = None, 0
     metadata: Iterable[tuple[str, Any]] = context.invocation_metadata() or ()
     for key, value in metadata:
         if key == TRACEPARENT:
             trace = trace_of_header(value) if isinstance(value, str) else None
-            trace_id = trace.trace_id if trace is not None else ""
         elif key == PREVIOUS_ATTEMPTS and str(value).isdecimal():
             retry = min(int(value), MAX_RETRIES)
     peer = getattr(context, "peer", None)
@@ -125,7 +125,7 @@ def origin_of(context: CallContext) -> Origin:
         principal_of(context),
         getattr(context, "door", "grpc"),
         address_of(peer()) if peer is not None else "",
-        trace_id,
+        trace,
         retry,
     )
 

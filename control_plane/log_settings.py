@@ -42,6 +42,16 @@ class LogSettings(BaseSettings):
         "first that fits counts; WHAT is errors, slow:500ms or a pattern of models; empty: all",
     )
 
+    otlp_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/]+:\d+)?$",
+        description="OpenTelemetry collector that requests are told to as traces, by OTLP over "
+        "gRPC: http://HOST:4317 or https://; empty: none. Needs the extra otel",
+    )
+    otlp_share: float = Field(
+        1.0, ge=0, le=1, description="share of the requests without a caller's trace that are told"
+    )
+
     @field_validator("request_log_sample")
     @classmethod
     def _rules_are_readable(cls, text: str) -> str:

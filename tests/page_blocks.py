@@ -29,6 +29,7 @@ NOT_RUN = (
     "needs processors of two classes",
     "needs a camera",
     "needs a store outside",
+    "needs a collector of traces",
     "needs a log of a pool that ran for a while",
     "needs another toolchain",
     "needs the server that is replaced",

@@ -133,7 +133,7 @@ def line_of(
     for name, value in (
         ("worker", record.worker),
         ("tenant", principal.tenant),
-        ("trace_id", origin.trace_id),
+        ("trace_id", origin.trace.trace_id if origin.trace is not None else ""),
         ("peer", origin.peer),
         ("client_retry", origin.retry),
         ("retried", record.retried),

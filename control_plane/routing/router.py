@@ -14,6 +14,8 @@ from control_plane.routing.detect_call import DetectCall, DetectContext
 from control_plane.routing.families.chooser import FamilyChooser
 from control_plane.routing.request_log import RequestLog, RequestRecord
 from control_plane.routing.request_traces import RequestHistory
+from control_plane.routing.tracing.otlp import Otlp
+from control_plane.routing.tracing.spans import spans_of
 from control_plane.statistics.request_rates import RequestRates
 from control_plane.types.rollout.alias import Alias, point_for
 from yolopool.errors import DeadlineUnmeetable, QueueFull, YolopoolError
@@ -30,6 +32,7 @@ class Router:
         history: RequestHistory,
         requests: RequestLog,
         rates: RequestRates,
+        otlp: Otlp | None,
         beside: BesideRuns,
         families: FamilyChooser,
     ) -> None:
@@ -42,6 +45,7 @@ class Router:
         self._history = history
         self._requests = requests
         self._rates = rates
+        self._otlp = otlp
         self._families = families
 
     async def detect(
@@ -156,6 +160,9 @@ class Router:
         if record.key is not None:
             self._rates.failed(record.key, record.hit, self._clock.monotonic())
         self._requests.note(record, outcome, total_ms, message=message)
+        if self._otlp is not None:
+            spans = spans_of(record, outcome, now, total_ms)
+            self._otlp.note(record.origin.trace, spans, is_error=True)
         self._history.add(request_log.trace(record, outcome, total_ms, now, message=message))
 
     def _succeeded(self, record: RequestRecord, answer: detection_pb2.DetectResponse) -> None:
@@ -183,6 +190,9 @@ class Router:
         self._requests.note(record, "OK", timing.total_ms, answer)
         now = self._clock.unix()
         self._history.add(request_log.trace(record, "OK", timing.total_ms, now, answer))
+        if self._otlp is not None:
+            spans = spans_of(record, "OK", now, timing.total_ms, answer)
+            self._otlp.note(record.origin.trace, spans, is_error=False)
 
     def _add_drift(self, record: RequestRecord, answer: detection_pb2.DetectResponse) -> None:
         version = self._view.desired.versions.get(record.key) if record.key is not None else None

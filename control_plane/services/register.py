@@ -1,5 +1,6 @@
 """Makes every service and adds it to the gRPC server. No decisions."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from control_plane.routing.quarantine import Quarantine
 from control_plane.routing.request_log import RequestLog
 from control_plane.routing.request_traces import RequestHistory
 from control_plane.routing.router import Router
+from control_plane.routing.tracing.otlp import Otlp
 from control_plane.routing.worker_exits import WorkerExitHandler
 from control_plane.services.benchmarks import BenchService
 from control_plane.services.certificates import CertificateService
@@ -67,6 +69,7 @@ from control_plane.validation.validator import Validator
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
+from yolopool import __version__
 from yolopool.server import logs
 from yolopool.server.clock import Clock
 from yolopool.server.limits.byte_budget import ByteBudget
@@ -166,7 +169,8 @@ class Services:
         families = FamilyChooser(view, clock, Random())
         requests = RequestLog(_lines(settings, clock), settings.sampling, clock.unix)
         rates = RequestRates()
-        router = Router(context, history, requests, rates, self._beside, families)
+        self._otlp = _otlp(deps)
+        router = Router(context, history, requests, rates, self._otlp, self._beside, families)
         family_orders = FamilyOrders(registry, view, refresh, deps.recorder, clock)
         self._families = FamilyService(view, family_orders, families)
         orders = AliasOrders(registry, view, refresh, deps.recorder, clock)
@@ -300,6 +304,8 @@ class Services:
         self._detection.close()
         await self._events.close()
         await self._beside.close()
+        if self._otlp is not None:
+            await asyncio.to_thread(self._otlp.close)
 
 
 def _lines(settings: Settings, clock: Clock) -> Callable[[str], object] | None:
@@ -313,6 +319,14 @@ def _lines(settings: Settings, clock: Clock) -> Callable[[str], object] | None:
         settings.request_log_kept,
         clock.unix,
     )
+
+
+def _otlp(deps: Dependencies) -> Otlp | None:
+    """Where traces go, if anywhere. Raises InvalidOption if OpenTelemetry is not installed."""
+    settings = deps.settings
+    if not settings.otlp_endpoint:
+        return None
+    return Otlp(settings.otlp_endpoint, settings.otlp_share, deps.identity.name, __version__)
 
 
 def _detect_context(deps: Dependencies, admission: Admission) -> DetectContext:

@@ -41,19 +41,22 @@ def up(folder: Path) -> Iterator[subprocess.Popen[str]]:
         left.kill()
 
 
-def of_the_pool(folder: Path) -> list[psutil.Process]:
-    """Processes that name the data directory, whoever their parent is now."""
+def of_the_pool(folder: Path, module: str = "") -> list[psutil.Process]:
+    """Processes that name the data directory, whoever their parent is now; `module`: of it alone.
+    One may end at any moment, so its words are asked for once.
+    """
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             words = process.cmdline()
-            if "up" not in words and any(str(folder) in word for word in words):
+            is_named = any(str(folder) in word for word in words)
+            if "up" not in words and is_named and (not module or module in words):
                 found.append(process)
     return found
 
 
 def of_module(folder: Path, module: str) -> Callable[[], bool]:
-    return lambda: any(module in process.cmdline() for process in of_the_pool(folder))
+    return lambda: bool(of_the_pool(folder, module))
 
 
 # Each is there before it can have asked to die with its parent: Python itself takes longer.
@@ -75,7 +78,7 @@ def test_a_second_ctrl_c_does_not_wait(up: subprocess.Popen[str], folder: Path) 
     assert up.stdout is not None
     assert up.stderr is not None
     assert up.stdout.readline().startswith("READY")
-    (control_plane,) = [p for p in of_the_pool(folder) if "control_plane" in p.cmdline()]
+    (control_plane,) = of_the_pool(folder, "control_plane")
     control_plane.suspend()  # can't end by itself
     up.send_signal(signal.SIGINT)
     while "stopping" not in (line := up.stderr.readline()):
@@ -90,14 +93,12 @@ def test_what_ends_by_itself_is_started_again(up: subprocess.Popen[str], folder:
     assert up.stdout is not None
     assert up.stderr is not None
     assert up.stdout.readline().startswith("READY")
-    (first,) = [p for p in of_the_pool(folder) if "control_plane" in p.cmdline()]
+    (first,) = of_the_pool(folder, "control_plane")
     port = [word for word in first.cmdline() if word.startswith("--port=")]
     first.kill()
     until(
         "another control plane runs",
-        lambda: any(
-            "control_plane" in p.cmdline() and p.pid != first.pid for p in of_the_pool(folder)
-        ),
+        lambda: any(p.pid != first.pid for p in of_the_pool(folder, "control_plane")),
         limit_s=60,
     )
     assert port == ["--port=0"]

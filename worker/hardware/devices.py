@@ -1,11 +1,11 @@
 """Finds the devices for workers: GPUs and MIG slices by NVML, the CPU, simulated ones.
 
-The only user of NVML. Never imports torch: each device has the environment that its process needs
-before torch is imported.
+With `device_stand` the only user of NVML. Never imports torch: each device has the environment that
+its process needs before torch is imported.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -308,10 +308,11 @@ def _match(gpus: Sequence[_Gpu], entry: str) -> tuple[_Gpu, str | None] | None:
 
 def _device(handle: Any, host: Host) -> Device:
     uuid = pynvml.nvmlDeviceGetUUID(handle)
-    try:
+    memory_bytes = 0
+    with suppress(pynvml.NVMLError_NotSupported):
         memory_bytes = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
-    except pynvml.NVMLError_NotSupported:
-        memory_bytes = host.memory_bytes()  # chips that share the host's memory
+    # Chips that share the host's memory say that they do not support it, or that they have none.
+    memory_bytes = memory_bytes or host.memory_bytes()
     return Device(
         "cuda",
         f"cuda:{uuid}",

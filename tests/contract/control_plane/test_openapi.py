@@ -190,6 +190,7 @@ RIGHT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "GET /v1/vision/custom/list": ({}, {}),
     "POST /v1/vision/custom/list": ({}, {}),
     "GET /v1/fleet": ({}, {}),
+    "GET /v1/statistics": ({}, {}),
     "GET /v1/workers": ({}, {}),
     "GET /v1/workers/{worker}": ({"worker": "w1"}, {}),
     "GET /v1/events": ({}, {}),

@@ -6,7 +6,10 @@
  * FAKE_SLICES bits: which of its 7 places hold a slice
  * FAKE_LOST   index of a GPU that fell off the bus
  * FAKE_INIT   what initialisation returns
- * FAKE_SHARED 1: chips without memory of their own
+ * FAKE_SHARED chips without memory of their own; 1: they do not say, 2: they say 0
+ *
+ * FAKE_CLOCK  of the multiprocessors, MHz, of 2000
+ * FAKE_WHY    bits of why clocks are low
  *
  * A handle is 100 * (GPU + 1), plus place + 1 for a slice.
  */
@@ -47,8 +50,9 @@ int nvmlDeviceGetName(void *handle, char *text, unsigned size) {
     return OK;
 }
 int nvmlDeviceGetMemoryInfo(void *handle, memory_t *memory) {
-    if (told("FAKE_SHARED", 0)) return NOT_SUPPORTED;
+    if (told("FAKE_SHARED", 0) == 1) return NOT_SUPPORTED;
     memory->total = place(handle) < 0 ? 80ULL << 30 : 10ULL << 30;
+    if (told("FAKE_SHARED", 0) == 2) memory->total = 0;
     memory->used = 0;
     memory->free = memory->total;
     return OK;
@@ -66,5 +70,52 @@ int nvmlDeviceGetMaxMigDeviceCount(void *handle, unsigned *count) {
 int nvmlDeviceGetMigDeviceHandleByIndex(void *handle, unsigned index, void **slice) {
     if (!(told("FAKE_SLICES", 0) >> index & 1)) return NOT_FOUND;
     *slice = (void *)((intptr_t)handle + index + 1);
+    return OK;
+}
+
+/* Figures of a whole GPU; a slice gives none. */
+typedef struct { unsigned gpu, memory; } rates_t;
+
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
+    unsigned number = 0, slice = 0;
+    if (sscanf(uuid, "GPU-%08x-0000", &number) == 1) {
+        if ((int)number >= told("FAKE_GPUS", 0)) return NOT_FOUND;
+        if ((int)number == told("FAKE_LOST", -1)) return GPU_LOST;
+        *handle = (void *)(intptr_t)(100 * (number + 1));
+        return OK;
+    }
+    if (sscanf(uuid, "MIG-%08x-%04x", &number, &slice) != 2) return NOT_FOUND;
+    *handle = (void *)(intptr_t)(100 * (number + 1) + slice + 1);
+    return OK;
+}
+int nvmlDeviceGetClockInfo(void *handle, int type, unsigned *clock) {
+    if (place(handle) >= 0 || type != 1) return NOT_SUPPORTED;
+    *clock = told("FAKE_CLOCK", 2000);
+    return OK;
+}
+int nvmlDeviceGetMaxClockInfo(void *handle, int type, unsigned *clock) {
+    if (place(handle) >= 0 || type != 1) return NOT_SUPPORTED;
+    *clock = 2000;
+    return OK;
+}
+int nvmlDeviceGetUtilizationRates(void *handle, rates_t *rates) {
+    if (place(handle) >= 0) return NOT_SUPPORTED;
+    rates->gpu = 75;
+    rates->memory = 10;
+    return OK;
+}
+int nvmlDeviceGetPowerUsage(void *handle, unsigned *milliwatts) {
+    if (place(handle) >= 0) return NOT_SUPPORTED;
+    *milliwatts = 312500;
+    return OK;
+}
+int nvmlDeviceGetTemperature(void *handle, int sensor, unsigned *celsius) {
+    if (place(handle) >= 0 || sensor != 0) return NOT_SUPPORTED;
+    *celsius = 71;
+    return OK;
+}
+int nvmlDeviceGetCurrentClocksEventReasons(void *handle, unsigned long long *reasons) {
+    if (place(handle) >= 0) return NOT_SUPPORTED;
+    *reasons = told("FAKE_WHY", 0);
     return OK;
 }

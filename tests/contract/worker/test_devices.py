@@ -251,9 +251,55 @@ def test_leaves_out_a_gpu_that_is_lost(driver: Path) -> None:
     assert ids(ask("cuda", driver, FAKE_GPUS="3", FAKE_LOST="1")) == [gpu(0), gpu(2)]
 
 
-def test_a_chip_that_shares_memory_has_the_hosts(driver: Path) -> None:
-    answer = ask("cuda", driver, FAKE_GPUS="1", FAKE_SHARED="1")
+@pytest.mark.parametrize("told", ["1", "2"])
+def test_a_chip_that_shares_memory_has_the_hosts(driver: Path, told: str) -> None:
+    answer = ask("cuda", driver, FAKE_GPUS="1", FAKE_SHARED=told)
     assert answer[0][3] == Host().memory_bytes()
+
+
+# --- how a device is while it works -------------------------------------------------------------
+
+STAND = """
+import json, sys
+from dataclasses import asdict
+from worker.hardware.device_stand import DeviceObserver
+
+clock = iter([100.0, 102.0, 104.0]).__next__
+observer = DeviceObserver(sys.argv[1], iter([0.5, 1.5]).__next__, clock)
+print(json.dumps([asdict(observer.look(1, 2)), asdict(observer.look(3, 4))]))
+"""
+THERMAL, POWER, IDLE = 0x40, 0x4, 0x1
+
+
+def stands(device: str, driver: Path | None, **told: str) -> Any:
+    """Two looks at a device in a fresh process, two seconds apart, with 0.5 and 1.0 s of passes."""
+    environ = {**os.environ, **told}
+    if driver is not None:
+        environ["LD_LIBRARY_PATH"] = str(driver)
+    command = [sys.executable, "-c", STAND, device]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_gpu_tells_how_busy_warm_and_quick_it_is(driver: Path) -> None:
+    told = {"FAKE_GPUS": "1", "FAKE_CLOCK": "1500", "FAKE_WHY": str(THERMAL | POWER | IDLE)}
+    first, _ = stands(gpu(0), driver, **told)
+    assert (first["used_bytes"], first["free_bytes"], first["utilisation"]) == (1, 2, 0.75)
+    assert first["gpu"] == {
+        "utilisation": 0.75,
+        "temperature_c": 71,
+        "clock_ratio": 0.75,
+        "power_w": 312.5,
+        "throttled": ["power", "thermal"],
+    }
+
+
+@pytest.mark.parametrize("device", [mig(0, 1), gpu(3), "cpu", "sim:0"])
+def test_what_a_device_does_not_say_is_not_known(driver: Path, device: str) -> None:
+    """A slice, a GPU that is gone, no GPU: then its use is the part in which passes ran."""
+    first, second = stands(device, driver, FAKE_GPUS="1", FAKE_MIG="0", FAKE_SLICES="3")
+    assert (first["utilisation"], second["utilisation"]) == (0.25, 0.5)
+    assert {value for value in first["gpu"].values() if value != []} == {None}
 
 
 # --- CPU and simulated devices, and the words for them ----------------------------------------

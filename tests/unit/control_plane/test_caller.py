@@ -19,7 +19,7 @@ TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 )
 def test_a_trace_goes_on_with_a_span_of_ours(text: str, flags: str) -> None:
     trace = trace_of_header(text)
-    assert trace == Trace(TRACE, flags)
+    assert trace == Trace(TRACE, flags, SPAN)
     assert trace.header("1" * 16) == f"00-{TRACE}-{'1' * 16}-{flags}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog
 
-from control_plane.caller import Origin, Principal, address_of, origin_of
+from control_plane.caller import Origin, Principal, Trace, address_of, origin_of
 from control_plane.routing.request_log import RequestLog, RequestRecord
 from control_plane.types.access.api_key import Role
 from control_plane.types.version import VersionKey
@@ -23,9 +23,8 @@ KINDS: dict[str, Any] = {
 
 
 def record(**changes: Any) -> RequestRecord:
-    origin = Origin(
-        Principal("key:k", Role.DETECT, tenant="acme"), "rest", "10.0.0.7", "ab" * 16, 2
-    )
+    principal = Principal("key:k", Role.DETECT, tenant="acme")
+    origin = Origin(principal, "rest", "10.0.0.7", Trace("ab" * 16, "01", "cd" * 8), 2)
     return RequestRecord(
         **{
             "request_id": "r1",
@@ -169,7 +168,7 @@ def test_where_a_call_comes_from() -> None:
     told = Context(("traceparent", trace), ("grpc-previous-rpc-attempts", "3"))
     origin = origin_of(told)
     assert (origin.door, origin.peer, origin.retry) == ("camera", "10.0.0.7", 3)
-    assert origin.trace_id == "ab" * 16
+    assert origin.trace == Trace("ab" * 16, "01", "cd" * 8)
     assert origin_of(Context(("grpc-previous-rpc-attempts", "-1"))).retry == 0
     assert origin_of(Context(("grpc-previous-rpc-attempts", "9" * 40))).retry == 1000
 
