@@ -27,7 +27,13 @@ from control_plane.identity.gate import refusal_of
 from control_plane.identity.guard import CONSOLE, Guard
 from control_plane.settings import Settings
 from yolopool.codes import http_status
-from yolopool.errors import CredentialsMissing, InvalidOption, NotFound, YolopoolError
+from yolopool.errors import (
+    CredentialsMissing,
+    InvalidOption,
+    NotFound,
+    Unauthenticated,
+    YolopoolError,
+)
 from yolopool.server.clock import Clock
 
 STREAM, FINDINGS, SESSION = f"{CONSOLE}/stream", f"{CONSOLE}/findings", f"{CONSOLE}/session"
@@ -49,6 +55,11 @@ _HEADERS = {
     # The browser asks whether it changed: a release brings all of its files.
     "Cache-Control": "no-cache",
 }
+NO_LOG = (
+    "This control plane writes no request log, which findings rest on: start it with "
+    "--request-log FILE."
+)
+NO_LINE = "The request log has no line yet: nobody has asked."
 _NEVER_KEPT = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
@@ -93,10 +104,13 @@ class Console:
         return router
 
     async def _who(self, request: Request) -> Response:
-        """Who is signed in, and of the methods that the console calls those that are refused, with
-        the reason.
+        """Who is signed in, and the methods that are refused to it, with the reasons. That nobody
+        is signed in is no error: every page asks.
         """
-        principal = await self._guard.visitor(SESSION, caller_of(request.scope, "rest"))
+        try:
+            principal = await self._guard.visitor(SESSION, caller_of(request.scope, "rest"))
+        except Unauthenticated as error:
+            return _answer({"signed_in": False, "why": error.message})
         return self._told(principal)
 
     async def _sign_in(self, request: Request) -> Response:
@@ -119,6 +133,7 @@ class Console:
             if refusal is not None and method.startswith("/yolopool.v1."):
                 refused[method.rpartition("/")[2]] = refusal.message
         told = {
+            "signed_in": True,
             "asks": self._guard.is_on,
             "principal": principal.name,
             "role": str(principal.role),
@@ -126,7 +141,7 @@ class Console:
             "tenant": principal.tenant,
             "refused": refused,
         }
-        return Response(orjson.dumps(told), headers=_NEVER_KEPT, media_type="application/json")
+        return _answer(told)
 
     async def _stream(self, request: Request) -> Response:
         caller = caller_of(request.scope, "rest")
@@ -145,16 +160,13 @@ class Console:
     async def _findings(self, request: Request) -> Response:
         await self._guard.visitor(FINDINGS, caller_of(request.scope, "rest"))
         if self._log is None:
-            raise NotFound(
-                "this control plane writes no request log, which findings rest on: start it with "
-                "--request-log FILE"
-            )
+            return _answer({"why": NO_LOG})
         async with self._looking:  # one log, however many look
             try:
                 told = await asyncio.to_thread(diagnosed, self._log, self._clock.unix())
             except FileNotFoundError:
-                raise NotFound("the request log has no line yet: nobody has asked") from None
-        return Response(orjson.dumps(told), headers=_NEVER_KEPT, media_type="application/json")
+                return _answer({"why": NO_LINE})
+        return _answer(told)
 
 
 def _key_in(body: bytes, request: Request) -> str:
@@ -178,6 +190,10 @@ def _key_in(body: bytes, request: Request) -> str:
             "issuer for one with fewer claims, or let a proxy send it as 'authorization'"
         )
     return key
+
+
+def _answer(told: Mapping[str, Any]) -> Response:
+    return Response(orjson.dumps(told), headers=_NEVER_KEPT, media_type="application/json")
 
 
 def _found(assets: Mapping[str, Asset], name: str) -> Asset:

@@ -25,9 +25,9 @@ export function reasons(offered) {
   return [...by].map(([why, labels]) => el("p", { className: "small muted" }, `Not offered: ${labels.join(", ")}, since ${why}.`));
 }
 
-async function plan(reference) {
+async function plan(reference, replicas) {
   try {
-    const told = await api("POST", "/v1/plan", { model: reference });
+    const told = await api("POST", "/v1/plan", { model: reference, replicas });
     const steps = told.steps.map((step) => el("li", {}, step.line));
     return steps.length ? [el("p", {}, "It would be done so:"), el("ul", {}, steps)] : ["It is loaded already: nothing would be done."];
   } catch (error) {
@@ -36,9 +36,11 @@ async function plan(reference) {
 }
 
 export async function load(reference, replicas = 1) {
-  const text = refusal("PlanLoad") ? [] : await plan(reference);
+  const place = el("div");
+  const look = async (wanted) => { if (!refusal("PlanLoad")) place.replaceChildren(...(await plan(reference, wanted))); };
+  await look(replicas || 1);
   return ask({
-    title: `Load ${reference}?`, text, action: "Load",
+    title: `Load ${reference}?`, text: place, action: "Load", changed: ({ replicas: wanted }) => look(wanted || 1),
     fields: [{ name: "replicas", label: "Replicas: on so many workers", kind: "number", value: replicas || 1, min: 1, max: 1000, required: true },
       { name: "pin", label: "Pin: never released to make room for another", kind: "checkbox", value: false }],
     run: async ({ replicas: wanted, pin }) => {

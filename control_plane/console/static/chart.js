@@ -1,6 +1,8 @@
 // Lines over x, by uPlot (MIT), in the colours of the page.
 import uPlot from "./vendor/uplot/uplot.js";
 
+// What an axis of time shows at least.
+const SPAN_S = 60;
 const loaded = new Set();
 
 function addSheet() {
@@ -37,10 +39,10 @@ export class Chart {
     const { series, xLabel, isTime, height } = this.given;
     const scales = [...new Set(series.map((one) => one.scale))];
     const look = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: `12px ${colour("--font")}` };
-    const axis = (scale, at) => ({ ...look, scale, side: at ? 1 : 3, size: 64, grid: at ? { show: false } : look.grid, values: (_, ticks) => ticks.map((tick) => `${tick} ${series.find((one) => one.scale === scale).unit}`) });
+    const axis = (scale, at) => ({ ...look, scale, side: at ? 1 : 3, size: 76, grid: at ? { show: false } : look.grid, values: (_, ticks) => ticks.map((tick) => `${tick} ${series.find((one) => one.scale === scale).unit}`) });
     return {
       width: this.width(), height, cursor: { drag: { x: false, y: false } },
-      scales: { x: { time: isTime }, ...Object.fromEntries(scales.map((scale) => [scale, { range: (_, low, high) => [0, high ? high * 1.1 : 1] }])) },
+      scales: { x: isTime ? { time: true, range: (_, low, high) => [Math.min(low, high - SPAN_S), high] } : { time: false }, ...Object.fromEntries(scales.map((scale) => [scale, { range: (_, low, high) => [0, high ? high * 1.1 : 1] }])) },
       axes: [{ ...look, label: isTime ? undefined : xLabel, labelFont: look.font, labelSize: 18 }, ...scales.map(axis)],
       series: [{ label: xLabel }, ...series.map((one) => ({ label: one.label, scale: one.scale, stroke: colour(one.token), width: 2, points: { show: !isTime }, value: (_, value) => (value === null || value === undefined ? "–" : `${Math.round(value * 10) / 10} ${one.unit}`) }))],
     };

@@ -2,8 +2,8 @@
 import { el, find } from "./dom.js";
 
 /** Asks before something is done. `fields`: {name, label, kind, value, min, max, hint}. What `run` throws
- * is shown and the dialog stays; answers what it gave, or null where it was cancelled. */
-export function ask({ title, text = [], fields = [], action, danger = false, run }) {
+ * is shown and the dialog stays; `changed` is called with other values. Answers what it gave, or null where it was cancelled. */
+export function ask({ title, text = [], fields = [], action, danger = false, run, changed = () => {} }) {
   return new Promise((resolve) => {
     const problem = el("div", { className: "notice bad", role: "alert", hidden: true });
     const inputs = new Map(fields.map((field) => [field.name, input(field)]));
@@ -14,6 +14,7 @@ export function ask({ title, text = [], fields = [], action, danger = false, run
       el("div", { className: "actions" }, el("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), go));
     const dialog = el("dialog", { "aria-labelledby": "dialog-title" }, form);
     let result = null;
+    form.addEventListener("change", () => changed(valuesOf(inputs)));
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       if (go.disabled) return;

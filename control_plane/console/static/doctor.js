@@ -25,6 +25,7 @@ async function look() {
 }
 
 function show(told) {
+  if (told.why) { put(empty(told.why)); return; }
   write(find("sum"), `${plural(told.requests, "request")} of the last ${Math.round(told.window_s / 60)} minutes, ${count(told.answered)} answered`);
   if (told.findings.length) put(...told.findings.map(card));
   else put(empty(told.requests ? "Nothing stands out: no cause takes a tenth of the time of requests." : "No request in the last minutes: there is nothing to look at."));

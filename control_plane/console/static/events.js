@@ -1,7 +1,7 @@
 // Events as they happen, the newest first, while the page can be seen.
 import { badge, el, empty, find, write } from "./dom.js";
 import { clock, moment, plural, versionName, word } from "./format.js";
-import { refusal, signedIn } from "./session.js";
+import { hasEnded, refusal, signedIn } from "./session.js";
 
 const KEPT = 500, FIRST = 200;
 const BAD = /FAILED|LOST|CRASHED|QUARANTINED|REFUSES/, GOOD = /JOINED|ASSIGNED|REGISTERED|RESTORED/;
@@ -32,13 +32,14 @@ function open() {
   source.onopen = () => state("live", "live");
   source.onerror = () => {
     state("lost", "no answer");
-    if (source.readyState === EventSource.CLOSED) setTimeout(async () => {
-      const answer = await fetch("/console/session").catch(() => null);
-      if (answer?.status === 401) location.reload(); else open();
-    }, 3000);
+    if (source.readyState === EventSource.CLOSED) setTimeout(again, 3000);
   };
   source.onmessage = (message) => take(JSON.parse(message.data));
-  source.addEventListener("problem", () => { source.close(); setTimeout(open, 3000); });
+  source.addEventListener("problem", () => { source.close(); setTimeout(again, 3000); });
+}
+
+async function again() {
+  if (await hasEnded()) location.reload(); else open();
 }
 
 function take(event) {

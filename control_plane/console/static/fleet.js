@@ -2,7 +2,7 @@
 import { drain, notOffered } from "./actions.js";
 import { showProblem } from "./dialogs.js";
 import { badge, el, empty, find, write } from "./dom.js";
-import { bytes, count, ms, percent, plural, rate, versionName, word } from "./format.js";
+import { bytes, ms, percent, plural, rate, versionName, word } from "./format.js";
 import { LedgerBar } from "./ledger_bar.js";
 import { signedIn } from "./session.js";
 import { spark } from "./spark.js";
@@ -31,7 +31,7 @@ function show({ fleet, workers, statistics }) {
   write(find("sum"), [`${rate(total("requests_per_s"))} requests`, `${rate(total("errors_per_s"))} failing`, `${fleet.workers_ready} of ${plural(fleet.workers, "worker")} ready`,
     plural(fleet.models, "model"), `${plural(fleet.replicas_hot, "replica")} on devices`, `${bytes(fleet.used_bytes)} of ${bytes(fleet.budget_bytes)} used`].join(" · "));
   showProblem(find("problem"), fleet.registry_available ? null : { message: "The store does not answer. Models that are loaded go on being served; nothing can be changed until it is back." });
-  write(find("foot"), `· ${fleet.control_plane}${fleet.reconciler === fleet.control_plane ? ", which decides" : ""} · ${count(fleet.requests_total)} requests since its start`);
+  write(find("foot"), `· ${fleet.control_plane}${fleet.reconciler === fleet.control_plane ? ", which decides" : ""} · ${plural(fleet.requests_total, "request")} since its start`);
   showDevices(workers.workers);
   showBusy(told);
 }
@@ -54,11 +54,11 @@ function showDevices(workers) {
 }
 
 function cardOf(id) {
-  const card = { id, bar: new LedgerBar(), state: badge(""), device: el("span", { className: "muted" }), line: el("p"), why: el("p") };
+  const card = { id, bar: new LedgerBar(), state: badge(""), used: el("p", { className: "used" }), line: el("p"), why: el("p") };
   const actions = el("div", { className: "actions" });
   if (!refused.DrainWorker) actions.append(el("button", { type: "button", className: "quiet", "aria-label": `Drain ${id}`, onclick: () => drain(id) }, "Drain"));
   card.root = el("article", { className: "card device", "aria-label": `Worker ${id}` },
-    el("div", { className: "device-head" }, el("h3", {}, id), card.state, card.device, actions), card.bar.bar, card.bar.list, card.line, card.why);
+    el("div", { className: "device-head" }, el("h3", {}, id), card.state, actions), card.used, card.bar.bar, card.bar.list, card.line, card.why);
   return card;
 }
 
@@ -66,8 +66,9 @@ function fill(card, worker) {
   const state = worker.cordoned && worker.state === "WORKER_STATE_READY" ? "moving its models away" : word(worker.state, "WORKER_STATE_");
   write(card.state, state);
   card.state.className = `badge ${worker.cordoned ? "warn" : STATES[worker.state] || "bad"}`;
-  write(card.device, [worker.device, worker.device_name].filter(Boolean).join(" · "));
-  card.bar.show(worker);
+  const { free, total } = card.bar.show(worker);
+  const device = [worker.device, worker.device_name].filter(Boolean).join(" · ");
+  write(card.used, `${device} · ${bytes(total - free)} of ${bytes(total)} used, ${percent(1 - free / total)}`);
   const load = worker.load || {};
   const hot = worker.replicas.filter((one) => one.state === "REPLICA_STATE_HOT").length;
   write(card.line, `${plural(worker.replicas.length, "model")}, ${hot} on the device · ${load.outstanding || 0} of ${load.queue_capacity || 0} requests open · next starts in ${load.estimated_wait_ms ? ms(load.estimated_wait_ms) : "0 ms"}`);

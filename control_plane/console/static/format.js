@@ -16,6 +16,7 @@ export function ms(value) {
 
 export function rate(value) {
   if (!value) return "0/s";
+  if (value < 0.1) return "<0.1/s";
   return `${value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString("en")}/s`;
 }
 

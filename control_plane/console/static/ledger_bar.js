@@ -42,6 +42,7 @@ export class LedgerBar {
     this.said = "";
   }
 
+  /** Answers the bytes that are free, and those there are. */
   show(worker) {
     const { held, free, total } = parts(worker);
     const names = new Set(held.map((one) => one.name));
@@ -56,11 +57,12 @@ export class LedgerBar {
     });
     const said = [...held, { name: "free", bytes: free, fill: "f-free" }];
     const text = said.map((one) => `${one.name} ${bytes(one.bytes)}`).join(", ");
-    if (text === this.said) return;
+    if (text === this.said) return { free, total };
     this.said = text;
     this.bar.setAttribute("aria-label", `Memory: ${percent(1 - free / total)} of ${bytes(total)} used: ${text}`);
     this.list.replaceChildren(...said.map((one) => el("li", {}, el("span", { className: `swatch ${one.fill}` }),
       one.model ? el("a", { href: `/console/model?name=${encodeURIComponent(one.model)}`, title: one.name }, one.name) : one.name,
       el("span", { className: "muted nowrap" }, bytes(one.bytes)))));
+    return { free, total };
   }
 }

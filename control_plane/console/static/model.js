@@ -87,7 +87,7 @@ function tile(label, text) {
 function drawLive() {
   const [one] = standings([model || { name, versions: [], default_version: 0 }], live.workers.workers, live.statistics.versions);
   tile("Tier", tierText(one.tier));
-  tile("Replicas", `${one.hot} on devices of ${one.placed}`);
+  tile("Replicas on devices", `${one.hot} of ${one.placed}`);
   tile("Requests", rate(one.rate));
   tile("Failing", rate(one.errors));
   tile("p50", ms(one.p50));

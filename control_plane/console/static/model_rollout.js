@@ -13,7 +13,9 @@ const shown = new Map();
 
 export async function showRollout(section, place, model, aliases, refresh) {
   if (refusal("GetRollout")) return;
-  const told = (await Promise.all(aliases.map((one) => get(`${aliasPath(`${model}:${one.name}`)}/rollout`).catch(() => null)))).filter(Boolean);
+  const names = new Set(aliases.map((one) => `${model}:${one.name}`));
+  const had = (await get(`/v1/rollouts?name_prefix=${encodeURIComponent(model)}`)).rollouts.filter((one) => names.has(one.alias));
+  const told = await Promise.all(had.map((one) => get(`${aliasPath(one.alias)}/rollout`)));
   section.hidden = !told.length;
   const ids = new Set(told.map((one) => one.rollout.id));
   for (const [id, card] of shown) if (!ids.has(id)) { card.root.remove(); shown.delete(id); }

@@ -65,7 +65,7 @@ function draw() {
 
 function rowOf(one) {
   const link = el("a", { className: "name", href: `/console/model?name=${encodeURIComponent(one.name)}` }, one.name);
-  const name = el("span", {}, link, one.trouble ? el("span", {}, " ", badge(one.trouble, "bad")) : "", one.aliases ? el("span", { className: "small muted" }, ` ${one.aliases}`) : "");
+  const name = el("span", {}, link, one.trouble ? el("span", {}, " ", badge(one.trouble, "bad")) : "");
   const known = one.isMeasured;
   return { key: one.name, cells: [name, badge(tierText(one.tier), TIER_KINDS[one.tier] || ""), `${one.hot}/${one.placed}`, known ? rate(one.rate) : "–", known && one.errors >= 0.05 ? badge(rate(one.errors), "bad") : known ? "0/s" : "–",
     ms(one.p50), ms(one.p99), known ? percent(one.hits) : "–", one.bytes ? bytes(one.bytes) : "–", spark(one.steps, known ? `${rate(one.rate)} requests in the last minute` : "no request in the last minute")] };

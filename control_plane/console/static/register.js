@@ -43,7 +43,7 @@ export function register(name = "", done = () => {}, dropped = null) {
       done();
       await follow(`${version.version.model}@${version.version.version}`);
     } catch (error) { if (!closed) fail(error); }
-    go.disabled = model.disabled = picker.disabled = false;
+    go.disabled = model.disabled = picker.disabled = go.hidden;
   });
   function fail(error) {
     problem.textContent = error.message;
@@ -77,6 +77,8 @@ export function register(name = "", done = () => {}, dropped = null) {
       if (version.state === "VERSION_STATE_READY") {
         bar.value = 1;
         write(said, `${reference} is ready: ${version.task}, ${version.class_names.length} classes, ${bytes(version.weights_bytes)} of weights.`);
+        go.hidden = true;
+        cancel.focus();
         done();
         return;
       }

@@ -11,11 +11,9 @@ export async function signedIn() {
   for (;;) {
     try {
       known = await get(SESSION);
-      break;
-    } catch (error) {
-      if (error.status === 401) await signIn();
-      else await waitFor(error);
-    }
+      if (known.signed_in) break;
+      await signIn();
+    } catch (error) { await waitFor(error); }
   }
   find("main").querySelector(".notice.unreachable")?.remove();
   showWho();
@@ -23,6 +21,11 @@ export async function signedIn() {
 }
 
 /** Why the signed-in caller may not call a method; empty: it may. */
+/** Whether a session that was there is over. Where nobody answers it is not known to be. */
+export async function hasEnded() {
+  try { return !(await get(SESSION)).signed_in; } catch { return false; }
+}
+
 export const refusal = (method) => known.refused[method] || "";
 
 async function waitFor(error) {

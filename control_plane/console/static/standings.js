@@ -38,7 +38,6 @@ function standing(model, replicas, figures) {
     hits: asked ? figures.reduce((total, one) => total + one.hit_ratio * one.requests_per_s, 0) / asked : 0,
     bytes: served ? served.weights_bytes : 0, steps,
     trouble: newest?.state === "VERSION_STATE_FAILED" ? "import failed" : waits ? "not placed" : replicas.some((one) => one.state === "REPLICA_STATE_FAILED") ? "load failed" : "",
-    aliases: "",
   };
 }
 

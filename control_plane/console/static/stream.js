@@ -1,6 +1,6 @@
 // The fleet as it changes, while the page can be seen: {fleet, workers, statistics}.
 import { find, write } from "./dom.js";
-import { refusal } from "./session.js";
+import { hasEnded, refusal } from "./session.js";
 
 const STREAM = "/console/stream";
 const PARTS = ["fleet", "workers", "statistics"];
@@ -36,8 +36,7 @@ export function follow(changed) {
   };
   const again = async () => {
     if (document.hidden) return;
-    const answer = await fetch("/console/session").catch(() => null);
-    if (answer && answer.status === 401) location.reload(); else open();
+    if (await hasEnded()) location.reload(); else open();
   };
   // A page that nobody sees costs nothing, and leaves its connection to others.
   document.addEventListener("visibilitychange", () => {
