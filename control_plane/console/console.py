@@ -26,11 +26,13 @@ from control_plane.identity.access import RULES
 from control_plane.identity.gate import refusal_of
 from control_plane.identity.guard import CONSOLE, Guard
 from control_plane.settings import Settings
+from control_plane.types.access.api_key import Role
 from yolopool.codes import http_status
 from yolopool.errors import (
     CredentialsMissing,
     InvalidOption,
     NotFound,
+    PermissionDenied,
     Unauthenticated,
     YolopoolError,
 )
@@ -60,6 +62,8 @@ NO_LOG = (
     "--request-log FILE."
 )
 NO_LINE = "The request log has no line yet: nobody has asked."
+# Other methods are those of the pool's own processes.
+_OF_PEOPLE = (Role.DETECT, Role.OPERATE, Role.ADMIN)
 _NEVER_KEPT = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
@@ -107,9 +111,11 @@ class Console:
         """Who is signed in, and the methods that are refused to it, with the reasons. That nobody
         is signed in is no error: every page asks.
         """
+        if self._guard.is_on and not request.scope[AUTHORIZATION_KEY]:
+            return _answer({"signed_in": False, "why": "nobody is signed in"})
         try:
             principal = await self._guard.visitor(SESSION, caller_of(request.scope, "rest"))
-        except Unauthenticated as error:
+        except (Unauthenticated, PermissionDenied) as error:
             return _answer({"signed_in": False, "why": error.message})
         return self._told(principal)
 
@@ -130,7 +136,7 @@ class Console:
         refused = {}
         for method, rule in RULES.items():
             refusal = refusal_of(rule, principal, None) if self._guard.is_on else None
-            if refusal is not None and method.startswith("/yolopool.v1."):
+            if refusal is not None and rule.role in _OF_PEOPLE:
                 refused[method.rpartition("/")[2]] = refusal.message
         told = {
             "signed_in": True,
