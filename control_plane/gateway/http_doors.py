@@ -79,8 +79,8 @@ class HttpDoors:
             camera_routes(dispatch, settings.camera_model, partial(_names, guard, view)),
             console,
         ]
-        origins = settings.http_cors_origins
-        self.application = build(view, metrics, is_leader, doors, guard, session, origins)
+        allowed = settings.http_cors_origins
+        self.application = build(view, metrics, is_leader, doors, guard, session, allowed)
         self.application.state.dispatch = dispatch
         bodies = body_limits(
             settings.max_image_bytes, settings.max_artifact_bytes, MAX_MESSAGE_BYTES

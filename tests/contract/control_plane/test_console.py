@@ -145,7 +145,9 @@ async def test_who_may_not_see_the_fleet_is_told_why(
     assert (await browser.get("/console/stream")).status_code == 401
 
 
-async def test_all_pages_are_fed_by_one_look(tmp_path: Path) -> None:
+async def test_all_pages_are_fed_by_one_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = tmp_path / "requests.jsonl"
     async with Rig(tmp_path, MemoryRegistry(), request_log=str(log)) as rig:
         worker = await rig.worker("w")
@@ -158,7 +160,7 @@ async def test_all_pages_are_fed_by_one_look(tmp_path: Path) -> None:
             asked.append(method.rpartition("/")[2])
             return await unary(method, *more)
 
-        rig.plane.dispatch.unary = counted  # type: ignore[method-assign]
+        monkeypatch.setattr(rig.plane.dispatch, "unary", counted)
         async with httpx.AsyncClient(base_url=f"http://{rig.addresses.http}", timeout=20) as http:
             told = (await http.get("/console/session")).json()
             assert (told["asks"], told["refused"]) == (False, {})
