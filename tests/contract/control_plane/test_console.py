@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from control_plane.console import snapshots
 from control_plane.console.assets import PAGES
 from control_plane.console.console import POLICY
 from control_plane.store.memory_registry import MemoryRegistry
@@ -148,10 +149,11 @@ async def test_who_may_not_see_the_fleet_is_told_why(
 async def test_all_pages_are_fed_by_one_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # As long as no machine is slow.
+    monkeypatch.setattr(snapshots, "PERIOD_S", 600.0)
     log = tmp_path / "requests.jsonl"
     async with Rig(tmp_path, MemoryRegistry(), request_log=str(log)) as rig:
-        worker = await rig.worker("w")
-        worker.terms = {"context_bytes": 7}
+        await rig.worker("w", models=3)
         await becomes(lambda: rig.plane.view.workers)
         asked: list[str] = []
         unary = rig.plane.dispatch.unary
@@ -175,7 +177,7 @@ async def test_all_pages_are_fed_by_one_look(
             assert all(one == many[0] for one in many)
             assert asked == ["GetFleet", "ListWorkers", "GetStatistics"]
             (seen,) = many[0]["workers"]["workers"]
-            assert (seen["id"], seen["ledger"]["context_bytes"]) == ("w", 7)
+            assert (seen["id"], seen["ledger"]["budget_bytes"]) == ("w", 300)
             findings = (await http.get("/console/findings")).json()
             assert findings.get("why") or findings["requests"] == 0
         async with Rig(tmp_path / "other") as other, httpx.AsyncClient() as http:
