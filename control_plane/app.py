@@ -282,6 +282,7 @@ class ControlPlane:
         await stop.step("events", self._recorder.flush(), STORE_S)
         await stop.step("the registry", self._registry.close(), STEP_S)
         await stop.step("connections to workers", self._worker_client.close(), STEP_S)
+        await stop.step("telemetry", self._services.telemetry.close(), STEP_S)
 
     async def _end_calls(self, grace_s: float) -> None:
         await asyncio.gather(self._services.close(), self._server.stop(grace_s))
@@ -327,6 +328,7 @@ class ControlPlane:
         self._spawn(self._services.validator.run(), "gates")
         self._spawn(self._services.surplus.run(), "surplus")
         self._spawn(self._services.intake.run(), "intake")
+        self._spawn(self._services.telemetry.run(), "telemetry")
         if self._certificates is not None:
             self._spawn(follow(self._certificates, self._renewed), "certificates")
 

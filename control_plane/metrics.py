@@ -4,11 +4,12 @@ The model is no label, since there may be thousands of models: the request log n
 """
 
 from collections import Counter as Tally
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import Metric
 
 from control_plane.types.worker import Ledger, LoadReport, WorkerInfo, WorkerState
 from yolopool.server import logs
@@ -202,6 +203,22 @@ class Metrics:
         crash_looping: int = 0,
     ) -> bytes:
         """All metrics in Prometheus' text format, with the fleet as it is now."""
+        self.look(workers, loads, registry_available, is_leader, crash_looping)
+        return generate_latest(self._registry)
+
+    def families(self) -> Iterable[Metric]:
+        """All metrics; gauges of the fleet as last set."""
+        return self._registry.collect()
+
+    def look(
+        self,
+        workers: Mapping[str, WorkerInfo],
+        loads: Mapping[str, LoadReport],
+        registry_available: bool,
+        is_leader: bool,
+        crash_looping: int = 0,
+    ) -> None:
+        """Sets the gauges of the fleet."""
         dropped = logs.dropped_lines()
         self.log_lines_dropped.inc(dropped - self._lines_dropped)
         self._lines_dropped = dropped
@@ -227,7 +244,6 @@ class Metrics:
         worker_states = Tally(worker.state for worker in workers.values())
         for worker_state in WorkerState:
             self.workers.labels(state=worker_state).set(worker_states[worker_state])
-        return generate_latest(self._registry)
 
     def _set_ledger(self, worker: str, ledger: Ledger) -> None:
         for term in LEDGER_TERMS:

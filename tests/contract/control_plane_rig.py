@@ -47,6 +47,7 @@ from yolopool.v1 import (
     worker_pb2_grpc,
 )
 
+TRACE = "traceparent"
 HOT, ASSIGNED = types_pb2.REPLICA_STATE_HOT, types_pb2.REPLICA_STATE_ASSIGNED
 WARM = types_pb2.REPLICA_STATE_WARM
 WEIGHTS = 100
@@ -90,6 +91,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.assigned: list[str] = []
         self.released: list[str] = []
         self.inferred: list[worker_pb2.InferRequest] = []
+        self.traceparents: list[str] = []
         self.cancelled = 0
         self.benched = 0
         self.forced: list[str] = []
@@ -270,6 +272,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         return worker_pb2.ReleaseResponse(ledger=self.ledger(), released_bytes=WEIGHTS)
 
     async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
+        self.traceparents += [of for name, of in context.invocation_metadata() if name == TRACE]
         key = f"{request.version.model}@{request.version.version}"
         if self.on_infer is not None:
             raise self.on_infer
