@@ -1,5 +1,8 @@
 """The OpenTelemetry collector that this process tells of itself, by OTLP over gRPC."""
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +12,23 @@ if TYPE_CHECKING:
 MISSING = (
     "--otlp-endpoint needs OpenTelemetry, which is not installed here: pip install 'yolopool[otel]'"
 )
+
+# For one attempt to tell it, with its repeats.
+TIMEOUT_S = 5.0
+# At the end of the process, for what was not told.
+LAST_WORDS_S = 0.8
+
+
+@contextmanager
+def last_words(shut_down: Callable[[], None]) -> Iterator[None]:
+    """What waits inside ends soon after LAST_WORDS_S, since its exporter is then shut down."""
+    timer = threading.Timer(LAST_WORDS_S, shut_down)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @dataclass(frozen=True, slots=True)

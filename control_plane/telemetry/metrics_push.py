@@ -6,13 +6,8 @@ from typing import Any
 
 from prometheus_client.core import Metric
 
-from control_plane.telemetry.collector import MISSING, Collector
+from control_plane.telemetry.collector import MISSING, TIMEOUT_S, Collector, last_words
 from yolopool.errors import InvalidOption
-
-# A collector that does not answer so long is asked again the next time.
-TIMEOUT_S = 5.0
-# At the end of the process.
-LAST_TIMEOUT_S = 1.0
 
 
 class MetricsPush:
@@ -32,7 +27,9 @@ class MetricsPush:
             raise InvalidOption(MISSING) from error
         self._collector = collector
         self._resource = collector.resource()
-        self._exporter = OTLPMetricExporter(collector.endpoint, insecure=collector.is_insecure)
+        self._exporter = OTLPMetricExporter(
+            collector.endpoint, insecure=collector.is_insecure, timeout=TIMEOUT_S
+        )
         self._every_s = every_s
         self._families = families
         self._now = now
@@ -43,26 +40,20 @@ class MetricsPush:
         """Never ends by itself. A collector that is away misses what it was to be told."""
         while True:
             await asyncio.sleep(self._every_s)
-            await self._push(TIMEOUT_S)
+            await asyncio.to_thread(self._send, list(self._families()), self._now())
 
     async def close(self) -> None:
-        """Tells the last state, or gives up after a second."""
-        if not self._is_sending:
-            await self._push(LAST_TIMEOUT_S)
-        await asyncio.to_thread(self._exporter.shutdown)
+        """Tells the last state, or gives up after LAST_WORDS_S."""
+        await asyncio.to_thread(self._end, list(self._families()), self._now())
 
-    async def _push(self, timeout_s: float) -> None:
-        families, now_s = list(self._families()), self._now()
-        self._is_sending = True
-        await asyncio.to_thread(self._send, families, now_s, timeout_s)
+    def _end(self, families: list[Metric], now_s: float) -> None:
+        with last_words(self._exporter.shutdown):
+            # One that is on its way is what a collector does not take.
+            if not self._is_sending:
+                self._send(families, now_s)
+        self._exporter.shutdown()
 
-    def _send(self, families: list[Metric], now_s: float, timeout_s: float) -> None:
-        try:
-            self._export(families, now_s, timeout_s)
-        finally:
-            self._is_sending = False
-
-    def _export(self, families: list[Metric], now_s: float, timeout_s: float) -> None:
+    def _send(self, families: list[Metric], now_s: float) -> None:
         from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
@@ -71,4 +62,8 @@ class MetricsPush:
         points: Any = points_of(families, self._began_s, now_s)
         scope = InstrumentationScope("yolopool", self._collector.release)
         data = MetricsData([ResourceMetrics(self._resource, [ScopeMetrics(scope, points, "")], "")])
-        self._exporter.export(data, timeout_millis=timeout_s * 1000)
+        self._is_sending = True
+        try:
+            self._exporter.export(data)
+        finally:
+            self._is_sending = False

@@ -7,11 +7,9 @@ from typing import Any
 
 from control_plane.caller import Origin, Trace
 from control_plane.routing.tracing.spans import Span
-from control_plane.telemetry.collector import MISSING, Collector
+from control_plane.telemetry.collector import MISSING, TIMEOUT_S, Collector, last_words
 from yolopool.errors import InvalidOption
 
-# At the end of the process, for spans that were not sent.
-FLUSH_MS = 1000
 _NS = 1_000_000_000
 _RECORDED = "01"
 
@@ -40,8 +38,10 @@ class Otlp:
         self._provider = TracerProvider(
             sampler=ALWAYS_ON, resource=collector.resource(), id_generator=self._ids
         )
-        exporter = OTLPSpanExporter(collector.endpoint, insecure=collector.is_insecure)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._exporter = OTLPSpanExporter(
+            collector.endpoint, insecure=collector.is_insecure, timeout=TIMEOUT_S
+        )
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("yolopool", collector.release)
 
     def begun(self, origin: Origin) -> Trace | None:
@@ -84,9 +84,9 @@ class Otlp:
         root.end(int(whole.ended_s * _NS))
 
     def close(self) -> None:
-        """Sends what is left, or gives up after a second."""
-        self._provider.force_flush(FLUSH_MS)
-        self._provider.shutdown()
+        """Sends what is left, or gives up after LAST_WORDS_S."""
+        with last_words(self._exporter.shutdown):
+            self._provider.shutdown()
 
 
 def _context(parent: Trace | None) -> Any:

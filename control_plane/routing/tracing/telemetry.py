@@ -10,6 +10,7 @@ from control_plane.metrics import Metrics
 from control_plane.routing.tracing.otlp import Otlp
 from control_plane.settings import Settings
 from control_plane.telemetry.collector import Collector
+from control_plane.telemetry.complaints import Complaints
 from control_plane.telemetry.metrics_push import MetricsPush
 from control_plane.view.view import View
 from yolopool import __version__
@@ -35,6 +36,7 @@ class Telemetry:
         self._push: MetricsPush | None = None
         if not settings.otlp_endpoint:
             return
+        Complaints().install()
         collector = Collector(settings.otlp_endpoint, instance, __version__)
         self.traces = Otlp(collector, settings.otlp_share)
 

@@ -222,11 +222,15 @@ def wholes(receiver: Receiver) -> dict[str, Any]:
 
 
 async def test_a_collector_that_is_not_there_costs_nobody_an_answer(tmp_path: Path) -> None:
-    async with Rig(tmp_path, otlp_endpoint="http://127.0.0.1:1") as rig:
-        await rig.worker("w1")
-        await rig.ready("a")
-        for _ in range(5):
-            await rig.detect("a")
+    with capture_logs() as lines:
+        async with Rig(tmp_path, otlp_endpoint="http://127.0.0.1:1") as rig:
+            await rig.worker("w1")
+            await rig.ready("a")
+            for _ in range(5):
+                await rig.detect("a")
+    # Once for all attempts to tell it of traces and of metrics.
+    (line,) = [line for line in lines if line["event"] == "the collector is not told"]
+    assert "127.0.0.1:1" in line["why"]
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
