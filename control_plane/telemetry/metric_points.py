@@ -59,7 +59,7 @@ def _data(family: core.Metric, began_s: float, now_s: float) -> Sum | Gauge | Hi
     values = [one for one in family.samples if not (is_counter and one.name.endswith("_created"))]
     points = [
         NumberDataPoint(
-            dict(one.labels), begin(_labels(one.labels)) if is_counter else None, at, one.value
+            dict(one.labels), begin(_labels(one.labels)) if is_counter else 0, at, one.value
         )
         for one in values
     ]
