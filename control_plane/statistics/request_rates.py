@@ -132,8 +132,8 @@ def _figures(
     totals = np.frombuffer(b"".join([step.totals for step in steps]), np.uint16)
     counts = np.add.reduceat(totals.reshape(-1, BUCKETS), firsts, axis=0, dtype=np.int64)
     ended = np.zeros((len(keys), STEPS))
-    rows = np.repeat(np.arange(len(keys)), np.diff([*firsts, len(steps)]))
-    ended[rows, [step.number - latest - 1 for step in steps]] = sums[:, _OK] + sums[:, _ERRORS]
+    of = np.repeat(np.arange(len(keys)), np.diff([*firsts, len(steps)]))
+    ended[of, [step.number - latest - 1 for step in steps]] = sums[:, _OK] + sums[:, _ERRORS]
     added = np.add.reduceat(sums, firsts, axis=0)
     answers, requests = added[:, _OK], added[:, _OK] + added[:, _ERRORS]
     means = added / np.maximum(1, answers)[:, None]
@@ -148,5 +148,6 @@ def _figures(
         added[:, _HITS] / requests,
     )
     table = np.column_stack(columns).tolist()
-    for key, row, line in zip(keys, table, (ended / STEP_S).tolist(), strict=True):
-        yield Figures(key, *row, steps=tuple(line))
+    for key, told, line in zip(keys, table, (ended / STEP_S).tolist(), strict=True):
+        rate, errors, p50, p99, queue, inference, batch, hits = told
+        yield Figures(key, rate, errors, p50, p99, queue, inference, batch, hits, tuple(line))
