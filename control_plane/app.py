@@ -323,12 +323,12 @@ class ControlPlane:
         self._spawn(self._services.rollouts.run(), "rollouts")
         self._spawn(self._preloader.run(), "preload")
         self._spawn(self._sweeper.run(), "sweeper")
+        self._spawn(self._services.telemetry.run(), "telemetry")
         self._spawn(self._quarantine.follow(), "quarantine")
         self._spawn(self._services.quotas.run(), "quotas")
         self._spawn(self._services.validator.run(), "gates")
         self._spawn(self._services.surplus.run(), "surplus")
         self._spawn(self._services.intake.run(), "intake")
-        self._spawn(self._services.telemetry.run(), "telemetry")
         if self._certificates is not None:
             self._spawn(follow(self._certificates, self._renewed), "certificates")
 

@@ -190,6 +190,10 @@ class Metrics:
             self._tenants.add(name)
         return name if name in self._tenants else "(other)"
 
+    def families(self) -> Iterable[Metric]:
+        """All metrics; gauges of the fleet as last set."""
+        return self._registry.collect()
+
     def released(self, cause: str) -> None:
         self.releases_total += 1
         self.releases.labels(cause=cause).inc()
@@ -205,10 +209,6 @@ class Metrics:
         """All metrics in Prometheus' text format, with the fleet as it is now."""
         self.look(workers, loads, registry_available, is_leader, crash_looping)
         return generate_latest(self._registry)
-
-    def families(self) -> Iterable[Metric]:
-        """All metrics; gauges of the fleet as last set."""
-        return self._registry.collect()
 
     def look(
         self,
