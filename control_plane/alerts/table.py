@@ -205,7 +205,7 @@ RULES = (
             _sum("yolopool_model_requests_total", _15_MIN, result="miss"),
             _sum("yolopool_model_requests_total", _15_MIN),
         ),
-        0.2, _15_MIN, "more than {threshold} of Detects wait for a load: more models are used than fit",
+        0.2, _15_MIN, "more than {threshold} of Detects wait for a load: not all models in use fit",
         unit="ratio", least=(_grown("yolopool_model_requests_total", _15_MIN), 20),
     ),
     AlertRule(

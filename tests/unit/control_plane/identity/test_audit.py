@@ -57,9 +57,9 @@ def test_what_a_proto_says_is_secret_is_in_no_line() -> None:
     hook = alerts_pb2.Webhook(name="ops", url="https://host/path-is-secret", secret="word77")
     request = alerts_pb2.SetWebhookRequest(webhook=hook)
     told, rule = Audit(lambda _: {}), RULES["/yolopool.v1.AlertService/SetWebhook"]
-    with structlog.testing.capture_logs() as lines:
-        with told.of("/yolopool.v1.AlertService/SetWebhook", rule, CALLER, object(), request):
-            pass
+    noted = told.of("/yolopool.v1.AlertService/SetWebhook", rule, CALLER, object(), request)
+    with structlog.testing.capture_logs() as lines, noted:
+        pass
     shown = json.loads(lines[0]["request"])
     assert shown == {"webhook": {"name": "ops", "url": "***", "secret": "***"}}
     assert request.webhook.secret == "word77"
