@@ -1,6 +1,6 @@
-"""All alerts after a look at all rules. Pure."""
+"""Alerts after a look at a rule, and whom to tell of them. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from control_plane.alerts.expressions import Moment
@@ -22,45 +22,42 @@ States = Mapping[str, AlertState]
 
 
 def evaluate(
-    rules: Iterable[AlertRule],
+    rule: AlertRule,
     history: History,
     states: States,
     settings: Mapping[str, AlertSetting],
     at: Moment,
     absent_s: float = 0.0,
 ) -> dict[str, AlertState | None]:
-    """What changes, by key; None: it is gone. A condition that has ended counts once the history is
-    as long as its rule looks back, and a subject that is not there any more once it is as long as
-    `absent_s`: a process that just began knows too little.
+    """What changes of a rule's alerts, by key; None: it is gone. A condition that has ended counts
+    once the history is as long as the rule looks back, and a subject that is not there any more
+    once it is as long as `absent_s`: a process that just began knows too little.
     """
     changes: dict[str, AlertState | None] = {}
-    thresholds = settings_of(settings, Threshold)
-    seen: set[str] = set()
+    own = {key: state for key, state in states.items() if state.rule == rule.name}
     room, covered_s = MAX_ALERTS - len(states), history.covered_s(at.monotonic_s)
-    for rule in rules:
-        if not rule.built_in:
-            continue
-        ended = Look.ENDED if covered_s >= rule.window_s else Look.UNKNOWN
-        absent = ended if covered_s >= absent_s else Look.UNKNOWN
-        for found in rule.found(history, at, thresholds):
-            key = f"{rule.name}|{found.subject}"
-            before = states.get(key)
-            seen.add(key)
-            look = Look.HOLDS if found.holds else ended
-            limits = (found.value, found.threshold, found.for_s)
-            after = looked(before, look, (rule.name, found.subject), *limits, at.unix_s)
-            if before is None and after is not None:
-                if room <= 0:
-                    continue
-                room -= 1
-            _note(changes, key, before, after, at)
-        for key, before in states.items():
-            if before.rule == rule.name and key not in seen:
-                after = looked(before, absent, (rule.name, before.subject), 0, 0, 0, at.unix_s)
-                _note(changes, key, before, after, at)
-    known = {rule.name for rule in rules}
-    changes.update((key, None) for key, state in states.items() if state.rule not in known)
+    ended = Look.ENDED if covered_s >= rule.window_s else Look.UNKNOWN
+    for found in rule.found(history, at, settings_of(settings, Threshold)):
+        key = f"{rule.name}|{found.subject}"
+        before = own.pop(key, None)
+        look = Look.HOLDS if found.holds else ended
+        limits = (found.value, found.threshold, found.for_s)
+        after = looked(before, look, (rule.name, found.subject), *limits, at.unix_s)
+        if before is None and after is not None:
+            if room <= 0:
+                continue
+            room -= 1
+        _note(changes, key, before, after, at)
+    absent = ended if covered_s >= absent_s else Look.UNKNOWN
+    for key, before in own.items():
+        after = looked(before, absent, (rule.name, before.subject), 0, 0, 0, at.unix_s)
+        _note(changes, key, before, after, at)
     return changes
+
+
+def strangers(rules: Collection[str], states: States) -> dict[str, None]:
+    """Alerts of rules that are no more, which go."""
+    return {key: None for key, state in states.items() if state.rule not in rules}
 
 
 def _note(

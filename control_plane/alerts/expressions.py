@@ -58,6 +58,8 @@ class Select:
         metric, labels = series
         if metric != self.metric:
             return False
+        if not self.where and not self.but:
+            return True
         given = dict(labels)
         return all(given.get(name, "") in values for name, values in self.where) and not any(
             given.get(name, "") in values for name, values in self.but
@@ -115,7 +117,7 @@ class Over:
     def value(self, history: History, at: Moment) -> Vector:
         groups: dict[Labels, list[float]] = {}
         for labels, value in self.of.value(history, at).items():
-            kept = tuple(pair for pair in labels if pair[0] in self.by)
+            kept = tuple([pair for pair in labels if pair[0] in self.by]) if self.by else ()
             groups.setdefault(kept, []).append(value)
         function = _FUNCTIONS[self.function]
         return {labels: function(values) for labels, values in groups.items()}

@@ -23,10 +23,11 @@ MAX_SERIES = 8000
 
 @dataclass(slots=True)
 class _Track:
-    """A series: when it changed, and to what; `last` is what was told, `grown` what a counter came
-    to.
+    """A series, with the control plane among its `labels`: when it changed, and to what; `last` is
+    what was told, `grown` what a counter came to.
     """
 
+    labels: Labels
     times: "array[float]"
     values: "array[float]"
     last: float
@@ -34,8 +35,8 @@ class _Track:
     seen_s: float
 
     @classmethod
-    def begun(cls, now: float, value: float) -> "_Track":
-        return cls(array("d", (now,)), array("d", (0.0,)), value, 0.0, now)
+    def begun(cls, labels: Labels, now: float, value: float) -> "_Track":
+        return cls(labels, array("d", (now,)), array("d", (0.0,)), value, 0.0, now)
 
     def look(self, now: float, value: float) -> None:
         if value != self.last:
@@ -85,9 +86,8 @@ class History:
                     continue
                 told.count += 1
                 # Where it stood before anyone looked is no growth; a later one began at 0.
-                track = tracks[labels] = _Track.begun(
-                    *(now, value) if is_first else (told.last_s, 0.0)
-                )
+                since = (now, value) if is_first else (told.last_s, 0.0)
+                track = tracks[labels] = _Track.begun(_of(labels, plane), *since)
             track.look(now, value)
         told.last_s = now
         self._forget(told, now)
@@ -107,8 +107,8 @@ class History:
     def latest(self, metric: str, matches: Callable[[Series], bool]) -> dict[Labels, float]:
         """Values of the last look of each control plane."""
         return {
-            _of(labels, plane): track.last
-            for plane, told in self._planes.items()
+            track.labels: track.last
+            for told in self._planes.values()
             for labels, track in told.tracks.get(metric, {}).items()
             if track.seen_s == told.last_s and matches((metric, labels))
         }
@@ -118,8 +118,8 @@ class History:
     ) -> dict[Labels, float]:
         """What counters grew by since a time."""
         return {
-            _of(labels, plane): track.grown_since(since)
-            for plane, told in self._planes.items()
+            track.labels: track.grown_since(since)
+            for told in self._planes.values()
             for labels, track in told.tracks.get(metric, {}).items()
             if matches((metric, labels))
         }

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from control_plane.alerts.rule import AlertRule
+from control_plane.alerts.rule import AlertRule, measured
 from control_plane.types.alerts.alert_state import AlertState, Told
 
 SECRET_PREFIX = "whsec_"
@@ -32,7 +32,7 @@ def message_of(state: AlertState, rule: AlertRule, told: Told, form: str, pool: 
     if form == "slack":
         mark = ":large_green_circle:" if ended else _MARKS[rule.severity]
         by = f" by {state.by}" if ended and state.by else ""
-        text = f"{mark} *{rule.name}* {word}{by}: {rule.told(state.subject)}"
+        text = f"{mark} *{rule.name}* {word}{by}: {rule.told(state.subject, state.threshold)}"
         if not ended:
             text += f" (now {measured(state.value, rule.unit)})"
         return Message(f"{state.id}-{word}", _json({"text": escaped(text)}))
@@ -42,7 +42,7 @@ def message_of(state: AlertState, rule: AlertRule, told: Told, form: str, pool: 
         "severity": rule.severity,
         "about": rule.about,
         "subject": state.subject,
-        "summary": rule.told(state.subject),
+        "summary": rule.told(state.subject, state.threshold),
         "value": state.value,
         "threshold": state.threshold,
         "unit": rule.unit,
@@ -93,15 +93,6 @@ def key_of(secret: str) -> bytes:
         except binascii.Error:
             pass
     return secret.encode()
-
-
-def measured(value: float, unit: str) -> str:
-    """A value for people."""
-    if unit == "ratio":
-        return f"{value * 100:.1f} %"
-    if unit == "s":
-        return f"{value * 1000:.0f} ms" if abs(value) < 10 else f"{value:.0f} s"
-    return f"{value:g}"
 
 
 def escaped(text: str) -> str:

@@ -14,7 +14,8 @@ class AlertRule:
 
     `about`: the label that names its subject; empty: the pool. `least`: a value of the same labels
     that must be reached too, so that one request of two is no ratio. `summary`: a sentence with
-    {subject}. `unit`: of value and threshold. Not `built_in`: only Prometheus sees it.
+    {subject} and {threshold}. `unit`: of value and threshold. Not `built_in`: only Prometheus
+    sees it.
     """
 
     name: str
@@ -40,8 +41,10 @@ class AlertRule:
             return told
         return f"({told})\nand {self.least[0].promql()} >= {self.least[1]:g}"
 
-    def told(self, subject: str) -> str:
-        return self.summary.replace("{subject}", subject)
+    def told(self, subject: str, threshold: float | None = None) -> str:
+        """The sentence, with the threshold that counts for a subject (None: the rule's)."""
+        limit = measured(self.threshold if threshold is None else threshold, self.unit)
+        return self.summary.replace("{threshold}", limit).replace("{subject}", subject)
 
     def selects(self) -> Iterator[Select]:
         yield from self.look.selects()
@@ -70,6 +73,15 @@ class AlertRule:
         expression, least = self.least
         counted: Mapping[Labels, float] = expression.value(history, at)
         return frozenset(labels for labels, value in counted.items() if value >= least)
+
+
+def measured(value: float, unit: str) -> str:
+    """A value for people."""
+    if unit == "ratio":
+        return f"{value * 100:.3g} %"
+    if unit == "s":
+        return f"{value * 1000:.3g} ms" if abs(value) < 10 else f"{value:.0f} s"
+    return f"{value:g}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,17 +76,17 @@ RULES = (
         Ratio(
             _of_model("inference_seconds_sum", _5_MIN), _of_model("inference_seconds_count", _5_MIN)
         ),
-        0.1, _2_MIN, "inference of {subject} takes more than 100 ms in the mean",
+        0.1, _2_MIN, "inference of {subject} takes more than {threshold} in the mean",
         about="model", unit="s",
     ),
     AlertRule(
         "YolopoolDeviceMemory", WARNING, Ratio(_ledger("measured"), _ledger("budget")),
-        0.9, _5_MIN, "{subject} uses more than 90 % of its device's memory",
+        0.9, _5_MIN, "{subject} uses more than {threshold} of its device's memory",
         about="worker", unit="ratio",
     ),
     AlertRule(
         "YolopoolQueueLong", WARNING, _largest("yolopool_worker_outstanding", ("worker",)),
-        10, _2_MIN, "more than 10 requests wait at {subject}", about="worker",
+        10, _2_MIN, "more than {threshold} requests wait at {subject}", about="worker",
     ),
     # --- answers -----------------------------------------------------------------------------
     AlertRule(
@@ -100,34 +100,34 @@ RULES = (
     AlertRule(
         "YolopoolDetectFails", CRITICAL,
         Ratio(_requests(_5_MIN, outcome=FAILURES), _requests(_5_MIN)),
-        0.01, _2_MIN, "more than 1 % of Detects fail by the pool's fault", unit="ratio",
+        0.01, _2_MIN, "more than {threshold} of Detects fail by the pool's fault", unit="ratio",
     ),
     AlertRule(
         "YolopoolModelFails", CRITICAL,
         Ratio(_of_model("ended_total", _5_MIN, end="failed"), _of_model("ended_total", _5_MIN)),
-        0.05, _2_MIN, "more than 5 % of the Detects of {subject} fail by the pool's fault",
+        0.05, _2_MIN, "more than {threshold} of {subject}'s Detects fail by the pool's fault",
         about="model", unit="ratio", least=_model_requests(_5_MIN),
     ),
     AlertRule(
         "YolopoolTooLate", WARNING,
         Ratio(_requests(_5_MIN, outcome=LATE), _requests(_5_MIN)),
-        0.01, _5_MIN, "more than 1 % of Detects are not answered in time", unit="ratio",
+        0.01, _5_MIN, "more than {threshold} of Detects are not answered in time", unit="ratio",
     ),
     AlertRule(
         "YolopoolModelLate", WARNING,
         Ratio(_of_model("ended_total", _5_MIN, end="late"), _of_model("ended_total", _5_MIN)),
-        0.05, _5_MIN, "more than 5 % of the Detects of {subject} are not answered in time",
+        0.05, _5_MIN, "more than {threshold} of {subject}'s Detects are not answered in time",
         about="model", unit="ratio", least=_model_requests(_5_MIN),
     ),
     AlertRule(
         "YolopoolQueuesFull", WARNING,
         Ratio(_requests(_5_MIN, outcome=FULL), _requests(_5_MIN)),
-        0.01, _5_MIN, "more than 1 % of Detects find no room", unit="ratio",
+        0.01, _5_MIN, "more than {threshold} of Detects find no room", unit="ratio",
     ),
     AlertRule(
         "YolopoolRetries", WARNING,
         Ratio(_sum("yolopool_retries_total", _5_MIN), _requests(_5_MIN)),
-        0.05, _5_MIN, "more than 5 % of Detects need a second worker", unit="ratio",
+        0.05, _5_MIN, "more than {threshold} of Detects need a second worker", unit="ratio",
     ),
     AlertRule(
         "YolopoolAnswersNotFinite", CRITICAL,
@@ -137,7 +137,7 @@ RULES = (
     ),
     AlertRule(
         "YolopoolBlind", WARNING, _largest("yolopool_model_empty_in_row", ("model",)),
-        1000, 0, "{subject} found things before, and found nothing on the last 1000 images",
+        1000, 0, "{subject} found things before, and found nothing on the last {threshold} images",
         about="model",
     ),
     AlertRule(
@@ -162,7 +162,7 @@ RULES = (
     ),
     AlertRule(
         "YolopoolLeaseFlaps", WARNING, _grown("yolopool_events_total", _15_MIN, kind="TAKEOVER"),
-        3, 0, "the lead changed more than three times in a quarter of an hour",
+        3, 0, "the lead changed more than {threshold} times in a quarter of an hour",
     ),
     AlertRule(
         "YolopoolViewsDiffer", WARNING,
@@ -196,7 +196,7 @@ RULES = (
     AlertRule(
         "YolopoolColdStarts", WARNING,
         Ratio(_of_model("misses_total", _15_MIN), _of_model("ended_total", _15_MIN)),
-        0.2, _5_MIN, "one Detect of {subject} in five waits for a load",
+        0.2, _5_MIN, "more than {threshold} of {subject}'s Detects wait for a load",
         about="model", unit="ratio", least=_model_requests(_15_MIN),
     ),
     AlertRule(
@@ -205,8 +205,8 @@ RULES = (
             _sum("yolopool_model_requests_total", _15_MIN, result="miss"),
             _sum("yolopool_model_requests_total", _15_MIN),
         ),
-        0.2, _15_MIN, "one Detect in five waits for a load: more models are in use than fit",
-        unit="ratio",
+        0.2, _15_MIN, "more than {threshold} of Detects wait for a load: not all models in use fit",
+        unit="ratio", least=(_grown("yolopool_model_requests_total", _15_MIN), 20),
     ),
     AlertRule(
         "YolopoolMemoryDrift", WARNING, Ratio(_ledger("drift"), _ledger("budget")),

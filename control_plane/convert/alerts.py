@@ -65,7 +65,7 @@ def alert_out(
         severity=rule.severity,
         subject=state.subject,
         stage=_STAGES[state.stage],
-        summary=rule.told(state.subject),
+        summary=rule.told(state.subject, state.threshold),
         value=state.value,
         threshold=state.threshold,
         since_unix_s=state.since_unix_s,

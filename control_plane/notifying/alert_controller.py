@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from control_plane.alerts.evaluation import deliveries, evaluate, is_same
+from control_plane.alerts.evaluation import deliveries, evaluate, is_same, strangers
 from control_plane.alerts.expressions import Moment
 from control_plane.alerts.fellow_planes import UP, FellowPlanes, told_text
 from control_plane.alerts.history import History, Readings
@@ -115,16 +115,22 @@ class AlertController:
         await self._gather()
         if not await self._is_in_charge():
             return
-        at = Moment(self._clock.monotonic(), self._clock.unix())
-        settings = self._view.desired.alerts
-        absent_s = ABSENT * self._every_s
-        changes = evaluate(self.rules.values(), self._history, self._states, settings, at, absent_s)
-        before = dict(self._states)
-        self._apply(changes)
-        for key, after in changes.items():
-            self._record(before.get(key), after)
+        self._apply(strangers(self.rules, self._states))
+        for rule in self.rules.values():
+            if rule.built_in:
+                self._evaluate(rule)
+                await asyncio.sleep(0)  # with many models it takes milliseconds: others go first
         if await self._write():
             await self.tell()
+
+    def _evaluate(self, rule: AlertRule) -> None:
+        at = Moment(self._clock.monotonic(), self._clock.unix())
+        settings, absent_s = self._view.desired.alerts, ABSENT * self._every_s
+        changes = evaluate(rule, self._history, self._states, settings, at, absent_s)
+        before = {key: self._states.get(key) for key in changes}
+        self._apply(changes)
+        for key, after in changes.items():
+            self._record(before[key], after)
 
     async def tell(self) -> None:
         """Notes which calls ended, and begins those that are due."""
@@ -281,7 +287,7 @@ class AlertController:
         rule = self.rules.get(after.rule)
         if stage in kinds and rule is not None:
             by = f" (ended by {after.by})" if after.by else ""
-            told = f"{rule.name}: {rule.told(after.subject)}{by}"
+            told = f"{rule.name}: {rule.told(after.subject, after.threshold)}{by}"
             worker = after.subject if rule.about == "worker" else ""
             self._recorder.record(
                 kinds[stage], worker=worker, reason=rule.severity.upper(), message=told

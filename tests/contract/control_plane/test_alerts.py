@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 from control_plane.notifying import webhook_sender
+from control_plane.store.redis.redis_registry import RedisRegistry
 from tests.contract.alert_rig import Receiver, alert_rig, alerts, ends, fires
 from tests.contract.control_plane_rig import Rig, refused
+from tests.contract.redis_servers import any_kind, server
 from tests.waiting import becomes
 from yolopool import errors
 from yolopool.v1 import alerts_pb2, events_pb2
@@ -111,6 +114,35 @@ async def test_a_restart_tells_nothing_again(tmp_path: Path) -> None:
             worker.terms.clear()
             assert await told(receiver, 2) == ["alert.firing", "alert.resolved"]
             await worker.die()
+
+
+async def test_a_store_that_goes_away_is_told_once_by_who_led_last(tmp_path: Path) -> None:
+    rule, away = "YolopoolRegistryAway", contextlib.ExitStack()
+    url = f"unix://{tmp_path}/redis.sock"
+    away.enter_context(server(any_kind(), tmp_path))
+    await becomes((tmp_path / "redis.sock").exists)
+    with Receiver() as receiver:
+        async with (
+            alert_rig(tmp_path / "a", RedisRegistry(url)) as first,
+            alert_rig(tmp_path / "b", RedisRegistry(url)) as other,
+        ):
+            await first.worker("w1", also=[other.addresses.grpc])
+            planes = [rig.plane for rig in (first, other)]
+            await becomes(lambda: any(plane._election.acting_token for plane in planes))
+            await hook(first, receiver, rule=rule)
+            away.close()
+            await told(receiver, 1)
+            last = next(one for one in planes if one._alerting.controller._may_tell)
+            data = json.loads(receiver.taken[0][1])["data"]
+            assert data["subject"] == last._alerting.controller._name
+            away.enter_context(server(any_kind(), tmp_path))
+            # Whoever leads then knows of it, and that it has ended.
+            assert await told(receiver, 2) == ["alert.firing", "alert.resolved"]
+            assert json.loads(receiver.taken[1][1])["data"]["id"] == data["id"]
+            for rig in (first, other):
+                listed = [one for one in await alerts(rig, "resolved") if one.rule == rule]
+                assert [one.id for one in listed] == [data["id"]]
+    away.close()
 
 
 async def test_a_silence_holds_back_until_it_ends_and_resolving_ends_it(tmp_path: Path) -> None:

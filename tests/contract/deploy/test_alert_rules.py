@@ -104,10 +104,11 @@ def by_hand(planes: Mapping[str, tuple[Course, ...]]) -> dict[int, set[tuple[str
             }
             history.add(plane, now, readings)
         at = Moment(now, now)
-        for key, state in evaluate(ALL, history, states, {}, at).items():
-            states.pop(key, None)
-            if state is not None:
-                states[key] = state
+        for rule in ALL:
+            for key, state in evaluate(rule, history, states, {}, at).items():
+                states.pop(key, None)
+                if state is not None:
+                    states[key] = state
         if now / 60 in ASKED:
             firing[int(now / 60)] = {
                 (rule.name, labels)

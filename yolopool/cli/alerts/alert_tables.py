@@ -1,6 +1,7 @@
 """Tables of alerts, rules, silences and receivers, for people."""
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from rich.markup import escape
 from rich.table import Table
@@ -41,7 +42,7 @@ def alerts(found: Iterable[Alert], units: dict[str, str]) -> Table:
             one.rule,
             escape(one.subject) or "-",
             measured(one.value, units.get(one.rule, "count")),
-            moment(since),
+            f"{datetime.fromtimestamp(since).astimezone():%m-%d %H:%M}",
             one.id,
         )
     return table

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from control_plane.alerts.evaluation import MAX_ALERTS, deliveries, evaluate, silence_of
+from control_plane.alerts.evaluation import MAX_ALERTS, deliveries, evaluate, silence_of, strangers
 from control_plane.alerts.expressions import Increase, Moment, Over, Ratio, Select
 from control_plane.alerts.history import History
 from control_plane.alerts.rule import AlertRule
@@ -37,12 +37,12 @@ def after(
     states: dict[str, AlertState],
     settings: tuple[Any, ...] = (),
     now: float = 100.0,
-    rules: tuple[AlertRule, ...] = (QUEUE,),
+    rule: AlertRule = QUEUE,
     absent_s: float = 0.0,
 ) -> dict[str, AlertState]:
     given: dict[str, AlertSetting] = {one.key: one for one in settings}
     at = Moment(now, now + 1000)
-    changes = evaluate(rules, history, states, given, at, absent_s)
+    changes = evaluate(rule, history, states, given, at, absent_s)
     left = {**states, **changes}
     return {key: state for key, state in left.items() if state is not None}
 
@@ -60,7 +60,7 @@ def test_each_subject_has_an_alert_of_its_own() -> None:
 
 
 def test_below_and_thresholds_by_the_longest_pattern() -> None:
-    assert sorted(after(seen(w1=0.0, w2=1.0), {}, rules=(LOW,))) == ["Low|w1"]
+    assert sorted(after(seen(w1=0.0, w2=1.0), {}, rule=LOW)) == ["Low|w1"]
     set_ = (Threshold("Queue", "w*", value=2.0), Threshold("Queue", "w2*", value=90.0),
             Threshold("Queue", "w3", off=True), Threshold("Other", "*", value=0.0))  # fmt: skip
     states = after(seen(w1=3.0, w2=80.0, w3=99.0), {}, set_)
@@ -75,7 +75,7 @@ def test_few_requests_are_no_ratio() -> None:
         history = History()
         history.add("a", 50.0, {})
         history.add("a", 100.0, {("n_total", (("end", "failed"), ("model", "x"))): float(count)})
-        assert bool(after(history, {}, rules=(FAILS,))) is fires
+        assert bool(after(history, {}, rule=FAILS)) is fires
 
 
 def test_a_process_that_just_began_ends_nothing_that_it_can_t_know() -> None:
@@ -83,8 +83,8 @@ def test_a_process_that_just_began_ends_nothing_that_it_can_t_know() -> None:
     history.add("a", 100.0, {("n_total", (("end", "ok"), ("model", "x"))): 50.0})
     firing = {"Fails|x": AlertState("Fails", "x", Stage.FIRING, 1.0, 2.0)}
     for now in (100.0, 159.0):
-        assert after(history, firing, now=now, rules=(FAILS,))["Fails|x"].stage is Stage.FIRING
-    assert after(history, firing, now=161.0, rules=(FAILS,))["Fails|x"].stage is Stage.RESOLVED
+        assert after(history, firing, now=now, rule=FAILS)["Fails|x"].stage is Stage.FIRING
+    assert after(history, firing, now=161.0, rule=FAILS)["Fails|x"].stage is Stage.RESOLVED
     waits = {"Queue|w1": AlertState("Queue", "w1", Stage.FIRING, 1.0, 2.0)}
     history.add("a", 110.0, {})
     for now, stage in ((110.0, Stage.FIRING), (116.0, Stage.RESOLVED)):
@@ -93,7 +93,8 @@ def test_a_process_that_just_began_ends_nothing_that_it_can_t_know() -> None:
 
 def test_alerts_of_rules_that_are_no_more_go_and_there_are_not_too_many() -> None:
     old = {"Old|": AlertState("Old", "", Stage.FIRING, 1.0, 2.0)}
-    assert after(seen(), old) == {}
+    assert strangers({"Queue"}, old) == {"Old|": None}
+    assert after(seen(), old) == old  # another rule's are left alone
     many = seen(**{f"w{number}": 99.0 for number in range(MAX_ALERTS + 9)})
     assert len(after(many, {})) == MAX_ALERTS
 

@@ -7,7 +7,6 @@ from control_plane.alerts.messages import (
     escaped,
     headers_of,
     key_of,
-    measured,
     message_of,
     signature,
     trial_message,
@@ -59,11 +58,3 @@ def test_headers_name_the_message_and_sign_only_with_a_secret() -> None:
     assert plain["webhook-timestamp"] == "7"
     assert "webhook-signature" not in plain
     assert signed["webhook-signature"] == signature(message.id, "7", message.body, "word")
-
-
-def test_values_for_people() -> None:
-    for value, unit, told in (
-        (0.123, "ratio", "12.3 %"), (0.2, "s", "200 ms"), (3600, "s", "3600 s"),
-        (11.0, "count", "11"),
-    ):  # fmt: skip
-        assert measured(value, unit) == told
