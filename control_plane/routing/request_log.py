@@ -16,7 +16,7 @@ from yolopool.masking import masked
 from yolopool.names import ModelRef
 from yolopool.request_log import fields
 from yolopool.request_log.sampling import Sampling, is_taken
-from yolopool.v1 import detection_pb2, worker_pb2
+from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
 
 log = structlog.get_logger()
 
@@ -179,7 +179,7 @@ def _add_facts(line: dict[str, Any], facts: worker_pb2.PassFacts) -> None:
         _add_device(line, facts.device)
 
 
-def _add_device(line: dict[str, Any], stand: worker_pb2.DeviceStand) -> None:
+def _add_device(line: dict[str, Any], stand: types_pb2.DeviceStand) -> None:
     line["device_used_bytes"] = stand.used_bytes
     line["device_free_bytes"] = stand.free_bytes
     line["device_utilisation"] = round(stand.utilisation, 3)

@@ -71,7 +71,7 @@ def cooled(replicas: Sequence[Replica], now: float, idle_s: float) -> list[Repli
         for replica in replicas
         if replica.state is ReplicaState.HOT
         and not replica.outstanding
-        and now - max(replica.last_pass, replica.hot_since) >= idle_s
+        and now - replica.used_s >= idle_s
     ]
 
 

@@ -115,6 +115,11 @@ class Replica:
         return self.life.state
 
     @property
+    def used_s(self) -> float:
+        """When it was used last, or came to the device unused; 0: neither."""
+        return max(self.last_pass, self.hot_since)
+
+    @property
     def batching(self) -> BatchingConfig:
         """As ordered, within what fits the device now."""
         asked = self.order.batching or BatchingConfig()

@@ -1,5 +1,5 @@
-"""How a replica is used: how long its requests waited, how long the device worked for it, and
-whether its answers found anything.
+"""How a replica is used: how long its requests waited, how long the device worked for it, whether
+its answers found anything, and for how long it had not been used when it was evicted.
 
 Pure: times are arguments, in seconds of one clock. The sums decay, so only recent seconds count.
 """
@@ -49,6 +49,20 @@ class ReplicaUsage:
     def _decay(self, now: float) -> tuple[float, float]:
         elapsed = max(0.0, now - self.at)
         return math.exp(-elapsed / WAITS_S), math.exp(-elapsed / BUSY_S)
+
+
+@dataclass(slots=True)
+class Evictions:
+    """How many there were, and how long before each it had been used last, in all."""
+
+    total: int = 0
+    unused_s: float = 0.0
+
+    def add(self, used_s: float, now: float) -> None:
+        """used_s: when; 0: never."""
+        self.total += 1
+        if used_s:
+            self.unused_s += max(0.0, now - used_s)
 
 
 @dataclass(frozen=True, slots=True)

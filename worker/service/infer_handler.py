@@ -141,6 +141,7 @@ class InferHandler:
             # No other request has this priority, so a suspect goes first and shares no batch.
             priority = SUSPECT if request.suspect else convert.priority_of(request)
             batching, tenant, weight = replica.batching, request.tenant, weight_of(request)
+            tier = replica.state
             try:
                 # Admission comes before any work: under a flood most requests are refused.
                 place = self._engine.reserve(
@@ -189,7 +190,7 @@ class InferHandler:
                 load=convert.load_to(self._engine),
                 ledger_used_bytes=self._swapper.ledger.used_bytes,
                 device_ms=inference.device_s * 1000,
-                facts=response.pass_facts(inference, self._stand()),
+                facts=response.pass_facts(inference, self._stand(), tier),
             )
 
     def _log(self, request: worker_pb2.InferRequest, outcome: str, took_s: float) -> None:
