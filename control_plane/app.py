@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -24,7 +25,7 @@ from control_plane.identity.guard import Guard
 from control_plane.leader.client import LeaderClient
 from control_plane.leader.election import LeaderElection
 from control_plane.leader.forwarding import LeaderForwarding
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.models.changeover import Changeovers
 from control_plane.models.loading import Loader
 from control_plane.models.preload import Preloader
@@ -34,6 +35,7 @@ from control_plane.notifying.alert_controller import EVERY_S, Leading
 from control_plane.notifying.alerting import Alerting
 from control_plane.reconcile.drainer import Drainer
 from control_plane.reconcile.executor import Executor
+from control_plane.reconcile.fleet_figures import fleet_look
 from control_plane.reconcile.planner import projected
 from control_plane.reconcile.reconciler import Reconciler, ReconcilerTimings
 from control_plane.rollout.switch_controller import SwitchController
@@ -133,7 +135,14 @@ class ControlPlane:
             self._refused,
         )
         self._reconciler = Reconciler(
-            self._election, registry, view, refresh, self._executor, clock, ReconcilerTimings()
+            self._election,
+            registry,
+            view,
+            refresh,
+            self._executor,
+            clock,
+            ReconcilerTimings(),
+            self._metrics.planned,
         )
         self._observer = FleetObserver(
             registry, view, recorder, lambda: self._election.token, clock, settings.gather_s
@@ -154,6 +163,8 @@ class ControlPlane:
             rules,
             alerts_every_s,
         )
+        look = partial(fleet_look, view, self._election, self._executor, clock)
+        self._metrics.watch(look, self._alerting.counts, settings.triton_metrics)
         self._drainer = Drainer(
             view, self._worker_client, recorder, clock, lambda: self._election.acting_token
         )
@@ -175,7 +186,6 @@ class ControlPlane:
             self.dispatch,
             self._kserve,
             ready,
-            self._is_leader,
             self._certificates,
             self._guard,
             self._budget,

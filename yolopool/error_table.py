@@ -71,3 +71,8 @@ def rebuild_reason(
     if cls is not None:
         return cls(message, retry_after_s=retry_after_s)
     return rebuild("INTERNAL", reason, message, retry_after_s=retry_after_s)
+
+
+def known_reason(reason: str) -> str:
+    """A reason, or OK, that this release knows; else OTHER: labels of metrics are bounded."""
+    return reason if reason in BY_REASON or reason == "OK" else "OTHER"

@@ -9,7 +9,7 @@ from control_plane.alerts.model_counts import METRICS, ModelCounts
 from control_plane.alerts.rule import AlertRule
 from control_plane.alerts.table import counters_begun, metrics_read
 from control_plane.events.recorder import EventRecorder
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.notifying.alert_controller import EVERY_S, AlertController, Leading
 from control_plane.notifying.webhook_call import WebhookCaller
 from control_plane.notifying.webhook_sender import WebhookSender
@@ -38,10 +38,9 @@ class Alerting:
         self.counts = ModelCounts()
         self._view = view
         self._metrics = metrics
-        self._leading = leading
+        self._clock = clock
         self._names = frozenset(name for name in metrics_read() - METRICS if name != UP[0])
         metrics.begin(counters_begun())
-        metrics.watch_models(self.counts.readings)
         self.controller = AlertController(
             name, registry.alert_records, view, self._look, leading, recorder, clock, rules, every_s
         )
@@ -51,14 +50,7 @@ class Alerting:
 
     def _look(self) -> Readings:
         view = self._view
-        self.counts.keep_only(view.desired.versions)
-        self._metrics.look(
-            view.workers,
-            view.loads,
-            view.registry_available,
-            self._leading.leads(),
-            view.crash_looping(),
-        )
+        self.counts.look(view.desired.versions, view.holders, self._clock.monotonic())
         return {**self._metrics.readings(self._names), **self.counts.readings()}
 
 

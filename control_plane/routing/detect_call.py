@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from random import Random
 
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.models.loading import Loader
 from control_plane.routing.attempts import Attempt, AttemptRunner
 from control_plane.routing.balancer import Hold, Reject, Route, Send, choose, per_try_timeout_s
@@ -90,7 +90,7 @@ class DetectCall:
     async def _first_worker(self) -> WorkerInfo:
         route = self._route()
         hit = self._record.hit = isinstance(route, Send)
-        self._context.metrics.cache.labels(result="hit" if hit else "miss").inc()
+        self._context.metrics.looked_up(hit)
         return await self._wait_for_worker(route)
 
     async def _wait_for_worker(self, route: Route) -> WorkerInfo:
@@ -188,4 +188,4 @@ class DetectCall:
         if error.reason != "NOT_ASSIGNED":
             self._excluded.add(worker.incarnation)
         self._record.retried.append(f"{worker.id}: {error.reason}")
-        self._context.metrics.retries.labels(reason=error.reason).inc()
+        self._context.metrics.retried(error.reason)

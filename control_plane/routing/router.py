@@ -5,7 +5,7 @@ and account for the outcome.
 import asyncio
 import uuid
 
-from control_plane.alerts.model_counts import ModelCounts
+from control_plane.alerts.model_counts import TIERS, Answer, ModelCounts
 from control_plane.caller import Origin, Trace
 from control_plane.convert.validation import check_sticky_key
 from control_plane.convert.versions import drift_out, key_out
@@ -21,7 +21,14 @@ from control_plane.statistics.request_rates import RequestRates
 from control_plane.types.rollout.alias import Alias, point_for
 from yolopool.errors import DeadlineUnmeetable, QueueFull, YolopoolError
 from yolopool.names import ModelRef
-from yolopool.v1 import detection_pb2, worker_pb2
+from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
+
+# OpenMetrics has 128 characters for the labels of an exemplar.
+MAX_EXEMPLAR_CHARS = 100
+_TIERS = {
+    types_pb2.REPLICA_STATE_HOT: TIERS.index("device"),
+    types_pb2.REPLICA_STATE_WARM: TIERS.index("host"),
+}
 
 
 class Router:
@@ -191,11 +198,12 @@ class Router:
         answer.request_id = record.request_id
         answer.worker = record.worker
         self._add_drift(record, answer)
+        now = self._clock.unix()
         self._metrics.request_ended("OK")
+        counted = counted_of(record, answer, total_s, now)
+        self._metrics.request_answered(counted)
         if record.key is not None:
-            found = len(answer.detections) or answer.HasField("classification")
-            self._counts.ended(record.key, "OK", record.hit, timing.inference_ms, found)
-        self._metrics.request_answered(answer)
+            self._counts.ended(record.key, "OK", record.hit, counted)
         if record.key is not None:
             self._rates.answered(
                 record.key,
@@ -207,7 +215,6 @@ class Router:
                 record.arrived_s + total_s,
             )
         self._requests.note(record, "OK", timing.total_ms, answer)
-        now = self._clock.unix()
         self._history.add(request_log.trace(record, "OK", timing.total_ms, now, answer))
         if self._otlp is not None and record.trace is not None and record.trace.is_recorded:
             spans = spans_of(record, "OK", now, timing.total_ms, answer)
@@ -226,3 +233,34 @@ class Router:
         drift = served.drift_on(variant.compute_class)
         if drift is not None:
             answer.drift.CopyFrom(drift_out(drift))
+
+
+def counted_of(
+    record: RequestRecord, answer: detection_pb2.DetectResponse, total_s: float, now: float
+) -> Answer:
+    """What metrics count of an answer. now: Unix seconds."""
+    timing, load_wait_s = answer.timing, record.load_wait_s
+    stages_s = (
+        total_s - load_wait_s - record.call_s,
+        load_wait_s,
+        timing.queue_ms / 1000,
+        timing.decode_ms / 1000,
+        timing.preprocess_ms / 1000,
+        timing.inference_ms / 1000,
+        timing.postprocess_ms / 1000,
+    )
+    results = len(answer.detections) or int(answer.HasField("classification"))
+    exemplar = None
+    if record.trace is not None:
+        exemplar = ("trace_id", record.trace.trace_id)
+    elif len(record.request_id) <= MAX_EXEMPLAR_CHARS:
+        exemplar = ("request_id", record.request_id)
+    tier = tier_of(record)
+    return Answer(total_s, stages_s, answer.batch_size, results, tier, exemplar, now)
+
+
+def tier_of(record: RequestRecord) -> int | None:
+    """Where the version was when the request came; None: its worker does not say."""
+    if not record.hit:
+        return TIERS.index("store")
+    return _TIERS.get(record.facts.found) if record.facts is not None else None

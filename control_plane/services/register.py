@@ -8,7 +8,7 @@ from typing import Any
 
 from control_plane.events.recorder import EventRecorder
 from control_plane.fetching.intake import Intake
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.models.builds import Builds
 from control_plane.models.changeover import Changeovers
 from control_plane.models.import_jobs import ImportJobs, Twins
@@ -173,9 +173,7 @@ class Services:
         families = FamilyChooser(view, clock, Random())
         requests = RequestLog(_lines(settings, clock), settings.sampling, clock.unix)
         rates = RequestRates()
-        self.telemetry = Telemetry(
-            settings, deps.identity.name, deps.metrics, view, deps.is_leader, clock
-        )
+        self.telemetry = Telemetry(settings, deps.identity.name, deps.metrics, clock)
         traces = self.telemetry.traces
         counts = deps.alerting.counts
         router = Router(context, history, requests, rates, traces, self._beside, families, counts)

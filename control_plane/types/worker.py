@@ -133,6 +133,7 @@ class DeviceStand:
     energy_j: float | None = None
     host_load: float | None = None
     xid_errors: int | None = None
+    memory_total_bytes: int | None = None
     last_xid: int = 0
     throttled: tuple[str, ...] = ()
 

@@ -37,6 +37,7 @@ class GpuFigures:
     power_w: float | None = None
     power_limit_w: float | None = None
     energy_j: float | None = None
+    memory_total_bytes: int | None = None
     throttled: tuple[str, ...] = ()
 
 
@@ -89,6 +90,7 @@ def gpu_figures(uuid: str) -> GpuFigures:
         rates = _said(pynvml.nvmlDeviceGetUtilizationRates, handle)
         power_mw = _said(pynvml.nvmlDeviceGetPowerUsage, handle)
         limit_mw = _said(pynvml.nvmlDeviceGetPowerManagementLimit, handle)
+        memory = _said(pynvml.nvmlDeviceGetMemoryInfo, handle)
         energy_mj = _said(pynvml.nvmlDeviceGetTotalEnergyConsumption, handle)
         reasons = _said(pynvml.nvmlDeviceGetCurrentClocksEventReasons, handle) or 0
         return GpuFigures(
@@ -98,6 +100,7 @@ def gpu_figures(uuid: str) -> GpuFigures:
             None if power_mw is None else power_mw / 1000,
             None if limit_mw is None else limit_mw / 1000,
             None if energy_mj is None else energy_mj / 1000,
+            None if memory is None else memory.total,
             tuple(sorted({word for bit, word in _THROTTLED.items() if reasons & bit})),
         )
     except pynvml.NVMLError:

@@ -41,6 +41,7 @@ def stand_to(stand: DeviceStand) -> types_pb2.DeviceStand:
         host_load=stand.host_load,
         power_limit_w=gpu.power_limit_w,
         energy_j=gpu.energy_j,
+        memory_total_bytes=gpu.memory_total_bytes,
         xid_errors=stand.xids.total if stand.xids is not None else None,
         last_xid=stand.xids.last if stand.xids is not None else 0,
     )

@@ -7,7 +7,8 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-from control_plane.metrics import Metrics
+from control_plane.alerts.model_counts import ModelCounts
+from control_plane.metrics.exposition import Metrics
 from control_plane.routing.request_log import RequestLog
 from control_plane.routing.request_traces import RequestHistory
 from control_plane.routing.router import Router
@@ -28,7 +29,8 @@ def no_facts(*_: Any) -> worker_pb2.PassFacts:
 
 for owner, names in (
     (RequestLog, ("note",)),
-    (Metrics, ("request_ended", "request_answered")),
+    (Metrics, ("request_ended", "request_answered", "looked_up")),
+    (ModelCounts, ("ended",)),
     (RequestHistory, ("add",)),
     (RequestRates, ("answered", "failed")),
     (Router, ("_begun",)),

@@ -1,18 +1,15 @@
 """What an OpenTelemetry collector is told, if there is one: requests as traces, and metrics."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine
 from typing import Any
 
-from prometheus_client.core import Metric
-
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.routing.tracing.otlp import Otlp
 from control_plane.settings import Settings
 from control_plane.telemetry.collector import Collector
 from control_plane.telemetry.complaints import Complaints
 from control_plane.telemetry.metrics_push import MetricsPush
-from control_plane.view.view import View
 from yolopool import __version__
 from yolopool.server.clock import Clock
 
@@ -27,8 +24,6 @@ class Telemetry:
         settings: Settings,
         instance: str,
         metrics: Metrics,
-        view: View,
-        is_leader: Callable[[], bool],
         clock: Clock,
     ) -> None:
         """Raises InvalidOption if there is a collector and OpenTelemetry is not installed."""
@@ -40,14 +35,9 @@ class Telemetry:
         collector = Collector(settings.otlp_endpoint, instance, __version__)
         self.traces = Otlp(collector, settings.otlp_share)
 
-        def families() -> Iterable[Metric]:
-            available, looping = view.registry_available, view.crash_looping()
-            metrics.look(view.workers, view.loads, available, is_leader(), looping)
-            return metrics.families()
-
         if settings.otlp_metrics_s:
             every_s = settings.otlp_metrics_s
-            self._push = MetricsPush(collector, every_s, families, clock.unix)
+            self._push = MetricsPush(collector, every_s, metrics.families, clock.unix)
 
     async def run(self) -> None:
         """Tells metrics, if it is to."""

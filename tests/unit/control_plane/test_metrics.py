@@ -2,7 +2,7 @@
 
 import pytest
 
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from yolopool.server import logs
 
 

@@ -10,7 +10,7 @@ import yaml
 from control_plane.alerts.model_counts import ModelCounts
 from control_plane.alerts.prometheus_file import rules_file
 from control_plane.alerts.table import RULES
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.types.version import VersionKey
 from tests.page_blocks import ROOT
 from yolopool.error_table import BY_REASON
