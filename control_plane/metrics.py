@@ -4,12 +4,20 @@ The model is no label, since there may be thousands of models: the request log n
 """
 
 from collections import Counter as Tally
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.registry import Collector
 
+from control_plane.alerts.history import Readings, Series
 from control_plane.types.worker import Ledger, LoadReport, WorkerInfo, WorkerState
 from yolopool.server import logs
 from yolopool.v1 import detection_pb2
@@ -102,6 +110,12 @@ class Metrics:
             "yolopool_reconciler", "1 while this control plane is the leader, else 0"
         )
 
+        self._events = counter(
+            "yolopool_events",
+            "Events that this control plane recorded, by kind; of rollouts also by reason",
+            ["kind", "reason"],
+        )
+
         self.queue = gauge("yolopool_worker_outstanding", "Open requests at a worker", ["worker"])
         self.swaps = gauge(
             "yolopool_worker_swaps",
@@ -157,6 +171,31 @@ class Metrics:
         )
         gauge.set_function(expires_unix_s)
 
+    def watch_models(self, readings: Callable[[], Readings]) -> None:
+        """Series of models, asked for at each scrape."""
+        self._registry.register(_ModelSeries(readings))
+
+    def begin(self, series: Iterable[Series]) -> None:
+        """Counters that begin at 0, so that the first of what they count is an increase."""
+        known = {"yolopool_requests_total": self.requests, "yolopool_events_total": self._events}
+        for metric, labels in series:
+            if metric in known:
+                given = {name: "" for name in known[metric]._labelnames}
+                known[metric].labels(**{**given, **dict(labels)})
+
+    def event_recorded(self, kind: str, reason: str) -> None:
+        self._events.labels(kind=kind, reason=reason if kind == "ROLLOUT" else "").inc()
+
+    def readings(self, names: Collection[str]) -> Readings:
+        """Present values of the series of some metrics; gauges of the fleet as last set."""
+        families = self._registry.restricted_registry(names).collect()
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name in names
+        }
+
     def request_ended(self, outcome: str) -> None:
         self.outcomes[outcome] += 1
         self.requests.labels(outcome=outcome).inc()
@@ -202,6 +241,18 @@ class Metrics:
         crash_looping: int = 0,
     ) -> bytes:
         """All metrics in Prometheus' text format, with the fleet as it is now."""
+        self.look(workers, loads, registry_available, is_leader, crash_looping)
+        return generate_latest(self._registry)
+
+    def look(
+        self,
+        workers: Mapping[str, WorkerInfo],
+        loads: Mapping[str, LoadReport],
+        registry_available: bool,
+        is_leader: bool,
+        crash_looping: int = 0,
+    ) -> None:
+        """Sets the gauges of the fleet."""
         dropped = logs.dropped_lines()
         self.log_lines_dropped.inc(dropped - self._lines_dropped)
         self._lines_dropped = dropped
@@ -227,8 +278,57 @@ class Metrics:
         worker_states = Tally(worker.state for worker in workers.values())
         for worker_state in WorkerState:
             self.workers.labels(state=worker_state).set(worker_states[worker_state])
-        return generate_latest(self._registry)
 
     def _set_ledger(self, worker: str, ledger: Ledger) -> None:
         for term in LEDGER_TERMS:
             self.ledger_bytes.labels(worker=worker, term=term).set(getattr(ledger, f"{term}_bytes"))
+
+
+class _ModelSeries(Collector):
+    """Series of models as they are counted elsewhere, so that those of a deleted one are gone."""
+
+    def __init__(self, readings: Callable[[], Readings]) -> None:
+        self._readings = readings
+
+    def collect(self) -> Iterable[Metric]:
+        ended = CounterMetricFamily(
+            "yolopool_model_ended",
+            "Detect calls of a version by how they ended: answered, late, other, or failed by the "
+            "pool's fault",
+            labels=["model", "end"],
+        )
+        misses = CounterMetricFamily(
+            "yolopool_model_misses",
+            "Detect calls of a version that no worker had",
+            labels=["model"],
+        )
+        inference = SummaryMetricFamily(
+            "yolopool_model_inference_seconds", "Inference of a version's answers", labels=["model"]
+        )
+        broken = CounterMetricFamily(
+            "yolopool_model_not_finite",
+            "Answers of a version that were NaN or infinite",
+            labels=["model"],
+        )
+        empty = GaugeMetricFamily(
+            "yolopool_model_empty_in_row",
+            "Answers of a version that found nothing since the last that did; 0: none ever did",
+            labels=["model"],
+        )
+        sums: dict[str, list[float]] = {}
+        for (name, labels), value in self._readings().items():
+            given = dict(labels)
+            model = given["model"]
+            if name == "yolopool_model_ended_total":
+                ended.add_metric([model, given["end"]], value)
+            elif name == "yolopool_model_misses_total":
+                misses.add_metric([model], value)
+            elif name == "yolopool_model_not_finite_total":
+                broken.add_metric([model], value)
+            elif name == "yolopool_model_empty_in_row":
+                empty.add_metric([model], value)
+            else:
+                sums.setdefault(model, [0.0, 0.0])[name.endswith("_sum")] = value
+        for model, (count, total) in sums.items():
+            inference.add_metric([model], count_value=int(count), sum_value=total)
+        return (ended, misses, inference, broken, empty)

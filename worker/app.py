@@ -122,7 +122,7 @@ class App:
             backend,
             self.swapper,
             self.replicas.held,
-            settings.rewarm_idle_s,
+            parts.upkeep(settings),
             settings.drift_limit_bytes(),
             self.recycler.recycle,
             parts.device_observer(settings, self.engine, self.clock),

@@ -5,10 +5,12 @@ from collections.abc import Iterator, Mapping
 from yolopool import errors
 from yolopool.errors import Internal, YolopoolError
 from yolopool.reasons import (
+    alert_errors,
     client_errors,
     model_errors,
     quota_errors,
     rollout_errors,
+    run_errors,
     source_errors,
 )
 
@@ -19,6 +21,8 @@ _TREE = (
     quota_errors.__name__,
     rollout_errors.__name__,
     source_errors.__name__,
+    alert_errors.__name__,
+    run_errors.__name__,
     YolopoolError.__module__,
 )
 

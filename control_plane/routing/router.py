@@ -5,6 +5,7 @@ and account for the outcome.
 import asyncio
 import uuid
 
+from control_plane.alerts.model_counts import ModelCounts
 from control_plane.caller import Origin
 from control_plane.convert.validation import check_sticky_key
 from control_plane.convert.versions import drift_out, key_out
@@ -35,6 +36,7 @@ class Router:
         otlp: Otlp | None,
         beside: BesideRuns,
         families: FamilyChooser,
+        counts: ModelCounts,
     ) -> None:
         self._context = context
         self._beside = beside
@@ -47,6 +49,7 @@ class Router:
         self._rates = rates
         self._otlp = otlp
         self._families = families
+        self._counts = counts
 
     async def detect(
         self,
@@ -155,6 +158,8 @@ class Router:
 
     def _failed(self, record: RequestRecord, outcome: str, message: str) -> None:
         self._metrics.request_ended(outcome)
+        if record.key is not None:
+            self._counts.ended(record.key, outcome, record.hit)
         total_ms = (self._clock.monotonic() - record.arrived_s) * 1000
         now = self._clock.unix()
         if record.key is not None:
@@ -176,6 +181,9 @@ class Router:
         answer.worker = record.worker
         self._add_drift(record, answer)
         self._metrics.request_ended("OK")
+        if record.key is not None:
+            found = len(answer.detections) or answer.HasField("classification")
+            self._counts.ended(record.key, "OK", record.hit, timing.inference_ms, found)
         self._metrics.request_answered(answer)
         if record.key is not None:
             self._rates.answered(

@@ -18,6 +18,7 @@ from control_plane.models.policies import Policies
 from control_plane.models.registration import Registration
 from control_plane.models.surplus import SurplusKeeper
 from control_plane.models.sweeper import Sweeper
+from control_plane.notifying.alerting import Alerting, new_id
 from control_plane.reconcile.drainer import Drainer
 from control_plane.rollout.alias_orders import AliasOrders
 from control_plane.rollout.family_orders import FamilyOrders
@@ -33,6 +34,7 @@ from control_plane.routing.request_traces import RequestHistory
 from control_plane.routing.router import Router
 from control_plane.routing.tracing.otlp import Otlp
 from control_plane.routing.worker_exits import WorkerExitHandler
+from control_plane.services.alerts.alert_service import AlertService
 from control_plane.services.benchmarks import BenchService
 from control_plane.services.certificates import CertificateService
 from control_plane.services.detection import DetectionService
@@ -54,6 +56,7 @@ from control_plane.services.tenants import TenantService
 from control_plane.settings import Settings
 from control_plane.sources.opening import Sources, read_logins
 from control_plane.statistics.request_rates import RequestRates
+from control_plane.store.alerts.alert_verbs import AlertSettings
 from control_plane.store.files.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
 from control_plane.store.sources.source_verbs import SourceRecords
@@ -75,6 +78,7 @@ from yolopool.server.clock import Clock
 from yolopool.server.limits.byte_budget import ByteBudget
 from yolopool.server.open_calls import OpenCalls
 from yolopool.v1 import (
+    alerts_pb2_grpc,
     aliases_pb2_grpc,
     bench_pb2_grpc,
     certificates_pb2_grpc,
@@ -96,6 +100,7 @@ from yolopool.v1 import (
 )
 
 SERVICES = (
+    "yolopool.v1.AlertService",
     "yolopool.v1.AliasService",
     "yolopool.v1.BenchService",
     "yolopool.v1.CertificateService",
@@ -144,6 +149,7 @@ class Dependencies:
     another_leads: Callable[[], bool]
     acting_token: Callable[[], FencingToken | None]
     budget: ByteBudget
+    alerting: Alerting
 
 
 class Services:
@@ -170,7 +176,16 @@ class Services:
         requests = RequestLog(_lines(settings, clock), settings.sampling, clock.unix)
         rates = RequestRates()
         self._otlp = _otlp(deps)
-        router = Router(context, history, requests, rates, self._otlp, self._beside, families)
+        router = Router(
+            context,
+            history,
+            requests,
+            rates,
+            self._otlp,
+            self._beside,
+            families,
+            deps.alerting.counts,
+        )
         family_orders = FamilyOrders(registry, view, refresh, deps.recorder, clock)
         self._families = FamilyService(view, family_orders, families)
         orders = AliasOrders(registry, view, refresh, deps.recorder, clock)
@@ -188,6 +203,17 @@ class Services:
         )
         self._rollouts = RolloutService(
             registry, view, refresh, self.rollouts, gathered, deps.recorder, clock
+        )
+        alerting = deps.alerting
+        self._alerts = AlertService(
+            alerting.controller,
+            alerting.sender,
+            alerting.caller,
+            AlertSettings(registry),
+            view,
+            refresh,
+            clock,
+            new_id,
         )
         self._bench = BenchService(view, loader, deps.worker_client, clock, Random())
         self._detection = DetectionService(
@@ -280,6 +306,7 @@ class Services:
 
     def add_to(self, server: Any) -> None:
         """`server`: of gRPC, or what takes the methods of services as one does."""
+        alerts_pb2_grpc.add_AlertServiceServicer_to_server(self._alerts, server)
         aliases_pb2_grpc.add_AliasServiceServicer_to_server(self._aliases, server)
         bench_pb2_grpc.add_BenchServiceServicer_to_server(self._bench, server)
         certificates_pb2_grpc.add_CertificateServiceServicer_to_server(self._certificates, server)

@@ -16,7 +16,10 @@ from uuid import uuid4
 import grpc
 
 from control_plane.addresses import Addresses
+from control_plane.alerts.rule import AlertRule
+from control_plane.alerts.table import RULES
 from control_plane.app import ControlPlane
+from control_plane.notifying.alert_controller import EVERY_S
 from control_plane.settings import Settings
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.store.registry import Registry
@@ -26,6 +29,7 @@ from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.status import error_from_rpc
 from yolopool.v1 import (
+    alerts_pb2_grpc,
     aliases_pb2_grpc,
     bench_pb2,
     bench_pb2_grpc,
@@ -91,6 +95,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.released: list[str] = []
         self.inferred: list[worker_pb2.InferRequest] = []
         self.cancelled = 0
+        self.waiting = 0  # requests, as it reports them
         self.benched = 0
         self.forced: list[str] = []
         self.drained: list[types_pb2.FencingToken] = []
@@ -187,7 +192,11 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             state=fleet_pb2.WORKER_STATE_READY,
             ledger=self.ledger(),
             load=types_pb2.LoadReport(
-                queue_capacity=8, sequence=self._sequence, passes_total=4, images_total=10
+                outstanding=self.waiting,
+                queue_capacity=8,
+                sequence=self._sequence,
+                passes_total=4,
+                images_total=10,
             ),
             replicas=self.replicas.values(),
             replaces_because=self.replaces_because,
@@ -343,6 +352,8 @@ class Rig:
         folder: Path,
         registry: Registry | None = None,
         clock: Clock | None = None,
+        rules: Sequence[AlertRule] = RULES,
+        alerts_every_s: float = EVERY_S,
         **changes: Any,
     ) -> None:
         self.settings = Settings(
@@ -352,7 +363,7 @@ class Rig:
             },
         )  # fmt: skip
         self.registry = registry or MemoryRegistry()
-        self.plane = ControlPlane(self.settings, self.registry, clock)
+        self.plane = ControlPlane(self.settings, self.registry, clock, rules, alerts_every_s)
         self.store = folder / "store"
         self._stack = AsyncExitStack()
 
@@ -361,6 +372,7 @@ class Rig:
         self._stack.push_async_callback(self.plane.stop)
         channel = grpc.aio.insecure_channel(self.addresses.grpc)
         await self._stack.enter_async_context(channel)
+        self.alerts: Any = alerts_pb2_grpc.AlertServiceStub(channel)
         self.aliases: Any = aliases_pb2_grpc.AliasServiceStub(channel)
         self.bench: Any = bench_pb2_grpc.BenchServiceStub(channel)
         self.detection: Any = detection_pb2_grpc.DetectionServiceStub(channel)

@@ -179,10 +179,13 @@ class InferHandler:
             replica.usage = replica.usage.answered(
                 self._clock(), inference.outcome.queue_s, inference.device_s
             )
+            result = response.detect_response(
+                request, replica, self._backend, self._identity(), inference, output_options
+            )
+            found = bool(result.detections) or result.HasField("classification")
+            replica.sight = replica.sight.answered(found)
             return worker_pb2.InferResponse(
-                result=response.detect_response(
-                    request, replica, self._backend, self._identity(), inference, output_options
-                ),
+                result=result,
                 load=convert.load_to(self._engine),
                 ledger_used_bytes=self._swapper.ledger.used_bytes,
                 device_ms=inference.device_s * 1000,

@@ -19,6 +19,7 @@ from yolopool.cli import fleet as cli_fleet
 from yolopool.cli.access import certs as cli_certs
 from yolopool.cli.access import keys as cli_keys
 from yolopool.cli.access import tenants as cli_tenants
+from yolopool.cli.alerts import alerts as cli_alerts
 from yolopool.cli.console import (
     Address,
     AsJson,
@@ -62,7 +63,15 @@ class _Commands(SectionedGroup):
             "migrate",
         ],
         "Keep the fleet in a file": ["apply", "export"],
-        "See what the pool does": ["status", "workers", "events", "top", "explain", "doctor"],
+        "See what the pool does": [
+            "status",
+            "workers",
+            "alerts",
+            "events",
+            "top",
+            "explain",
+            "doctor",
+        ],
         "Decide who may call": ["keys", "tenants", "certs"],
         "Run one process of a pool": ["control-plane", "worker", "importer"],
         "Other": ["version"],
@@ -93,6 +102,7 @@ app.command("changeover")(cli_fleet.changeover)
 app.add_typer(cli_fleet.schedules_app, name="schedules")
 app.add_typer(cli_watches.watches_app, name="watches")
 app.add_typer(cli_rollouts.rollouts_app, name="rollouts")
+app.add_typer(cli_alerts.alerts_app, name="alerts")
 app.add_typer(cli_keys.keys_app, name="keys")
 app.add_typer(cli_tenants.tenants_app, name="tenants")
 app.add_typer(store_rules.store_app, name="store")

@@ -7,7 +7,11 @@ from typing import Any
 
 import yaml
 
+from control_plane.alerts.model_counts import ModelCounts
+from control_plane.alerts.prometheus_file import rules_file
+from control_plane.alerts.table import RULES
 from control_plane.metrics import Metrics
+from control_plane.types.version import VersionKey
 from tests.page_blocks import ROOT
 from yolopool.error_table import BY_REASON
 
@@ -26,7 +30,9 @@ def rules() -> list[dict[str, Any]]:
 
 
 def metrics() -> set[str]:
-    found = Metrics()
+    found, counts = Metrics(), ModelCounts()
+    counts.ended(VersionKey("a", 1), "OK", hit=True)
+    found.watch_models(counts.readings)
     found.watch_certificate(lambda: 0.0)
     text = found.text({}, {}, registry_available=True, is_leader=True).decode()
     # One with labels has no line before its first value.
@@ -51,12 +57,17 @@ def test_each_section_of_an_alert_says_what_it_means_where_to_look_and_what_to_d
 def test_alerts_ask_for_metrics_and_outcomes_that_there_are() -> None:
     known = metrics()
     for rule in rules():
-        used = set(METRIC.findall(rule["expr"])) - {"yolopool"}
+        used = set(METRIC.findall(rule["expr"]))
         assert used <= known, rule["alert"]
         for outcomes in OUTCOME.findall(rule["expr"]):
             assert set(outcomes.split("|")) <= set(BY_REASON), rule["alert"]
         assert rule["annotations"]["summary"]
         assert rule["labels"]["severity"] in ("critical", "warning")
+
+
+def test_the_rules_of_prometheus_are_those_of_the_table() -> None:
+    written = (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text()
+    assert written == rules_file(RULES), "run make alerts"
 
 
 def test_the_rules_are_loaded() -> None:
