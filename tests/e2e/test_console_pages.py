@@ -6,16 +6,18 @@ No page writes an error to the browser's console, and none asks another host for
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
 
+from control_plane.gateway.proto_json import dumps
 from tests.models import ROOT
 from yolopool.client.client import Client
 from yolopool.local.pool import LocalPool, PoolOptions
+from yolopool.v1 import detection_pb2, rollouts_pb2
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -224,6 +226,49 @@ def test_a_file_that_is_chosen_becomes_a_version(pool: LocalPool, opened: Opened
     page.keyboard.press("Enter")  # on Close
     page.wait_for_selector("main a:text-is('from-page')")
     assert not opened.complaints
+
+
+def answered(body: bytes) -> Callable[[Any], None]:
+    return lambda route: route.fulfill(body=body, content_type="application/json")
+
+
+def test_pictures_show_what_two_versions_found(pool: LocalPool, opened: Opened) -> None:
+    """Simulated devices agree always: the answers about a rollout are made here."""
+    found = detection_pb2.DetectResponse(
+        detections=[
+            {"class_name": "circle", "box": {"x_min": 20, "y_min": 30, "x_max": 90, "y_max": 110}}
+        ]
+    )
+    told = rollouts_pb2.Rollout(
+        id="r", alias="shapes:seen", stable=1, candidate=2, running=True, plan={"keep_images": True}
+    )
+    image = (ROOT / "examples/shapes/images/00003.png").read_bytes()
+    pair = rollouts_pb2.Disagreement(encoded=image, stable=found)
+    answers = {
+        "**/v1/rollouts?**": rollouts_pb2.ListRolloutsResponse(rollouts=[told]),
+        "**seen/rollout": rollouts_pb2.GetRolloutResponse(rollout=told, requests=7),
+        "**/disagreements": rollouts_pb2.GetDisagreementsResponse(disagreements=[pair]),
+    }
+    with Client(pool.address, pool.api_key) as admin:
+        admin.promote("shapes@1", "seen")
+    for path, answer in answers.items():
+        opened.page.route(path, answered(dumps(answer)))
+    page = opened.go("model?name=shapes")
+    opened.sign_in(pool.api_key)
+    page.wait_for_selector("#rollout canvas")
+    assert "found 1 object, the candidate 0" in page.get_attribute("#rollout canvas", "aria-label")
+    assert not opened.complaints
+    seen = page.evaluate(
+        """async () => {
+            const canvas = document.querySelector("#rollout canvas");
+            while (canvas.width !== 320) await new Promise((go) => setTimeout(go, 20));
+            const pen = canvas.getContext("2d");
+            return [[20, 70], [90, 70], [55, 30], [55, 110], [55, 70]].map(([x, y]) =>
+                [...pen.getImageData(x, y, 1, 1).data].slice(0, 3).join());
+        }"""
+    )
+    assert len(set(seen[:4])) == 1
+    assert seen[4] not in seen[:4]
 
 
 @pytest.mark.matrix(sample=2)
