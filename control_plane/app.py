@@ -11,6 +11,7 @@ import structlog
 from control_plane.addresses import Addresses, address_of, reachable
 from control_plane.alerts.rule import AlertRule
 from control_plane.alerts.table import RULES
+from control_plane.console.console import Console
 from control_plane.events.observer import FleetObserver
 from control_plane.events.recorder import EventRecorder
 from control_plane.gateway.dispatch import Dispatch
@@ -166,6 +167,7 @@ class ControlPlane:
         self._services = self._new_services(identity)
         ready = ModelReadiness(view, clock, Random())
         self._server, self.dispatch = self._new_doors(ready)
+        console = Console(settings, self.dispatch, self._guard, clock)
         self._http = HttpDoors(
             settings,
             view,
@@ -177,6 +179,8 @@ class ControlPlane:
             self._certificates,
             self._guard,
             self._budget,
+            console.routes(),
+            console.sessions.key_of,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: asyncio.Task[None] | None = None

@@ -29,12 +29,17 @@ def visitor_of(scope: Scope) -> Principal:
 
 
 class Entrance:
-    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+    """`session`: the key that the session of a browser stands for; empty: it has none."""
+
+    def __init__(self, app: ASGIApp, guard: Guard, session: Callable[[Scope], str]) -> None:
         self._app = app
         self._guard = guard
+        self._session = session
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
+        if not scope[AUTHORIZATION_KEY] and (key := self._session(scope)):
+            scope[AUTHORIZATION_KEY] = [f"Bearer {key}"]
         if not (self._guard.is_open(path) or self._asks_itself(scope)):
             try:
                 caller = caller_of(scope, "http")

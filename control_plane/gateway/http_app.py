@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
+from starlette.types import Scope
 
 from control_plane.gateway import docs_page, openapi
 from control_plane.gateway.connection.envelope import request_id_of
@@ -63,9 +64,12 @@ def build(
     is_leader: Callable[[], bool],
     doors: Sequence[APIRouter],
     guard: Guard,
+    session: Callable[[Scope], str],
     cors_origins: Sequence[str] = (),
 ) -> FastAPI:
-    """The application with these doors. `cors_origins`: whose pages may call it from a browser."""
+    """The application with these doors. `session`: as the entrance has it. `cors_origins`: whose
+    pages may call it from a browser.
+    """
     # It writes a line for each form that is none.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     app = _Application(
@@ -90,7 +94,7 @@ def build(
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _surprise)
     if guard.is_on:
-        app.add_middleware(Entrance, guard=guard)
+        app.add_middleware(Entrance, guard=guard, session=session)
     # Outside the entrance: browsers ask without a key whether they may send one.
     if cors_origins:
         app.add_middleware(
@@ -136,7 +140,7 @@ def _pages(
                 "models": view.catalogue.count(),
                 "workers": len(view.workers),
                 "registry_available": view.registry_available,
-                "see": ["/docs", OPENAPI_URL, "/metrics", "/livez", "/readyz?verbose"],
+                "see": ["/console/", "/docs", OPENAPI_URL, "/metrics", "/livez", "/readyz?verbose"],
             }
         )
 

@@ -5,6 +5,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from fastapi import APIRouter
+from starlette.types import Scope
+
 from control_plane.gateway.admin.event_stream import event_routes
 from control_plane.gateway.admin.routes import admin_routes
 from control_plane.gateway.admin.uploads import upload_routes
@@ -35,7 +38,9 @@ from yolopool.vocabulary import MAX_MESSAGE_BYTES
 
 
 class HttpDoors:
-    """`bind`, then `serve` until `stop`; `drain` before it."""
+    """`console`, `session`: its pages, and the key that the session of a browser stands for.
+
+    `bind`, then `serve` until `stop`; `drain` before it."""
 
     def __init__(
         self,
@@ -49,6 +54,8 @@ class HttpDoors:
         certificates: Certificates | None,
         guard: Guard,
         budget: ByteBudget,
+        console: APIRouter,
+        session: Callable[[Scope], str],
     ) -> None:
         limits = HttpLimits(
             max_connections=settings.http_max_connections,
@@ -70,8 +77,10 @@ class HttpDoors:
             # A file that is put on a model's path takes what the table leaves.
             upload_routes(dispatch),
             camera_routes(dispatch, settings.camera_model, partial(_names, guard, view)),
+            console,
         ]
-        self.application = build(view, metrics, is_leader, doors, guard, settings.http_cors_origins)
+        allowed = settings.http_cors_origins
+        self.application = build(view, metrics, is_leader, doors, guard, session, allowed)
         self.application.state.dispatch = dispatch
         bodies = body_limits(
             settings.max_image_bytes, settings.max_artifact_bytes, MAX_MESSAGE_BYTES

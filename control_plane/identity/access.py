@@ -205,6 +205,8 @@ PAGES: Mapping[str, Rule] = {
     "/": Rule(Role.OPERATE, About.FLEET),
     # It names every model. A scraper needs no more than to look.
     "/metrics": Rule(Role.DETECT, About.FLEET),
+    "/console/stream": Rule(Role.OPERATE, About.FLEET),
+    "/console/findings": Rule(Role.OPERATE, About.FLEET),
 }
 # What answers everyone: health, which names no model without a key.
 OPEN = frozenset(

@@ -127,19 +127,9 @@ class Gate:
         try:
             if rule is None:
                 raise RoleNeeded(f"{method} is allowed to nobody: it has no rule, which is a bug")
-            verdict, name = judged(rule, principal.role, principal.grants, request, self._behind)
-            if verdict is Verdict.HIDDEN:
-                raise no_model(name)
-            if verdict is Verdict.ROLE_NEEDED:
-                raise RoleNeeded(
-                    f"this needs the role {rule.role}, and the caller has {principal.role}: ask "
-                    "an admin for another key"
-                )
-            if verdict is Verdict.GRANT_NEEDED:
-                raise GrantNeeded(
-                    "this is about every model, and the caller is granted "
-                    f"{', '.join(principal.grants) or 'none'}: ask an admin for a key with *"
-                )
+            refusal = refusal_of(rule, principal, request, self._behind)
+            if refusal is not None:
+                raise refusal
             if principal.tenant and rule.role is not Role.DETECT and isinstance(request, Message):
                 self._check_pools(principal.tenant, request)
         except YolopoolError as error:
@@ -228,6 +218,26 @@ def _behind(principal: Principal, metadata: Sequence[tuple[str, Any]]) -> Princi
         return heard(text) if text else principal
     except (ValueError, KeyError, TypeError) as error:
         raise CredentialsInvalid("a forwarded call does not say whose it is") from error
+
+
+def refusal_of(
+    rule: Rule, principal: Principal, request: Any, behind: Behind = lambda _: ()
+) -> YolopoolError | None:
+    """What a rule refuses a caller with, as `judged`; None: nothing."""
+    verdict, name = judged(rule, principal.role, principal.grants, request, behind)
+    if verdict is Verdict.HIDDEN:
+        return no_model(name)
+    if verdict is Verdict.ROLE_NEEDED:
+        return RoleNeeded(
+            f"this needs the role {rule.role}, and the caller has {principal.role}: ask "
+            "an admin for another key"
+        )
+    if verdict is Verdict.GRANT_NEEDED:
+        return GrantNeeded(
+            "this is about every model, and the caller is granted "
+            f"{', '.join(principal.grants) or 'none'}: ask an admin for a key with *"
+        )
+    return None
 
 
 def no_model(name: str) -> ModelNotFound:

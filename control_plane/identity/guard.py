@@ -31,6 +31,7 @@ log = structlog.get_logger()
 
 # In the data directory.
 ADMIN_KEY = "admin.key"
+CONSOLE = "/console"
 LOOK = "/yolopool.v1.ModelService/GetModel"
 
 
@@ -66,6 +67,8 @@ class Guard:
             *(["/metrics"] if settings.open_metrics else []),
             *(["/docs", "/openapi.json"] if settings.open_docs else []),
             *([REFLECTION] if settings.open_reflection else []),
+            # Its pages have nothing of the pool in them, and what fills them asks.
+            CONSOLE,
         ]
         keyring = Keyring(lambda: view.desired.api_keys, self._clock.unix)
         audit = Audit(lambda name: stand_of(view, name))

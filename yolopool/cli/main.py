@@ -254,7 +254,7 @@ def up_command(
             _first_detection(pool.address, pool.api_key)
         # Before READY is printed: whoever reads it may stop the pool at once.
         stopping = local_pool.on_signals(pool)
-        out.print(f"[bold green]READY[/] gRPC {pool.address}  HTTP http://{pool.http}/metrics")
+        out.print(f"[bold green]READY[/] gRPC {pool.address}  console http://{pool.http}/console/")
         if auth:
             say(f"callers need a key: export YOLOPOOL_API_KEY=$(cat {options.data_dir}/admin.key)")
         first = (

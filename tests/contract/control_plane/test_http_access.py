@@ -42,6 +42,8 @@ from yolopool.transport import bearer
 from yolopool.v1 import detection_pb2, explain_pb2, model_pb2, schedule_pb2
 
 _V1, _KSERVE = "/yolopool.v1.", "/inference.GRPCInferenceService/"
+# Asked in the console's own tests: it goes on for those that may see it.
+ENDLESS = "/console/stream"
 _DETECT = RULES[f"{_V1}DetectionService/Detect"]
 _READY = Rule(Role.DETECT, About.MODEL)
 PICTURE = {"image": ("a.jpg", b"jpeg")}
@@ -64,6 +66,13 @@ OTHERS: dict[str, Rule | None] = {
     "GET /metrics": PAGES["/metrics"],
     **{f"GET {path}": PAGE for path in ("/docs", "/docs/{name}", "/openapi.json")},
     **{f"GET {path}": None for path in OPEN if "." not in path},
+    **{
+        f"GET /console{path}": None
+        for path in ("", "/", "/{name}", "/static/{path:path}", "/session")
+    },
+    "POST /console/session": None,
+    "DELETE /console/session": None,
+    **{f"GET {path}": PAGES[path] for path in (ENDLESS, "/console/findings")},
     "GET /v2": PAGE,
     "GET /v2/": PAGE,
     "GET /v2/models/{path:path}": RULES[f"{_KSERVE}ModelMetadata"],
@@ -168,7 +177,7 @@ def asked(route: str) -> tuple[str, str, dict[str, Any]]:
 
 
 @pytest.mark.matrix(sample=24)
-@pytest.mark.parametrize("route", sorted(DECIDED))
+@pytest.mark.parametrize("route", sorted(DECIDED.keys() - {f"GET {ENDLESS}"}))
 def test_the_matrix(guarded: Guarded, loop: asyncio.AbstractEventLoop, route: str) -> None:
     rule = DECIDED[route]
     verb, path, sent = asked(route)
