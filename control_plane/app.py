@@ -313,6 +313,7 @@ class ControlPlane:
         await stop.step("events", self._recorder.flush(), STORE_S)
         await stop.step("the registry", self._registry.close(), STEP_S)
         await stop.step("connections to workers", self._worker_client.close(), STEP_S)
+        await stop.step("telemetry", self._services.telemetry.close(), STEP_S)
 
     async def _end_calls(self, grace_s: float) -> None:
         await asyncio.gather(self._services.close(), self._server.stop(grace_s))
@@ -353,6 +354,7 @@ class ControlPlane:
         self._spawn(self._services.rollouts.run(), "rollouts")
         self._spawn(self._preloader.run(), "preload")
         self._spawn(self._sweeper.run(), "sweeper")
+        self._spawn(self._services.telemetry.run(), "telemetry")
         self._spawn(self._quarantine.follow(), "quarantine")
         self._spawn(self._services.quotas.run(), "quotas")
         self._spawn(self._services.validator.run(), "gates")

@@ -228,6 +228,10 @@ class Metrics:
             self._tenants.add(name)
         return name if name in self._tenants else "(other)"
 
+    def families(self) -> Iterable[Metric]:
+        """All metrics; gauges of the fleet as last set."""
+        return self._registry.collect()
+
     def released(self, cause: str) -> None:
         self.releases_total += 1
         self.releases.labels(cause=cause).inc()

@@ -147,6 +147,7 @@ class DetectCall:
             self._deadline_s,
             self._timeout_s(worker, self._deadline_s - began),
             lambda: self._has_other(worker),
+            record.trace,
         )
         try:
             reply = await context.attempts.infer(attempt, self._body)

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from control_plane.caller import Origin
+from control_plane.caller import Origin, Trace
 from control_plane.routing.request_traces import RequestTrace
 from control_plane.types.version import VersionKey
 from yolopool.masking import masked
@@ -27,7 +27,8 @@ _dump = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": "), allow_nan=
 @dataclass(slots=True)
 class RequestRecord:
     """What is known of a request so far. `arrived_s`: monotonic. `ref`: what `key` was found by; of
-    a family, the member's. deadline_s: after its arrival.
+    a family, the member's. deadline_s: after its arrival. `trace`: what workers are told; its span
+    is the request's own if requests are told as traces, else the caller's.
     """
 
     request_id: str
@@ -36,6 +37,7 @@ class RequestRecord:
     arrived_s: float
     deadline_s: float = 0.0
     input_bytes: int = 0
+    trace: Trace | None = None
     key: VersionKey | None = None
     ref: ModelRef | None = None
     load_wait_s: float = 0.0
@@ -133,7 +135,7 @@ def line_of(
     for name, value in (
         ("worker", record.worker),
         ("tenant", principal.tenant),
-        ("trace_id", origin.trace.trace_id if origin.trace is not None else ""),
+        ("trace_id", record.trace.trace_id if record.trace is not None else ""),
         ("peer", origin.peer),
         ("client_retry", origin.retry),
         ("retried", record.retried),

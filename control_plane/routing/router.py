@@ -6,7 +6,7 @@ import asyncio
 import uuid
 
 from control_plane.alerts.model_counts import ModelCounts
-from control_plane.caller import Origin
+from control_plane.caller import Origin, Trace
 from control_plane.convert.validation import check_sticky_key
 from control_plane.convert.versions import drift_out, key_out
 from control_plane.routing import request_log
@@ -68,7 +68,13 @@ class Router:
         arrived = self._clock.monotonic()
         request_id = request.request_id or uuid.uuid4().hex
         record = RequestRecord(
-            request_id, origin, request.model, arrived, deadline_s - arrived, input_bytes
+            request_id,
+            origin,
+            request.model,
+            arrived,
+            deadline_s - arrived,
+            input_bytes,
+            self._begun(origin),
         )
         body.request_id = request_id
         self._metrics.in_flight.inc()
@@ -153,8 +159,13 @@ class Router:
         request_id = request.request_id[:128] or uuid.uuid4().hex
         error.details["request_id"] = request_id
         arrived = self._clock.monotonic()
-        record = RequestRecord(request_id, origin, request.model[:200], arrived)
+        record = RequestRecord(
+            request_id, origin, request.model[:200], arrived, trace=self._begun(origin)
+        )
         self._failed(record, error.reason, error.message)
+
+    def _begun(self, origin: Origin) -> Trace | None:
+        return origin.trace if self._otlp is None else self._otlp.begun(origin)
 
     def _failed(self, record: RequestRecord, outcome: str, message: str) -> None:
         self._metrics.request_ended(outcome)
@@ -165,9 +176,9 @@ class Router:
         if record.key is not None:
             self._rates.failed(record.key, record.hit, self._clock.monotonic())
         self._requests.note(record, outcome, total_ms, message=message)
-        if self._otlp is not None:
+        if self._otlp is not None and record.trace is not None and record.trace.is_recorded:
             spans = spans_of(record, outcome, now, total_ms)
-            self._otlp.note(record.origin.trace, spans, is_error=True)
+            self._otlp.note(record.trace, record.origin.trace, spans, is_error=True)
         self._history.add(request_log.trace(record, outcome, total_ms, now, message=message))
 
     def _succeeded(self, record: RequestRecord, answer: detection_pb2.DetectResponse) -> None:
@@ -198,9 +209,9 @@ class Router:
         self._requests.note(record, "OK", timing.total_ms, answer)
         now = self._clock.unix()
         self._history.add(request_log.trace(record, "OK", timing.total_ms, now, answer))
-        if self._otlp is not None:
+        if self._otlp is not None and record.trace is not None and record.trace.is_recorded:
             spans = spans_of(record, "OK", now, timing.total_ms, answer)
-            self._otlp.note(record.origin.trace, spans, is_error=False)
+            self._otlp.note(record.trace, record.origin.trace, spans, is_error=False)
 
     def _add_drift(self, record: RequestRecord, answer: detection_pb2.DetectResponse) -> None:
         version = self._view.desired.versions.get(record.key) if record.key is not None else None

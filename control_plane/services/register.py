@@ -1,6 +1,5 @@
 """Makes every service and adds it to the gRPC server. No decisions."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ from control_plane.routing.quarantine import Quarantine
 from control_plane.routing.request_log import RequestLog
 from control_plane.routing.request_traces import RequestHistory
 from control_plane.routing.router import Router
-from control_plane.routing.tracing.otlp import Otlp
+from control_plane.routing.tracing.telemetry import Telemetry
 from control_plane.routing.worker_exits import WorkerExitHandler
 from control_plane.services.alerts.alert_service import AlertService
 from control_plane.services.benchmarks import BenchService
@@ -72,7 +71,6 @@ from control_plane.validation.validator import Validator
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
-from yolopool import __version__
 from yolopool.server import logs
 from yolopool.server.clock import Clock
 from yolopool.server.limits.byte_budget import ByteBudget
@@ -153,8 +151,8 @@ class Dependencies:
 
 
 class Services:
-    """`add_to` a server before it starts, and `close` when it stops. `quotas`, `validator`,
-    `surplus`, `intake` and `rollouts` are to be run.
+    """`add_to` a server before it starts, and `close` when it stops; `telemetry` after the last
+    call. `quotas`, `validator`, `surplus`, `intake`, `rollouts` and `telemetry` are to be run.
     """
 
     def __init__(self, deps: Dependencies) -> None:
@@ -175,17 +173,12 @@ class Services:
         families = FamilyChooser(view, clock, Random())
         requests = RequestLog(_lines(settings, clock), settings.sampling, clock.unix)
         rates = RequestRates()
-        self._otlp = _otlp(deps)
-        router = Router(
-            context,
-            history,
-            requests,
-            rates,
-            self._otlp,
-            self._beside,
-            families,
-            deps.alerting.counts,
+        self.telemetry = Telemetry(
+            settings, deps.identity.name, deps.metrics, view, deps.is_leader, clock
         )
+        traces = self.telemetry.traces
+        counts = deps.alerting.counts
+        router = Router(context, history, requests, rates, traces, self._beside, families, counts)
         family_orders = FamilyOrders(registry, view, refresh, deps.recorder, clock)
         self._families = FamilyService(view, family_orders, families)
         orders = AliasOrders(registry, view, refresh, deps.recorder, clock)
@@ -331,8 +324,6 @@ class Services:
         self._detection.close()
         await self._events.close()
         await self._beside.close()
-        if self._otlp is not None:
-            await asyncio.to_thread(self._otlp.close)
 
 
 def _lines(settings: Settings, clock: Clock) -> Callable[[str], object] | None:
@@ -346,14 +337,6 @@ def _lines(settings: Settings, clock: Clock) -> Callable[[str], object] | None:
         settings.request_log_kept,
         clock.unix,
     )
-
-
-def _otlp(deps: Dependencies) -> Otlp | None:
-    """Where traces go, if anywhere. Raises InvalidOption if OpenTelemetry is not installed."""
-    settings = deps.settings
-    if not settings.otlp_endpoint:
-        return None
-    return Otlp(settings.otlp_endpoint, settings.otlp_share, deps.identity.name, __version__)
 
 
 def _detect_context(deps: Dependencies, admission: Admission) -> DetectContext:

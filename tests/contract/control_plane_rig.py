@@ -51,6 +51,7 @@ from yolopool.v1 import (
     worker_pb2_grpc,
 )
 
+TRACE = "traceparent"
 HOT, ASSIGNED = types_pb2.REPLICA_STATE_HOT, types_pb2.REPLICA_STATE_ASSIGNED
 WARM = types_pb2.REPLICA_STATE_WARM
 WEIGHTS = 100
@@ -94,6 +95,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.assigned: list[str] = []
         self.released: list[str] = []
         self.inferred: list[worker_pb2.InferRequest] = []
+        self.traceparents: list[str] = []
         self.cancelled = 0
         self.waiting = 0  # requests, as it reports them
         self.benched = 0
@@ -279,6 +281,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         return worker_pb2.ReleaseResponse(ledger=self.ledger(), released_bytes=WEIGHTS)
 
     async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
+        self.traceparents += [of for name, of in context.invocation_metadata() if name == TRACE]
         key = f"{request.version.model}@{request.version.version}"
         if self.on_infer is not None:
             raise self.on_infer

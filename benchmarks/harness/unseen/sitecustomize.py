@@ -1,5 +1,6 @@
 """Run by Python at its start where this folder is on PYTHONPATH: a pool that writes no request log,
-counts no request, keeps no trace and tells no facts of passes, on a device that takes no time.
+counts no request, keeps no trace, tells no facts of passes and passes no trace on, on a device that
+takes no time.
 """
 
 import runpy
@@ -9,6 +10,8 @@ from typing import Any
 from control_plane.metrics import Metrics
 from control_plane.routing.request_log import RequestLog
 from control_plane.routing.request_traces import RequestHistory
+from control_plane.routing.router import Router
+from control_plane.statistics.request_rates import RequestRates
 from worker.service import response
 from yolopool.v1 import worker_pb2
 
@@ -27,6 +30,8 @@ for owner, names in (
     (RequestLog, ("note",)),
     (Metrics, ("request_ended", "request_answered")),
     (RequestHistory, ("add",)),
+    (RequestRates, ("answered", "failed")),
+    (Router, ("_begun",)),
 ):
     for name in names:
         setattr(owner, name, nothing)

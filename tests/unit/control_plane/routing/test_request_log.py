@@ -24,10 +24,12 @@ KINDS: dict[str, Any] = {
 
 def record(**changes: Any) -> RequestRecord:
     principal = Principal("key:k", Role.DETECT, tenant="acme")
-    origin = Origin(principal, "rest", "10.0.0.7", Trace("ab" * 16, "01", "cd" * 8), 2)
+    trace = Trace("ab" * 16, "01", "cd" * 8)
+    origin = Origin(principal, "rest", "10.0.0.7", trace, 2)
     return RequestRecord(
         **{
             "request_id": "r1",
+            "trace": trace,
             "origin": origin,
             "model": "parts:stable",
             "arrived_s": 0.0,
