@@ -89,3 +89,15 @@ def test_every_package_is_in_it(installed: Path, tmp_path: Path) -> None:
     assert there.replace(str(next(installed.glob("lib/python3*/site-packages"))), str(ROOT)) == run(
         sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}", cwd=tmp_path
     )
+
+
+def test_the_console_s_pages_and_files_are_in_it(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "from control_plane.console.assets import pages, static_files\n"
+        "print(*sorted(pages()), *sorted(static_files()), sep='\\n')"
+    )
+    there = run(installed / "bin" / "python", "-c", code, cwd=tmp_path)
+    assert "vendor/uplot/LICENSE" in there.splitlines()
+    assert there == run(
+        sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}", cwd=tmp_path
+    )

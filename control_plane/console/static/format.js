@@ -5,13 +5,13 @@ const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 export function bytes(count) {
   let value = Number(count) || 0, unit = 0;
   while (value >= 1024 && unit < UNITS.length - 1) { value /= 1024; unit += 1; }
-  return `${unit && value < 100 ? value.toFixed(1) : Math.round(value)} ${UNITS[unit]}`;
+  return `${unit && value < 100 ? value.toFixed(1) : Math.round(value)}\u00a0${UNITS[unit]}`;
 }
 
 export function ms(value) {
   if (!value) return "–";
-  if (value >= 10000) return `${(value / 1000).toFixed(1)} s`;
-  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
+  if (value >= 10000) return `${(value / 1000).toFixed(1)}\u00a0s`;
+  return `${value < 10 ? value.toFixed(1) : Math.round(value)}\u00a0ms`;
 }
 
 export function rate(value) {
@@ -20,7 +20,7 @@ export function rate(value) {
   return `${value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString("en")}/s`;
 }
 
-export const percent = (share) => `${Math.round(100 * (share || 0))} %`;
+export const percent = (share) => `${Math.round(100 * (share || 0))}\u00a0%`;
 
 export const count = (value) => Number(value || 0).toLocaleString("en");
 

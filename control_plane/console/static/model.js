@@ -45,7 +45,7 @@ async function refresh() {
     showProblem(find("problem"), null);
   } catch (error) {
     showProblem(find("problem"), error);
-    if (!model && error.status === 404) { find("versions").replaceChildren(empty("There is no such model, or it is not yours to see. ", el("a", { href: "/console/models" }, "All models"))); return; }
+    if (!model && [400, 404].includes(error.status)) { find("versions").replaceChildren(empty("There is no such model, or it is not yours to see. ", el("a", { href: "/console/models" }, "All models"))); return; }
   }
   if (model) {
     const full = await Promise.all(aliases.map((one) => get(aliasPath(`${name}:${one.name}`)).catch(() => one)));

@@ -4,12 +4,13 @@ import { plural } from "./format.js";
 
 /** `encoded` is base64 of the file; `stable` and `candidate` are answers of a Detect. */
 export function picture({ encoded, stable, candidate }) {
-  const canvas = el("canvas", { role: "img", "aria-label": `The stable version found ${plural(stable.detections.length, "object")}, the candidate ${candidate.detections.length}` });
-  draw(canvas, encoded, [[stable.detections, "--m0", []], [candidate.detections, "--m1", [6, 4]]]);
-  return el("figure", { className: "picture" }, canvas, el("figcaption", { className: "small muted" }, `stable ${names(stable)} · candidate ${names(candidate)}`));
+  const found = [stable, candidate].map((answer) => answer?.detections || []);
+  const canvas = el("canvas", { role: "img", "aria-label": `The stable version found ${plural(found[0].length, "object")}, the candidate ${found[1].length}` });
+  draw(canvas, encoded, [[found[0], "--m0", []], [found[1], "--m1", [6, 4]]]);
+  return el("figure", { className: "picture" }, canvas, el("figcaption", { className: "small muted" }, `stable ${names(found[0])} · candidate ${names(found[1])}`));
 }
 
-const names = (answer) => answer.detections.map((one) => one.class_name).slice(0, 8).join(", ") || "nothing";
+const names = (detections) => detections.map((one) => one.class_name).slice(0, 8).join(", ") || "nothing";
 
 async function draw(canvas, encoded, layers) {
   const raw = Uint8Array.from(atob(encoded), (letter) => letter.charCodeAt(0));
@@ -21,10 +22,15 @@ async function draw(canvas, encoded, layers) {
   pen.drawImage(image, 0, 0);
   image.close();
   const look = getComputedStyle(document.documentElement);
+  const width = Math.max(2, canvas.width / 200);
   for (const [detections, token, dash] of layers) {
-    pen.strokeStyle = look.getPropertyValue(token);
-    pen.lineWidth = Math.max(2, canvas.width / 300);
-    pen.setLineDash(dash);
-    for (const { box } of detections) if (box) pen.strokeRect(box.x1, box.y1, box.x2 - box.x1, box.y2 - box.y1);
+    const boxes = detections.map((one) => one.box).filter(Boolean);
+    // White beneath, so that it is seen on any picture.
+    for (const [colour, line] of [["#ffffff", 2 * width], [look.getPropertyValue(token), width]]) {
+      pen.strokeStyle = colour;
+      pen.lineWidth = line;
+      pen.setLineDash(colour === "#ffffff" ? [] : dash);
+      for (const box of boxes) pen.strokeRect(box.x_min, box.y_min, box.x_max - box.x_min, box.y_max - box.y_min);
+    }
   }
 }

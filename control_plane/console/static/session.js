@@ -93,7 +93,7 @@ function startTheme() {
   const show = () => {
     const now = root.dataset.theme || "auto";
     button.textContent = now[0].toUpperCase() + now.slice(1);
-    button.setAttribute("aria-label", now === "auto" ? "Colours: as the system" : `Colours: ${now}`);
+    button.setAttribute("aria-label", now === "auto" ? "Colours: auto, as the system" : `Colours: ${now}`);
   };
   button.addEventListener("click", () => {
     const next = THEMES[(THEMES.indexOf(root.dataset.theme || "auto") + 1) % THEMES.length];

@@ -180,8 +180,9 @@ async def test_without_a_collector_the_callers_trace_is_passed_on(tmp_path: Path
 
 
 async def test_a_collector_is_told_the_metrics(tmp_path: Path, collector: Receiver) -> None:
-    told_of = {"otlp_endpoint": collector.endpoint, "otlp_share": 0.0, "otlp_metrics_s": 0.2}
-    async with Rig(tmp_path, None, None, **told_of) as rig:
+    async with Rig(
+        tmp_path, otlp_endpoint=collector.endpoint, otlp_share=0.0, otlp_metrics_s=0.2
+    ) as rig:
         await rig.worker("w1")
         await rig.ready("a")
         assert await asyncio.to_thread(collector.came.wait, 20)
