@@ -271,7 +271,8 @@ class App:
         await self.server.stop(REPLY_S)
         await self.io.stop()
         for task in self._tasks:
-            await cancel(task)
+            with suppress(Exception):  # `_died` told of it; the rest has to be stopped too
+                await cancel(task)
         await self.replicas.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSING_S):

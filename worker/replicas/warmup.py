@@ -109,8 +109,12 @@ class Warmup:
                 return ""
             replica.last_pass = self._clock()
             run_pass = partial(self._pass, replica, model, replica.shape)
-            await self._engine.job(run_pass, Turn.IDLE)
-            wrong = await self._engine.job(model.self_test, Turn.IDLE)
+            try:
+                await self._engine.job(run_pass, Turn.IDLE)
+                wrong = await self._engine.job(model.self_test, Turn.IDLE)
+            except Exception as error:  # requests fail alike, and say what it means
+                log.warning("no warm-up", model=replica.key, why=str(error))
+                return ""
             if wrong:
                 self._proven.discard(_proof(replica))
             return wrong

@@ -128,7 +128,17 @@ async def test_a_store_that_goes_away_is_told_once_by_who_led_last(tmp_path: Pat
         ):
             await first.worker("w1", also=[other.addresses.grpc])
             planes = [rig.plane for rig in (first, other)]
-            await becomes(lambda: any(plane._election.acting_token for plane in planes))
+            # Before anyone led, another one was in charge: it has to have heard of the leader.
+            await becomes(
+                lambda: (
+                    all(
+                        plane._alerting.controller._may_tell
+                        == (plane._election.acting_token is not None)
+                        for plane in planes
+                    )
+                    and any(plane._election.acting_token for plane in planes)
+                )
+            )
             await hook(first, receiver, rule=rule)
             away.close()
             await told(receiver, 1)

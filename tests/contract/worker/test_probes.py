@@ -101,6 +101,23 @@ async def test_one_that_answers_so_after_a_load_too_is_not_loaded_for_ever(
         assert replica.swaps_total == 2
 
 
+async def test_passes_that_fail_are_no_device_that_does_not_answer(
+    zoo: Zoo, tmp_path: Path
+) -> None:
+    """Of a model whose passes all fail, requests say so; the device looks well."""
+
+    def fail(step: str) -> None:
+        if step == "run":
+            raise RuntimeError("no kernel for this")
+
+    async with small_device(zoo, tmp_path) as two:
+        replica = await two.replicas.assign(two.order("a"))
+        monitor = monitor_of(two, [], upkeep=Upkeep(1e-9, 1e-9, 0))
+        two.fail = fail
+        await monitor.look()
+        assert (replica.state, replica.swaps_total) == (ReplicaState.HOT, 1)
+
+
 def test_a_model_of_torch_answers_itself_alike_and_another_picture_otherwise(
     zoo: Zoo, tmp_path: Path
 ) -> None:

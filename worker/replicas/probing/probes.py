@@ -18,7 +18,6 @@ from worker.postprocess.outputs import NmsOptions
 from worker.replicas.probing.picture_answers import LEAST, difference, kept
 from worker.replicas.replica import Replica
 from worker.replicas.swapper import Swapper
-from yolopool.errors import YolopoolError
 from yolopool.graphs import pictures
 from yolopool.vocabulary import ReplicaState
 
@@ -86,15 +85,15 @@ class Probes:
 
 def _answer(replica: Replica, model: LoadedModel) -> tuple[str, F32 | None]:
     """On the device thread: how the answer differs from that at the import, and what it is."""
-    if wrong := model.self_test():
-        return wrong, None
     height, width = replica.shape
     picture = pictures.scene(0, height, width, channels_of(replica.manifest_pack.manifest))
     options = NmsOptions((LEAST,) * len(replica.class_names), 0.7, 100, agnostic=False, masks=False)
     try:
+        if wrong := model.self_test():
+            return wrong, None
         found = run(model, [picture], [options]).candidates[0]
-    except YolopoolError as error:
-        log.warning("no probe", model=replica.key, why=error.message)
+    except Exception as error:  # requests fail alike, and say what it means
+        log.warning("no probe", model=replica.key, why=str(error))
         return "", None
     if found.failure is not None:
         return "its answer is not finite", None
