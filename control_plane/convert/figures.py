@@ -1,6 +1,7 @@
 """What a worker measured of its device and its passes, between proto and types."""
 
 from dataclasses import asdict, fields
+from typing import Any
 
 from control_plane.types.worker import DeviceStand, Evictions, WorkerFigures
 from yolopool.v1 import fleet_pb2, types_pb2
@@ -15,10 +16,10 @@ _KNOWN = tuple(
 
 def figures_in(figures: fleet_pb2.WorkerFigures) -> WorkerFigures:
     return WorkerFigures(
-        stand_in(figures.device) if figures.HasField("device") else None,
-        *(getattr(figures, name) for name in _SUMS),
-        _evictions_in(figures.from_device),
-        _evictions_in(figures.from_host),
+        device=stand_in(figures.device) if figures.HasField("device") else None,
+        **{name: getattr(figures, name) for name in _SUMS},
+        from_device=_evictions_in(figures.from_device),
+        from_host=_evictions_in(figures.from_host),
     )
 
 
@@ -33,9 +34,10 @@ def figures_out(figures: WorkerFigures) -> fleet_pb2.WorkerFigures:
 
 
 def stand_in(stand: types_pb2.DeviceStand) -> DeviceStand:
+    told: Any = stand  # fields by name
     return DeviceStand(
         **{name: getattr(stand, name) for name in _KNOWN},
-        **{name: getattr(stand, name) for name in _OPTIONAL if stand.HasField(name)},
+        **{name: getattr(stand, name) for name in _OPTIONAL if told.HasField(name)},
         throttled=tuple(stand.throttled),
     )
 

@@ -34,7 +34,7 @@ from yolopool.error_table import known_reason
 from yolopool.server import logs
 
 # When a series began says nothing that Prometheus does not know, and doubles their number.
-prometheus_client.disable_created_metrics()
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 # At most so many series of one control plane, whatever is registered, joined and asked.
 MAX_SERIES = 45_000
@@ -49,6 +49,7 @@ _WORDS = {
     DropWant: "drop_want",
     KeepPrefetched: "keep_prefetched",
 }
+_IN_BASE_UNITS = {"gb_hours": 1e9 * 3600}
 # Tenants with a label of their own.
 MAX_TENANTS = 200
 _AGE_SECONDS = (1.0, 10.0, 60.0, 300.0, 1800.0, 7200.0, 86_400.0)
@@ -147,8 +148,8 @@ class Metrics:
                 "yolopool_tenant_device_seconds", "Device time that ran a tenant's images"
             ),
             "gb_hours": tenant(
-                "yolopool_tenant_gb_hours",
-                "Weights of a tenant's models on devices, GB times hours; counted by the leader",
+                "yolopool_tenant_byte_seconds",
+                "Weights of a tenant's models on devices, bytes times seconds; told by the leader",
             ),
         }
 
@@ -193,7 +194,11 @@ class Metrics:
 
     def begin(self, series: Iterable[Series]) -> None:
         """Counters that begin at 0, so that the first of what they count is an increase."""
-        known = {"yolopool_requests_total": self.requests, "yolopool_events_total": self._events}
+        known = {
+            "yolopool_requests_total": self.requests,
+            "yolopool_events_total": self._events,
+            "yolopool_retries_total": self.retries,
+        }
         for metric, labels in series:
             if metric in known:
                 given = {name: "" for name in known[metric]._labelnames}
@@ -249,8 +254,8 @@ class Metrics:
             self.load_seconds.observe(seconds)
 
     def tenants_used(self, used: Mapping[str, Used], tenants: Collection[str]) -> None:
-        """Adds what tenants used; of those that are set, the first MAX_TENANTS have a label of their
-        own. Those that were deleted have no series any more.
+        """Adds what tenants used; of those that are set, the first MAX_TENANTS have a label of
+        their own. Those that were deleted have no series any more.
         """
         for gone in [name for name in self._tenants if name not in tenants]:
             self._tenants.discard(gone)
@@ -258,7 +263,8 @@ class Metrics:
                 metric.remove(gone)
         for name, usage in used.items():
             for measure, metric in self._of_tenants.items():
-                metric.labels(tenant=self._tenant_label(name, tenants)).inc(getattr(usage, measure))
+                amount = getattr(usage, measure) * _IN_BASE_UNITS.get(measure, 1)
+                metric.labels(tenant=self._tenant_label(name, tenants)).inc(amount)
 
     def _tenant_label(self, name: str, tenants: Collection[str]) -> str:
         if not name:

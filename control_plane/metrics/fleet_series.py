@@ -7,8 +7,8 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from control_plane.metrics.desired_workers import desired_workers
-from control_plane.metrics.families import Family, Found
 from control_plane.metrics.fleet_look import MAX_WORKERS, FleetLook
+from control_plane.metrics.metric_family import Family, Found
 from control_plane.types.worker import WorkerState
 from yolopool import __version__
 from yolopool.error_table import known_reason
@@ -43,7 +43,9 @@ FAMILIES = (
         "Until the leader's lease ends; 0: this control plane does not lead",
     ),
     Family("gauge", "yolopool_commands_in_flight", "Loads and releases under way at workers"),
-    Family("gauge", "yolopool_build_info", "1, with the release of this control plane", ("release",)),
+    Family(
+        "gauge", "yolopool_build_info", "1, with the release of this control plane", ("release",)
+    ),
 )  # fmt: skip
 
 

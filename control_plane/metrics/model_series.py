@@ -20,8 +20,8 @@ from control_plane.alerts.model_counts import (
     label_of,
 )
 from control_plane.alerts.table import MODEL_ENDS
-from control_plane.metrics.families import Family, Found
 from control_plane.metrics.fleet_look import FleetLook
+from control_plane.metrics.metric_family import Family, Found
 from control_plane.types.version import VersionKey
 
 _MODEL = ("model",)

@@ -8,8 +8,8 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from control_plane.alerts.model_counts import REFUSALS, STAGES, ModelCount, ModelCounts, label_of
-from control_plane.metrics.families import Family, Found
 from control_plane.metrics.fleet_look import FleetLook
+from control_plane.metrics.metric_family import Family, Found
 from control_plane.metrics.model_series import held_by_label
 from control_plane.types.version import VersionKey
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from control_plane.metrics.families import Family, Found
 from control_plane.metrics.fleet_look import FleetLook
+from control_plane.metrics.metric_family import Family, Found
 from control_plane.types.worker import DeviceStand, Ledger, WorkerFigures, WorkerInfo
 
 LEDGER_TERMS = (

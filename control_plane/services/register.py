@@ -25,7 +25,7 @@ from control_plane.rollout.gathered import Gathered
 from control_plane.rollout.rollout_controller import Rollouts
 from control_plane.routing.attempts import AttemptRunner
 from control_plane.routing.beside import BesideRuns
-from control_plane.routing.detect_call import DetectContext
+from control_plane.routing.detect_call import BUSY, ENDED, LOST, DetectContext
 from control_plane.routing.families.chooser import FamilyChooser
 from control_plane.routing.quarantine import Quarantine
 from control_plane.routing.request_log import RequestLog
@@ -338,6 +338,8 @@ def _lines(settings: Settings, clock: Clock) -> Callable[[str], object] | None:
 
 
 def _detect_context(deps: Dependencies, admission: Admission) -> DetectContext:
+    sent_again = sorted(LOST | ENDED | BUSY)
+    deps.metrics.begin(("yolopool_retries_total", (("reason", why),)) for why in sent_again)
     return DetectContext(
         deps.view,
         AttemptRunner(deps.view, deps.worker_client, deps.clock),

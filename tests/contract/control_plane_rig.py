@@ -85,6 +85,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.tier = (models + tier) * WEIGHTS if tier else 0
         self.footprints: list[types_pb2.Footprint] = []
         self.terms: dict[str, int] = {}
+        self.figures: fleet_pb2.WorkerFigures | None = None
         self.replaces_because = ""
         self.labels: dict[str, str] = {}
         self.compute_class = ""
@@ -205,6 +206,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             labels=self.labels,
             io_addresses=self.io,
             variant=types_pb2.Variant(compute_class=self.compute_class),
+            figures=self.figures,
         )
 
     def ledger(self) -> types_pb2.Ledger:

@@ -7,11 +7,9 @@ from typing import Any
 
 import yaml
 
-from control_plane.alerts.model_counts import ModelCounts
 from control_plane.alerts.prometheus_file import rules_file
 from control_plane.alerts.table import RULES
-from control_plane.metrics.exposition import Metrics
-from control_plane.types.version import VersionKey
+from tests.metric_families import ENDS, all_families
 from tests.page_blocks import ROOT
 from yolopool.error_table import BY_REASON
 
@@ -30,14 +28,11 @@ def rules() -> list[dict[str, Any]]:
 
 
 def metrics() -> set[str]:
-    found, counts = Metrics(), ModelCounts()
-    counts.ended(VersionKey("a", 1), "OK", hit=True)
-    found.watch_models(counts.readings)
-    found.watch_certificate(lambda: 0.0)
-    text = found.text({}, {}, registry_available=True, is_leader=True).decode()
-    # One with labels has no line before its first value.
-    declared = set(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE))
-    return declared | set(re.findall(r"^(yolopool_\w+)", text, re.MULTILINE))
+    """Names of all series that there may be, and of what they are of."""
+    told: set[str] = set()
+    for family in all_families():
+        told |= {family.name, *(f"{family.name}{end}" for end in ENDS[family.type])}
+    return told
 
 
 def test_each_alert_has_a_section_and_each_section_an_alert() -> None:

@@ -52,7 +52,7 @@ FACTS = worker_pb2.PassFacts(
     letterbox_height=480,
     queue_length=3,
     transfer_ms=0.5,
-    device=worker_pb2.DeviceStand(
+    device=types_pb2.DeviceStand(
         used_bytes=10,
         free_bytes=20,
         utilisation=0.5,
@@ -122,7 +122,7 @@ def test_a_figure_that_is_no_number_is_absent_and_the_line_stays_json() -> None:
     log, lines = lines_of()
     answer = detection_pb2.DetectResponse()
     answer.timing.inference_ms = math.nan
-    stand = worker_pb2.DeviceStand(utilisation=math.inf, power_w=math.nan, host_load=0.5)
+    stand = types_pb2.DeviceStand(utilisation=math.inf, power_w=math.nan, host_load=0.5)
     facts = worker_pb2.PassFacts(transfer_ms=-math.inf, device=stand)
     log.note(record(facts=facts), "OK", 1.0, answer)
     line = json.loads(lines[0], parse_constant=pytest.fail)
