@@ -43,7 +43,7 @@ class Found:
     def add(self, name: str, value: float | None, *labels: str) -> None:
         """None is not known: there is no series then."""
         if value is not None:
-            self.metrics[name].add_metric(labels, value)  # type: ignore[attr-defined]
+            self.metrics[name].add_metric(labels, float(value))  # type: ignore[attr-defined]
 
     def add_sum(self, name: str, count: int, total: float, *labels: str) -> None:
         """Of a summary."""
