@@ -136,7 +136,6 @@ class App:
             self.postprocessor,
             backend,
             self._box,
-            lambda: self.device_monitor.stand,
             self.clock.monotonic,
         )
         self.rpc = WorkerService(

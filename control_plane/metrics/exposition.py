@@ -16,7 +16,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from control_plane.alerts.history import Readings, Series
-from control_plane.alerts.model_counts import STAGES, TIERS, Answer, ModelCounts
+from control_plane.alerts.model_counts import TIERS, Answer, ModelCounts
+from control_plane.metrics.answer_series import AnswerSeries
 from control_plane.metrics.fleet_look import FleetLook
 from control_plane.metrics.fleet_series import FleetSeries
 from control_plane.metrics.model_series import ModelSeries
@@ -38,10 +39,6 @@ prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 # At most so many series of one control plane, whatever is registered, joined and asked.
 MAX_SERIES = 45_000
-_SECONDS = (
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-)  # fmt: skip
-_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 _LOAD_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _WORDS = {
     Assign: "assign",
@@ -85,17 +82,8 @@ class Metrics:
         self.requests = counter(
             "yolopool_requests", "Detect calls by outcome: OK or an error reason", ["outcome"]
         )
-        self.request_seconds = histogram(
-            "yolopool_request_seconds",
-            "Detect calls that were answered, from arrival to answer",
-            buckets=_SECONDS,
-        )
-        self.stage_seconds = histogram(
-            "yolopool_stage_seconds", "Time of a Detect call by stage", ["stage"], buckets=_SECONDS
-        )
-        self.batch_size = histogram(
-            "yolopool_batch_size", "Images in the pass that ran a request", buckets=_BATCH_SIZES
-        )
+        self._answers = AnswerSeries()
+        registry.register(self._answers)
         self.cache = counter(
             "yolopool_model_requests",
             "Detect calls by whether a worker had the model: hit or miss",
@@ -163,7 +151,7 @@ class Metrics:
         self._lines_dropped = 0
         self.loads_total = 0
         self.releases_total = 0
-        self._stages = [self.stage_seconds.labels(stage=stage) for stage in STAGES]
+        self._ok = self.requests.labels(outcome="OK")
         self._of_tiers = [self._tiers.labels(tier=tier) for tier in TIERS]
         self._hit, self._miss = (self.cache.labels(result=one) for one in ("hit", "miss"))
 
@@ -224,12 +212,10 @@ class Metrics:
         self.requests.labels(outcome=outcome).inc()
 
     def request_answered(self, answer: Answer) -> None:
-        """Of one that ended with OK."""
-        for histogram, seconds in zip(self._stages, answer.stages_s, strict=True):
-            histogram.observe(seconds)
-        shown = answer.exemplar
-        self.request_seconds.observe(answer.total_s, None if shown is None else dict((shown,)))
-        self.batch_size.observe(answer.batch_size)
+        """Ended with OK."""
+        self.outcomes["OK"] += 1
+        self._ok.inc()
+        self._answers.add(answer)
         if answer.tier is not None:
             self._of_tiers[answer.tier].inc()
 

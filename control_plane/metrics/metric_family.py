@@ -1,6 +1,6 @@
 """What a metric is called, what it means and which labels its series have. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from prometheus_client.core import (
@@ -11,6 +11,7 @@ from prometheus_client.core import (
     SummaryMetricFamily,
     UnknownMetricFamily,
 )
+from prometheus_client.samples import Exemplar
 
 _KINDS: Mapping[str, type[Metric]] = {
     "counter": CounterMetricFamily,
@@ -48,3 +49,13 @@ class Found:
     def add_sum(self, name: str, count: int, total: float, *labels: str) -> None:
         """Of a summary."""
         self.metrics[name].add_metric(labels, count, total)  # type: ignore[attr-defined]
+
+    def add_buckets(
+        self,
+        name: str,
+        buckets: Sequence[tuple[str, float, Exemplar | None]],
+        total: float,
+        *labels: str,
+    ) -> None:
+        """Of a histogram: each bucket with all below it."""
+        self.metrics[name].add_metric(labels, buckets, total)  # type: ignore[attr-defined]

@@ -2,13 +2,11 @@
 has none any more.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
-from prometheus_client.samples import Exemplar
-from prometheus_client.utils import floatToGoString
 
 from control_plane.alerts.model_counts import (
     BOUNDS_S,
@@ -20,6 +18,7 @@ from control_plane.alerts.model_counts import (
     label_of,
 )
 from control_plane.alerts.table import MODEL_ENDS
+from control_plane.metrics.answer_series import told
 from control_plane.metrics.fleet_look import FleetLook
 from control_plane.metrics.metric_family import Family, Found
 from control_plane.types.version import VersionKey
@@ -76,7 +75,6 @@ FAMILIES = (
         "Devices that work for a version: 1 is one device all the time", _MODEL,
     ),
 )  # fmt: skip
-_LE = [*map(floatToGoString, BOUNDS_S), "+Inf"]
 
 
 @dataclass(slots=True)
@@ -147,14 +145,5 @@ def _add_answers(found: Found, label: str, count: ModelCount) -> None:
     )
     found.add("yolopool_model_passes", count.passes, label)
     found.add("yolopool_model_results", count.results, label)
-    times = found.metrics["yolopool_model_request_seconds"]
-    times.add_metric((label,), _buckets(count), count.total_s)  # type: ignore[attr-defined]
-
-
-def _buckets(count: ModelCount) -> Sequence[tuple[str, float, Exemplar | None]]:
-    up_to, buckets = 0, []
-    for le, answers, one in zip(_LE, count.buckets, count.exemplars, strict=True):
-        up_to += answers
-        shown = None if one is None else Exemplar({one.label: one.id}, one.seconds, one.unix_s)
-        buckets.append((le, float(up_to), shown))
-    return buckets
+    buckets = told(count.buckets, BOUNDS_S, count.exemplars)
+    found.add_buckets("yolopool_model_request_seconds", buckets, count.total_s, label)

@@ -156,6 +156,7 @@ class DetectCall:
         record.ledger_used_bytes = reply.ledger_used_bytes
         # Workers of an earlier release tell none.
         record.facts = reply.facts if reply.HasField("facts") else None
+        record.stand = worker.figures.device if worker.figures is not None else None
         context.admission.used_device(record.origin.principal.tenant, reply.device_ms / 1000)
         return reply.result
 

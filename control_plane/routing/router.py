@@ -199,7 +199,6 @@ class Router:
         answer.worker = record.worker
         self._add_drift(record, answer)
         now = self._clock.unix()
-        self._metrics.request_ended("OK")
         counted = counted_of(record, answer, total_s, now)
         self._metrics.request_answered(counted)
         if record.key is not None:

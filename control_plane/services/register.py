@@ -324,7 +324,7 @@ class Services:
         await self._beside.close()
 
 
-def _lines(settings: Settings, clock: Clock) -> Callable[[str], object] | None:
+def _lines(settings: Settings, clock: Clock) -> Callable[[bytes], object] | None:
     """Where the request log goes. Raises OSError for a file that can't be opened."""
     if not settings.request_log:
         return logs.json_lines()

@@ -1,7 +1,5 @@
 """What a worker measured of its device and its passes, as messages."""
 
-from functools import lru_cache
-
 from worker.engine.request import PassCounts
 from worker.hardware.device_stand import DeviceStand
 from worker.replicas.usage import Evictions
@@ -12,7 +10,7 @@ def figures_to(
     stand: DeviceStand | None, passed: PassCounts, from_device: Evictions, from_host: Evictions
 ) -> fleet_pb2.WorkerFigures:
     return fleet_pb2.WorkerFigures(
-        device=None if stand is None else stand_to(stand),
+        device=None if stand is None else _stand_to(stand),
         busy_s=passed.busy_s,
         estimated_s=passed.estimated_s,
         estimated_took_s=passed.estimated_took_s,
@@ -26,9 +24,7 @@ def _evictions_to(evictions: Evictions) -> fleet_pb2.Evictions:
     return fleet_pb2.Evictions(total=evictions.total, unused_s=evictions.unused_s)
 
 
-@lru_cache(maxsize=2)
-def stand_to(stand: DeviceStand) -> types_pb2.DeviceStand:
-    """One look is told with many requests."""
+def _stand_to(stand: DeviceStand) -> types_pb2.DeviceStand:
     gpu = stand.gpu
     return types_pb2.DeviceStand(
         used_bytes=stand.used_bytes,

@@ -6,13 +6,11 @@ import numpy as np
 
 from worker.arrays import F32
 from worker.backends.base import Backend
-from worker.hardware.device_stand import DeviceStand
 from worker.postprocess.mask_encoding import RunLengths
 from worker.postprocess.results import Mask, Results
 from worker.postprocess.rotated_boxes import corners
 from worker.replicas.replica import Replica
 from worker.service import convert
-from worker.service.figures import stand_to
 from worker.service.identity import Identity
 from worker.service.inference import Inference
 from worker.service.options import OutputOptions
@@ -57,10 +55,8 @@ def detect_response(
     return message
 
 
-def pass_facts(
-    inference: Inference, stand: DeviceStand | None, found: ReplicaState
-) -> worker_pb2.PassFacts:
-    """What the request log tells of a request and its device. `found`: where its version was."""
+def pass_facts(inference: Inference, found: ReplicaState) -> worker_pb2.PassFacts:
+    """What the request log tells of a request. `found`: where its version was."""
     outcome = inference.outcome
     height, width = inference.prepared.letterboxed.image.shape[:2]
     return worker_pb2.PassFacts(
@@ -71,7 +67,6 @@ def pass_facts(
         cold=outcome.is_cold,
         transfer_ms=outcome.transfer_s * 1000,
         memory_retries=outcome.retries,
-        device=None if stand is None else stand_to(stand),
         found=convert.STATES[found],
     )
 

@@ -308,7 +308,6 @@ class PassFacts(_message.Message):
     COLD_FIELD_NUMBER: _builtins.int
     TRANSFER_MS_FIELD_NUMBER: _builtins.int
     MEMORY_RETRIES_FIELD_NUMBER: _builtins.int
-    DEVICE_FIELD_NUMBER: _builtins.int
     FOUND_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.int
     """Requests of one worker with the same number shared a pass, across its restarts; of tiles, the
@@ -327,10 +326,6 @@ class PassFacts(_message.Message):
     """How often the pass ran out of memory and was run again in parts."""
     found: _types_pb2.ReplicaState.ValueType
     """Where the version was when the request came: HOT or WARM."""
-    @_builtins.property
-    def device(self) -> _types_pb2.DeviceStand:
-        """The device as it was looked at last, at most a second or two ago."""
-
     def __init__(
         self,
         *,
@@ -341,12 +336,11 @@ class PassFacts(_message.Message):
         cold: _builtins.bool = ...,
         transfer_ms: _builtins.float = ...,
         memory_retries: _builtins.int = ...,
-        device: _types_pb2.DeviceStand | None = ...,
         found: _types_pb2.ReplicaState.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "cold", b"cold", "device", b"device", "found", b"found", "letterbox_height", b"letterbox_height", "letterbox_width", b"letterbox_width", "memory_retries", b"memory_retries", "queue_length", b"queue_length", "transfer_ms", b"transfer_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "cold", b"cold", "found", b"found", "letterbox_height", b"letterbox_height", "letterbox_width", b"letterbox_width", "memory_retries", b"memory_retries", "queue_length", b"queue_length", "transfer_ms", b"transfer_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
