@@ -7,6 +7,7 @@ from prometheus_client.core import Metric
 
 from control_plane.alerts.model_counts import ModelCounts
 from control_plane.metrics.exposition import Metrics
+from control_plane.metrics.metric_family import Told
 from control_plane.types.command import Assign
 from control_plane.types.version import VersionKey
 from tests.unit.control_plane.metrics.looks import fleet
@@ -49,5 +50,5 @@ def all_families() -> Sequence[Metric]:
 
 def labels_of(family: Metric) -> set[str]:
     """Of its series, without that of a histogram's buckets."""
-    named = getattr(family, "_labelnames", None)
-    return set(named if named is not None else family.samples[0].labels) - {"le"}
+    of_family = family.labels if isinstance(family, Told) else family.samples[0].labels
+    return set(of_family) - {"le"}

@@ -7,12 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
-from prometheus_client.samples import Exemplar
-from prometheus_client.utils import floatToGoString
 
 from control_plane.alerts.model_counts import STAGES, Answer
 from control_plane.alerts.model_counts import Exemplar as Shown
-from control_plane.metrics.metric_family import Family, Found
+from control_plane.metrics.metric_family import Counted, Family, Found
 
 _SECONDS = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
@@ -46,19 +44,6 @@ class Buckets:
         return bucket
 
 
-def told(
-    counts: Sequence[int], bounds: Sequence[float], shown: Sequence[Shown | None]
-) -> list[tuple[str, float, Exemplar | None]]:
-    """Buckets as the library takes them: each with all below it, and a request that is in it."""
-    up_to, buckets = 0, []
-    for bound, count, one in zip((*bounds, float("inf")), counts, shown, strict=True):
-        up_to += count
-        exemplar = None if one is None else Exemplar({one.label: one.id}, one.seconds, one.unix_s)
-        le: str = floatToGoString(bound)  # type: ignore[no-untyped-call]
-        buckets.append((le, float(up_to), exemplar))
-    return buckets
-
-
 class AnswerSeries(Collector):
     def __init__(self) -> None:
         self._total = Buckets(_SECONDS)
@@ -90,4 +75,5 @@ def _add(
     found: Found, name: str, buckets: Buckets, shown: Sequence[Shown | None], *labels: str
 ) -> None:
     shown = shown or [None] * len(buckets.counts)
-    found.add_buckets(name, told(buckets.counts, buckets.bounds, shown), buckets.total, *labels)
+    counted = Counted(tuple(buckets.counts), buckets.bounds, tuple(shown))
+    found.add_buckets(name, counted, buckets.total, *labels)

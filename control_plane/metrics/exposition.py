@@ -197,11 +197,11 @@ class Metrics:
 
     def readings(self, names: Collection[str]) -> Readings:
         """Present values of the series of some metrics."""
-        self._count_dropped_lines()
-        families = self._registry.restricted_registry(names).collect()
         return {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-            for family in families
+            for family in self.families()
+            # Samples of all others are not made.
+            if any(name.startswith(family.name) for name in names)
             for sample in family.samples
             if sample.name in names
         }

@@ -18,9 +18,8 @@ from control_plane.alerts.model_counts import (
     label_of,
 )
 from control_plane.alerts.table import MODEL_ENDS
-from control_plane.metrics.answer_series import told
 from control_plane.metrics.fleet_look import FleetLook
-from control_plane.metrics.metric_family import Family, Found
+from control_plane.metrics.metric_family import Counted, Family, Found
 from control_plane.types.version import VersionKey
 
 _MODEL = ("model",)
@@ -145,5 +144,5 @@ def _add_answers(found: Found, label: str, count: ModelCount) -> None:
     )
     found.add("yolopool_model_passes", count.passes, label)
     found.add("yolopool_model_results", count.results, label)
-    buckets = told(count.buckets, BOUNDS_S, count.exemplars)
-    found.add_buckets("yolopool_model_request_seconds", buckets, count.total_s, label)
+    counted = Counted(tuple(count.buckets), BOUNDS_S, tuple(count.exemplars))
+    found.add_buckets("yolopool_model_request_seconds", counted, count.total_s, label)

@@ -3,7 +3,7 @@
 import pytest
 
 from control_plane.alerts.model_counts import MAX_VERSIONS, Answer, ModelCounts
-from control_plane.metrics.exposition import MAX_SERIES, MAX_TENANTS, Metrics
+from control_plane.metrics.exposition import MAX_SERIES, MAX_TENANTS, Metrics, text_of
 from control_plane.metrics.fleet_look import MAX_WORKERS
 from control_plane.types.command import Assign, Blocked
 from control_plane.types.version import VersionKey
@@ -97,6 +97,28 @@ def test_an_answer_shows_its_trace_where_exemplars_can_be_read() -> None:
         assert f'# {{trace_id="{TRACE}"}} 0.02' in line
     assert lines[-1] == "# EOF"
     assert "trace_id" not in shown(metrics)
+
+
+def test_what_is_read_later_is_what_was_when_it_was_looked_at() -> None:
+    """Another thread makes the text, while requests go on."""
+    metrics, counts = Metrics(), ModelCounts()
+    metrics.watch(lambda: fleet(worker("w1", 100, [replica("a")])), counts)
+
+    def request(total_s: float, trace_id: str) -> None:
+        one = answer(total_s, exemplar=("trace_id", trace_id))
+        counts.ended(key("a"), "OK", True, one)
+        metrics.request_answered(one)
+
+    request(0.02, "trace-1")
+    families = metrics.families()
+    request(0.02, "trace-2")
+    request(0.2, "trace-3")
+    text = text_of(families, OPEN_METRICS)[0].decode()
+    for name in ("yolopool_request_seconds", "yolopool_model_request_seconds"):
+        (last,) = [one for one in text.splitlines() if one.startswith(name) and "+Inf" in one]
+        assert last.endswith(" 1.0")
+    assert 'yolopool_model_ended_total{end="answered",model="a@1"} 1.0' in text
+    assert [f"trace-{n}" in text for n in (1, 2, 3)] == [True, False, False]
 
 
 def test_whatever_is_asked_series_are_at_most_so_many() -> None:
