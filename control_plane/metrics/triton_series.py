@@ -29,7 +29,10 @@ FAMILIES = (
     ),
     Family("unknown", "nv_inference_compute_infer_duration_us", "Time of inference", _MODEL),
     Family("unknown", "nv_inference_compute_output_duration_us", "Time of postprocessing", _MODEL),
-    Family("gauge", "nv_inference_pending_request_count", "Requests that are open", _MODEL),
+    Family(
+        "gauge", "nv_inference_pending_request_count", "Requests that wait at workers, or run",
+        _MODEL,
+    ),
     Family("gauge", "nv_gpu_utilization", "Part of the time in which a GPU works", _GPU),
     Family("gauge", "nv_gpu_memory_total_bytes", "Memory of a GPU", _GPU),
     Family("gauge", "nv_gpu_memory_used_bytes", "Memory of a GPU that is not free", _GPU),

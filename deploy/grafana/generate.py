@@ -242,8 +242,7 @@ CAPACITY = Dashboard(
     "Whether the devices are enough, what fills them, and who uses them.",
     (
         Panel("Workers", (
-            Query("sum by (device_kind) (max by (device_kind) (yolopool_desired_workers))",
-                  "asked for: {{device_kind}}"),
+            Query("max by (device_kind) (yolopool_desired_workers)", "asked for: {{device_kind}}"),
             Query('max(yolopool_workers{state="READY"})', "ready"),
         ), help="What an autoscaler reads, and what is there"),
         one("Without room", "max by (reason) (yolopool_versions_waiting)", "{{reason}}",
@@ -252,7 +251,7 @@ CAPACITY = Dashboard(
             "mean", unit="percentunit"),
         Panel("Memory", (
             Query('sum(max by (worker) (yolopool_ledger_bytes{term="budget"}))', "budgets"),
-            Query('sum(max by (worker) (yolopool_ledger_bytes{term=~"weights"}))', "weights"),
+            Query('sum(max by (worker) (yolopool_ledger_bytes{term="weights"}))', "weights"),
             Query('sum(max by (worker) (yolopool_ledger_bytes{term="workspace"}))', "workspace"),
         ), unit="bytes"),
         one("Largest on devices", "topk(10, max by (model) (yolopool_model_weights_bytes))",

@@ -854,6 +854,36 @@ async def test_metrics_health_and_index(rig: Rig) -> None:
         assert f"yolopool_{name}" in families
 
 
+async def test_a_dashboard_of_triton_finds_its_names(tmp_path: Path) -> None:
+    async with Rig(tmp_path, triton_metrics=True) as rig:
+        worker = await rig.worker("w1", kind="cuda")
+        stand = types_pb2.DeviceStand(
+            utilisation=0.5, memory_total_bytes=100, free_bytes=30, power_w=310.0, energy_j=5000.0
+        )
+        worker.figures = fleet_pb2.WorkerFigures(device=stand)
+        await rig.ready("a")
+        for _ in range(3):
+            await rig.detect("a")
+        worker.on_infer = errors.QueueFull("4 wait")
+        await refused(rig.detect("a"))
+        await becomes(lambda: rig.plane.view.workers["w1"].figures)
+        async with httpx.AsyncClient(base_url=f"http://{rig.addresses.http}") as http:
+            text = (await http.get("/metrics")).text
+    lines = [line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("nv_")]
+    told = {series: float(value) for series, value in lines}
+    of_version = 'model="a",version="1"'
+    assert told[f"nv_inference_request_success{{{of_version}}}"] == 3
+    assert told['nv_inference_request_failure{model="a",reason="REJECTED",version="1"}'] == 1
+    assert told[f"nv_inference_compute_infer_duration_us{{{of_version}}}"] == pytest.approx(6000)
+    total_us = told[f"nv_inference_request_duration_us{{{of_version}}}"]
+    assert 6000 < total_us < 60e6
+    (uuid,) = {series.partition('"')[2] for series in told if series.startswith("nv_gpu_util")}
+    gpu = {name: told[f'nv_{name}{{gpu_uuid="{uuid}'] for name in (
+        "gpu_utilization", "gpu_memory_used_bytes", "gpu_power_usage", "energy_consumption",
+    )}  # fmt: skip
+    assert list(gpu.values()) == [0.5, 70, 310, 5000]
+
+
 async def test_every_outcome_is_one_log_line(rig: Rig) -> None:
     await rig.worker("w1")
     await rig.ready("a")
