@@ -84,6 +84,13 @@ def asked(address: str, *models: str, every_s: float = 0.0) -> Iterator[None]:
         thread.join()
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
 class Prometheus:
     """As deploy/prometheus has it, but for the address and for how often it looks."""
 
@@ -93,9 +100,7 @@ class Prometheus:
         given["scrape_configs"][0]["static_configs"] = [{"targets": [http]}]
         shutil.copy(ROOT / "deploy" / "prometheus" / "alerts.yml", folder)
         (folder / "prometheus.yml").write_text(yaml.safe_dump(given))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._address = f"127.0.0.1:{free.getsockname()[1]}"
+        self._address = f"127.0.0.1:{free_port()}"
         command = [
             str(PROMETHEUS), f"--config.file={folder}/prometheus.yml",
             f"--storage.tsdb.path={folder}/data", f"--web.listen-address={self._address}",
@@ -126,9 +131,25 @@ class Prometheus:
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPool]:
+def port() -> int:
+    """Of the pool's HTTP."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Prometheus]:
+    """Before there is a pool: it looks for targets five seconds after its start."""
+    server = Prometheus(tmp_path_factory.mktemp("prometheus"), f"127.0.0.1:{port}")
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="module")
+def pool(
+    server: Prometheus, tmp_path_factory: pytest.TempPathFactory, port: int
+) -> Iterator[LocalPool]:
     folder = tmp_path_factory.mktemp("pool")
-    options = PoolOptions(folder, port=0, http_port=0, devices="sim:1", memory_budget=BUDGET)
+    options = PoolOptions(folder, port=0, http_port=port, devices="sim:1", memory_budget=BUDGET)
     with LocalPool(options, lambda _: None) as pool, Client(pool.address) as client:
         for model in (*MODELS, SELDOM):
             client.register(model, ROOT / "examples" / "shapes" / "models" / "shapes.pt")
@@ -143,20 +164,20 @@ def queries(dashboard: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield panel["title"], target["expr"].replace("$__rate_interval", RANGE)
 
 
-async def test_every_query_of_every_panel_has_an_answer(pool: LocalPool, tmp_path: Path) -> None:
+async def test_every_query_of_every_panel_has_an_answer(
+    server: Prometheus, pool: LocalPool
+) -> None:
     gpu = ScriptedWorker(GPU, models=0, kind="cuda")
     gpu.figures = fleet_pb2.WorkerFigures(device=STAND)
     await gpu.start(pool.address)
-    server = Prometheus(tmp_path, pool.http)
     try:
         with (
             asked(pool.address, *MODELS),
             asked(pool.address, MODELS[0]),
-            asked(pool.address, SELDOM, every_s=3.0),
+            asked(pool.address, SELDOM, every_s=2.0),
         ):
             panels = await asyncio.to_thread(panels_of, server)
     finally:
-        server.end()
         await gpu.die()
     told = "".join(
         f"{name:9} {title:36} {' '.join(f'{value:.6g}' for value in values)}\n"
