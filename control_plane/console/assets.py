@@ -30,6 +30,7 @@ ALL_PAGES = (
     Page("fleet", "Fleet"),
     Page("models", "Models"),
     Page("model", "Model", is_in_menu=False),
+    Page("try", "Try"),
     Page("events", "Events"),
     Page("doctor", "Doctor"),
     Page("alerts", "Alerts", needs="/yolopool.v1.AlertService/ListAlerts"),
