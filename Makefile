@@ -29,8 +29,8 @@ STUBS = python -m grpc_tools.protoc -Iprotos --python_out=$(1) --grpc_python_out
 	--descriptor_set_out=$(1)/yolopool/v1/comments.binpb --include_source_info \
 	protos/yolopool/*/*.proto
 
-.PHONY: help install install-dev up demo test test-full fuzz dist bench protos lint format \
-	check-protos check-packages sbom audit lock check-release
+.PHONY: help install install-dev up demo test test-full fuzz dist bench alerts dashboards protos \
+	lint format check-protos check-packages sbom audit lock check-release
 .DEFAULT_GOAL := help
 
 help:
@@ -42,6 +42,8 @@ help:
 	@echo "make lint    style, types and contracts only"
 	@echo "make bench   the short benchmark"
 	@echo "make protos  generate the stubs again from protos/"
+	@echo "make alerts  write the rules of Prometheus again from the table of alerts"
+	@echo "make dashboards  write the dashboards of Grafana again from their tables"
 	@echo "make dist    build the wheel into dist/"
 	@echo "make sbom    list the packages that serve, in CycloneDX: dist/yolopool.cdx.json"
 	@echo "make audit   look them up among known vulnerabilities (DATABASE=all.zip: without network)"
@@ -67,6 +69,13 @@ demo: $(STAMP)
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.quick
+
+alerts: $(DEV_STAMP)
+	$(BIN)/python -c 'from control_plane.alerts import prometheus_file as file, table; \
+		print(file.rules_file(table.RULES), end="")' > deploy/prometheus/alerts.yml
+
+dashboards: $(DEV_STAMP)
+	$(BIN)/python deploy/grafana/generate.py
 
 protos: $(DEV_STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(call STUBS,.)

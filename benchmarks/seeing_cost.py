@@ -1,10 +1,10 @@
 """What seeing costs: CPU of control plane and worker a request, with request log, metrics and
-traces against without.
+traces against without, and with an OpenTelemetry collector that is told on top.
 
     python -m benchmarks.seeing_cost
 
-The device takes no time. Two pools stand side by side and are called in turns; of one the code that
-logs and counts is replaced by nothing.
+The device takes no time. The pools stand side by side and are called in turns; of one the code that
+logs and counts is replaced by nothing. The collector takes all, and costs nobody else anything.
 """
 
 import argparse
@@ -28,8 +28,9 @@ from benchmarks.rpc_floor import NO_DEVICE, pixels_of
 from yolopool.v1 import detection_pb2, detection_pb2_grpc
 
 UNSEEN = str(Path(__file__).parent / "harness" / "unseen")
-WAYS = {"nothing": UNSEEN, "log, metrics, traces": NO_DEVICE}
-BASE = "nothing"
+BASE, SEEN, COLLECTED = "nothing", "log, metrics, traces", "and a collector"
+WAYS = {BASE: UNSEEN, SEEN: NO_DEVICE, COLLECTED: NO_DEVICE}
+ENDPOINT = "YOLOPOOL_CONTROL_PLANE_OTLP_ENDPOINT"
 LIMIT_US = 150.0
 
 
@@ -58,14 +59,17 @@ async def run(options: argparse.Namespace) -> Result:
         issuer = Issuer()
         stack.callback(issuer.stop)
         orders = {}
+        endpoint = await stack.enter_async_context(collector())
         for number, (way, path) in enumerate(WAYS.items()):
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (path, before)))
+            os.environ[ENDPOINT] = endpoint if way == COLLECTED else ""
             pool = AskingPool("open", folder / str(number), issuer.file(folder / "issuers.toml"))
             stack.push_async_callback(pool.stop)
             await pool.start()
             orders[way] = ({"address": pool.address}, processes_of(pool))
         rows = await turns.measured("benchmarks.seeing_cost", "way", orders, options)
-    table, cost = summary(rows)
+    table = summary(rows)
+    cost = next(turns.number(row, "more_us") for row in table if row["way"] == SEEN)
     return Result(
         scenario="seeing_cost",
         started_at=started_at,
@@ -82,6 +86,30 @@ async def run(options: argparse.Namespace) -> Result:
     )
 
 
+@asynccontextmanager
+async def collector() -> AsyncIterator[str]:
+    """The endpoint of one that answers whatever it is told with nothing."""
+
+    async def taken(request: bytes, context: Any) -> bytes:
+        return b""
+
+    def handlers(service: str) -> Any:
+        method: Any = grpc.unary_unary_rpc_method_handler(taken)
+        return grpc.method_handlers_generic_handler(service, {"Export": method})
+
+    server = grpc.aio.server()
+    kinds = ("trace.v1.Trace", "metrics.v1.Metrics")
+    server.add_generic_rpc_handlers(
+        [handlers(f"opentelemetry.proto.collector.{kind}Service") for kind in kinds]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await server.stop(0)
+
+
 def processes_of(pool: AskingPool) -> list[int]:
     """Those of the control plane and of the worker, with its supervisor's."""
     pids = []
@@ -93,28 +121,26 @@ def processes_of(pool: AskingPool) -> list[int]:
     return pids
 
 
-def summary(rows: Sequence[Row]) -> tuple[tuple[Row, ...], float]:
-    """Medians of the loaded turns by way; and the median of what a round's turns differ by, us."""
+def summary(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Medians of the loaded turns by way, and of what a round's turns differ by from the first."""
     most = max(turns.number(row, "in_flight") for row in rows)
     loaded = {way: [r for r in rows if r["way"] == way and r["in_flight"] == most] for way in WAYS}
     table: list[Row] = []
-    cost = 0.0
     for way, of_way in loaded.items():
         pairs = zip(of_way, loaded[BASE], strict=True)
         more = [1000 * (turns.number(a, CPU) - turns.number(b, CPU)) for a, b in pairs]
         interval = bootstrap([more], lambda drawn: median(drawn[0]), seed=0)
-        cost = median(more)
         table.append(
             {
                 "way": way,
                 "cpu_ms": median([turns.number(row, CPU) for row in of_way]),
-                "more_us": cost,
+                "more_us": median(more),
                 "more_us_low": interval.low,
                 "more_us_high": interval.high,
                 "requests_per_s": median([turns.number(row, "requests_per_s") for row in of_way]),
             }
         )
-    return tuple(table), cost
+    return tuple(table)
 
 
 async def send(order: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from yolopool.server import process
 
 def run() -> int:
     process.begin()
-    from control_plane.app import main
+    from control_plane.serving import main
     from control_plane.settings import read_settings
 
     return main(read_settings())

@@ -2,14 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
 import structlog
-import uvloop
 
 from control_plane.addresses import Addresses, address_of, reachable
+from control_plane.alerts.rule import AlertRule
+from control_plane.alerts.table import RULES
 from control_plane.console.console import Console
 from control_plane.events.observer import FleetObserver
 from control_plane.events.recorder import EventRecorder
@@ -23,14 +25,17 @@ from control_plane.identity.guard import Guard
 from control_plane.leader.client import LeaderClient
 from control_plane.leader.election import LeaderElection
 from control_plane.leader.forwarding import LeaderForwarding
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.models.changeover import Changeovers
 from control_plane.models.loading import Loader
 from control_plane.models.preload import Preloader
 from control_plane.models.schedule_controller import ScheduleController
 from control_plane.models.sweeper import Sweeper
+from control_plane.notifying.alert_controller import EVERY_S, Leading
+from control_plane.notifying.alerting import Alerting
 from control_plane.reconcile.drainer import Drainer
 from control_plane.reconcile.executor import Executor
+from control_plane.reconcile.fleet_figures import fleet_look
 from control_plane.reconcile.planner import projected
 from control_plane.reconcile.reconciler import Reconciler, ReconcilerTimings
 from control_plane.rollout.switch_controller import SwitchController
@@ -53,12 +58,9 @@ from yolopool.errors import RegistryRefusesWrites
 from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.limits.byte_budget import ByteBudget
-from yolopool.server.limits.heap import keep_little
-from yolopool.server.logs import set_up_logs, write_out
 from yolopool.server.open_calls import OpenCalls
-from yolopool.server.parent_death import die_with_parent
-from yolopool.server.process import announce, settle, unique_name, until_signal
-from yolopool.server.time_limits import Stop, end_process_after, ended
+from yolopool.server.process import unique_name
+from yolopool.server.time_limits import Stop, ended
 from yolopool.tls.certificates import follow
 
 log = structlog.get_logger()
@@ -75,7 +77,14 @@ COPY = "registry-copy.jsonl"
 class ControlPlane:
     """`start`, then `stop`. It opens and closes the registry."""
 
-    def __init__(self, settings: Settings, registry: Registry, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        clock: Clock | None = None,
+        rules: Sequence[AlertRule] = RULES,
+        alerts_every_s: float = EVERY_S,
+    ) -> None:
         clock = clock or Clock(time.monotonic, time.time)
         identity = Identity(unique_name(), clock.unix())
         self._settings = settings
@@ -86,7 +95,9 @@ class ControlPlane:
         self._certificates = settings.certificates()
         self._worker_client = WorkerClient(self._certificates)
         self._artifacts = FolderArtifacts(settings.data_dir / "store", settings.max_artifact_bytes)
-        self._recorder = recorder = EventRecorder(identity.name, registry, clock)
+        self._recorder = recorder = EventRecorder(
+            identity.name, registry, clock, counted=self._metrics.event_recorded
+        )
         # A store in memory ends with the process: there is nothing to restore.
         self._copy = DesiredBackup(settings.data_dir / COPY, clock) if settings.redis else None
         self._reflector = Reflector(registry, view, self._copy, self._restored, settings.strict)
@@ -124,11 +135,36 @@ class ControlPlane:
             self._refused,
         )
         self._reconciler = Reconciler(
-            self._election, registry, view, refresh, self._executor, clock, ReconcilerTimings()
+            self._election,
+            registry,
+            view,
+            refresh,
+            self._executor,
+            clock,
+            ReconcilerTimings(),
+            self._metrics.planned,
         )
         self._observer = FleetObserver(
             registry, view, recorder, lambda: self._election.token, clock, settings.gather_s
         )
+        self._alerting = Alerting(
+            identity.name,
+            registry,
+            view,
+            self._metrics,
+            Leading(
+                self._is_leader,
+                lambda: self._election.acting_token,
+                lambda: self._election.address,
+            ),
+            recorder,
+            settings.webhook_rules(),
+            clock,
+            rules,
+            alerts_every_s,
+        )
+        look = partial(fleet_look, view, self._election, self._executor, clock)
+        self._metrics.watch(look, self._alerting.counts, settings.triton_metrics)
         self._drainer = Drainer(
             view, self._worker_client, recorder, clock, lambda: self._election.acting_token
         )
@@ -150,7 +186,6 @@ class ControlPlane:
             self.dispatch,
             self._kserve,
             ready,
-            self._is_leader,
             self._certificates,
             self._guard,
             self._budget,
@@ -209,6 +244,7 @@ class ControlPlane:
                 another_leads=lambda: bool(self._leader_client.leader()),
                 acting_token=lambda: self._election.acting_token,
                 budget=self._budget,
+                alerting=self._alerting,
             )
         )
 
@@ -283,9 +319,11 @@ class ControlPlane:
             await stop.step("the local copy of the registry", copied, STEP_S)
         await stop.step("calls to the leader", self._leader_client.close(), STEP_S)
         await stop.step("tenants' usage", self._services.quotas.close(), STORE_S)
+        await stop.step("alerts", self._alerting.controller.close(), STORE_S)
         await stop.step("events", self._recorder.flush(), STORE_S)
         await stop.step("the registry", self._registry.close(), STEP_S)
         await stop.step("connections to workers", self._worker_client.close(), STEP_S)
+        await stop.step("telemetry", self._services.telemetry.close(), STEP_S)
 
     async def _end_calls(self, grace_s: float) -> None:
         await asyncio.gather(self._services.close(), self._server.stop(grace_s))
@@ -326,11 +364,13 @@ class ControlPlane:
         self._spawn(self._services.rollouts.run(), "rollouts")
         self._spawn(self._preloader.run(), "preload")
         self._spawn(self._sweeper.run(), "sweeper")
+        self._spawn(self._services.telemetry.run(), "telemetry")
         self._spawn(self._quarantine.follow(), "quarantine")
         self._spawn(self._services.quotas.run(), "quotas")
         self._spawn(self._services.validator.run(), "gates")
         self._spawn(self._services.surplus.run(), "surplus")
         self._spawn(self._services.intake.run(), "intake")
+        self._spawn(self._alerting.controller.run(), "alerts")
         if self._certificates is not None:
             self._spawn(follow(self._certificates, self._renewed), "certificates")
 
@@ -348,47 +388,3 @@ class ControlPlane:
 def stop_limit_s(settings: Settings) -> float:
     """Within so many seconds a control plane stops."""
     return settings.drain_grace_s + STOP_S
-
-
-def build_registry(settings: Settings) -> Registry:
-    """Redis if a URL is set; else a store in memory, with a warning."""
-    if settings.redis:
-        from control_plane.store.redis.redis_registry import registry_of
-
-        return registry_of(settings)
-    from control_plane.store.memory_registry import MemoryRegistry
-
-    log.warning(
-        "STATE IS KEPT IN MEMORY: it is lost when this process ends; set --redis to keep it"
-    )
-    return MemoryRegistry()
-
-
-async def run(settings: Settings) -> None:
-    """Serves until a signal."""
-    control_plane = ControlPlane(settings, build_registry(settings))
-    addresses = await control_plane.start()
-    settle()
-    line = {"event": "listening", "grpc": addresses.grpc, "http": addresses.http}
-    if addresses.pool:
-        line["pool"] = addresses.pool
-    announce(line)
-    log.info("stopping", signal=await until_signal())
-    end_process_after(stop_limit_s(settings) + STEP_S, write_out)
-    await control_plane.stop()
-
-
-def main(settings: Settings) -> int:
-    """Returns the exit code."""
-    set_up_logs("control_plane", settings.log_level, settings.log_json, file=settings.log_file)
-    keep_little()
-    if settings.die_with_parent:
-        die_with_parent()
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(settings))
-    except (OSError, ValueError) as error:
-        # A port in use, a folder that can't be written, an invalid URL.
-        log.error("can't start", why=str(error))
-        return 1
-    return 0

@@ -57,11 +57,20 @@ def heard(text: str) -> Principal:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The trace that a call belongs to, and the caller's span; ids as on the wire, in hex."""
+    """A trace, and the span in it that calls; ids as on the wire, in hex."""
 
     trace_id: str
     flags: str
     span_id: str
+
+    @property
+    def is_recorded(self) -> bool:
+        return bool(int(self.flags, 16) & 1)
+
+    @property
+    def text(self) -> str:
+        """The `traceparent` of what the span calls."""
+        return self.header(self.span_id)
 
     def header(self, span_id: str) -> str:
         """The `traceparent` of a span of ours in it; span_id: 16 hexadecimal digits."""
@@ -101,7 +110,8 @@ def trace_of_header(text: str) -> Trace | None:
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a request comes from: who calls, by which `door`, from which address, in which trace,
-    and how often the caller had sent it before.
+    and how often the caller had sent it before. `span_id`: that of the request itself, if its door
+    has told the caller one.
     """
 
     principal: Principal
@@ -109,6 +119,7 @@ class Origin:
     peer: str = ""
     trace: Trace | None = None
     retry: int = 0
+    span_id: str = ""
 
 
 def origin_of(context: CallContext) -> Origin:
@@ -127,6 +138,7 @@ def origin_of(context: CallContext) -> Origin:
         address_of(peer()) if peer is not None else "",
         trace,
         retry,
+        getattr(context, "span_id", ""),
     )
 
 

@@ -45,11 +45,17 @@ class LogSettings(BaseSettings):
     otlp_endpoint: str = Field(
         "",
         pattern=r"^(https?://[^\s/]+:\d+)?$",
-        description="OpenTelemetry collector that requests are told to as traces, by OTLP over "
-        "gRPC: http://HOST:4317 or https://; empty: none. Needs the extra otel",
+        description="OpenTelemetry collector that is told of requests, as traces, and of metrics, "
+        "by OTLP over gRPC: http://HOST:4317 or https://; empty: none. Needs the extra otel",
     )
     otlp_share: float = Field(
         1.0, ge=0, le=1, description="share of the requests without a caller's trace that are told"
+    )
+    otlp_metrics_s: float = Field(
+        60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds after which the collector is told the metrics again; 0: never",
     )
 
     @field_validator("request_log_sample")

@@ -215,6 +215,11 @@ class Settings(LogSettings, SourceSettings):
     open_metrics: bool = Field(
         False, description="with keys: /metrics needs none; it names models and workers"
     )
+    triton_metrics: bool = Field(
+        False,
+        description="/metrics has the names of a Triton server too (nv_inference_*, nv_gpu_*), for "
+        "dashboards that read them",
+    )
     open_docs: bool = Field(
         False,
         description="with keys: /docs and /openapi.json need none: browsers show them",

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode
 
 from control_plane.sources.source_rules import SourceRules
-from control_plane.sources.source_uri import SCHEMES, parse
+from control_plane.sources.source_uri import SCHEMES, WEB, parse
 from control_plane.types.sources.watch import Watch
 from yolopool.errors import YolopoolError
 from yolopool.names import check_name
@@ -19,7 +19,7 @@ _REPEAT = "; repeat the flag, or separate them by commas"
 
 
 class SourceSettings(BaseSettings):
-    """Flags that begin with --source, --fetch and --watch."""
+    """Flags that begin with --source, --fetch, --watch and --webhook."""
 
     source_schemes: Words = Field(
         tuple(sorted(SCHEMES)),
@@ -63,6 +63,16 @@ class SourceSettings(BaseSettings):
         description="folders or prefixes whose new files become versions of a model, as "
         "MODEL=URI; the same as `yolopool watches add`" + _REPEAT,
     )
+    webhook_hosts: Words = Field(
+        (),
+        description="hosts that receivers of alerts may be on, with * for any letters; not given: "
+        "all" + _REPEAT,
+    )
+    webhook_private_networks: Words = Field(
+        (),
+        description="networks that are not of the public internet and receivers of alerts may be "
+        "in, as 10.1.0.0/16; default: none" + _REPEAT,
+    )
     watch_before_serving_s: float = Field(
         0.0,
         ge=0,
@@ -79,6 +89,8 @@ class SourceSettings(BaseSettings):
         "source_roots",
         "source_profiles",
         "watch",
+        "webhook_hosts",
+        "webhook_private_networks",
         mode="before",
     )
     @classmethod
@@ -97,7 +109,7 @@ class SourceSettings(BaseSettings):
             raise ValueError(f"{unknown[0]!r} is no scheme: give {', '.join(sorted(SCHEMES))}")
         return value
 
-    @field_validator("source_private_networks")
+    @field_validator("source_private_networks", "webhook_private_networks")
     @classmethod
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
@@ -132,6 +144,14 @@ class SourceSettings(BaseSettings):
     def watches(self, now_unix_s: float) -> list[Watch]:
         """Those that these settings declare."""
         return [_watch_of(text, now_unix_s) for text in self.watch]
+
+    def webhook_rules(self) -> SourceRules:
+        """Where receivers of alerts may be."""
+        return SourceRules(
+            WEB,
+            tuple(host.lower() for host in self.webhook_hosts),
+            private_networks=tuple(ip_network(text) for text in self.webhook_private_networks),
+        )
 
     def source_rules(self) -> SourceRules:
         """A root counts by its name and by where its links lead."""

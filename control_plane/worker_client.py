@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from control_plane.caller import TRACEPARENT, Trace
 from control_plane.convert.versions import (
     batching_out,
     footprint_out,
@@ -54,12 +55,18 @@ class WorkerClient:
         self._turns = itertools.count()
 
     async def infer(
-        self, worker: WorkerInfo, request: worker_pb2.InferRequest, timeout_s: float
+        self,
+        worker: WorkerInfo,
+        request: worker_pb2.InferRequest,
+        timeout_s: float,
+        trace: Trace | None = None,
     ) -> worker_pb2.InferResponse:
         address = worker.address
         if worker.io_addresses:
             address = worker.io_addresses[next(self._turns) % len(worker.io_addresses)]
-        return await _answer(worker, self._stub(worker, address).Infer(request, timeout=timeout_s))
+        metadata = None if trace is None else ((TRACEPARENT, trace.text),)
+        call = self._stub(worker, address).Infer(request, timeout=timeout_s, metadata=metadata)
+        return await _answer(worker, call)
 
     async def assign(
         self,

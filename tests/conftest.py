@@ -11,10 +11,17 @@ import tempfile
 from collections.abc import Generator
 
 import pytest
+import structlog
 
 from tests.models import Zoo, zoo_folder
 
 pytest_plugins = ["tests.matrix"]
+# Errors that tests provoke by the dozen are logged with their tracebacks: drawn by rich, each takes
+# a tenth of a second.
+_plain = structlog.dev.ConsoleRenderer(
+    colors=False, exception_formatter=structlog.dev.plain_traceback
+)
+structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _plain])
 # A run starts hundreds of processes: each would compile the whole tree where bytecode is not kept,
 # as in many container images.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

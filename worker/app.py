@@ -122,7 +122,7 @@ class App:
             backend,
             self.swapper,
             self.replicas.held,
-            settings.rewarm_idle_s,
+            parts.upkeep(settings),
             settings.drift_limit_bytes(),
             self.recycler.recycle,
             parts.device_observer(settings, self.engine, self.clock),
@@ -136,7 +136,6 @@ class App:
             self.postprocessor,
             backend,
             self._box,
-            lambda: self.device_monitor.stand,
             self.clock.monotonic,
         )
         self.rpc = WorkerService(
@@ -271,7 +270,8 @@ class App:
         await self.server.stop(REPLY_S)
         await self.io.stop()
         for task in self._tasks:
-            await cancel(task)
+            with suppress(Exception):  # `_died` told of it; the rest has to be stopped too
+                await cancel(task)
         await self.replicas.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSING_S):

@@ -17,6 +17,7 @@ from worker.preprocess.decode import ImageLimits
 from worker.preprocess.preprocessor import Preprocessor
 from worker.replicas.ledger import Ledger
 from worker.replicas.pack_reader import TierLimits
+from worker.replicas.probing.probes import Upkeep
 from worker.replicas.replica import Replica
 from worker.settings import Settings
 from yolopool.server.clock import Clock
@@ -68,6 +69,11 @@ def tier_limits(settings: Settings, host: Host) -> TierLimits:
         host_bytes=settings.host_bytes(host.memory_bytes()),
         fetch_weights=settings.device_kind != "sim",
     )
+
+
+def upkeep(settings: Settings) -> Upkeep:
+    """When replicas on the device are warmed and asked."""
+    return Upkeep(settings.rewarm_idle_s, settings.probe_every_s, settings.blind_after)
 
 
 def io_settings(settings: Settings, port: int, number: int) -> IoSettings:

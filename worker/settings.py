@@ -123,6 +123,18 @@ class Settings(PoolProcess):
     rewarm_idle_s: float = Field(
         0, ge=0, description="warm a model up again after so many idle seconds; 0: never"
     )
+    probe_every_s: float = Field(
+        600.0,
+        ge=0,
+        description="ask each model on the device the picture that is kept with it so often, and "
+        "load it again if it answers otherwise; 0: never",
+    )
+    blind_after: int = Field(
+        200,
+        ge=0,
+        description="ask the picture too when a model that found things found nothing on so many "
+        "images in a row; 0: not for that",
+    )
     drift_limit: str = Field(
         "512MiB", description="replace the process when it leaked more memory than this; 0: never"
     )
@@ -185,9 +197,10 @@ class Settings(PoolProcess):
     )
     sim_faults: str = Field(
         "",
-        pattern=r"^(|(crash|hang|sticky)=\d+(,(crash|hang|sticky)=\d+)*)$",
-        description="for tests: crash=N,hang=N,sticky=N makes a simulated device crash, hang, or "
-        "fail from then on, at images whose mean is N",
+        pattern=r"^(|(crash|hang|sticky|forget|nan)=\d+(,(crash|hang|sticky|forget|nan)=\d+)*)$",
+        description="for tests: crash=N,hang=N,sticky=N,forget=N,nan=N makes a simulated device "
+        "crash, hang, fail from then on, find nothing until the next load, or answer no number, at "
+        "images whose mean is N",
     )
     sim_slowness: float = Field(
         1.0, gt=0, description="passes of a simulated device take so many times longer"

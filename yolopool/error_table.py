@@ -5,10 +5,12 @@ from collections.abc import Iterator, Mapping
 from yolopool import errors
 from yolopool.errors import Internal, YolopoolError
 from yolopool.reasons import (
+    alert_errors,
     client_errors,
     model_errors,
     quota_errors,
     rollout_errors,
+    run_errors,
     source_errors,
 )
 
@@ -19,6 +21,8 @@ _TREE = (
     quota_errors.__name__,
     rollout_errors.__name__,
     source_errors.__name__,
+    alert_errors.__name__,
+    run_errors.__name__,
     YolopoolError.__module__,
 )
 
@@ -67,3 +71,8 @@ def rebuild_reason(
     if cls is not None:
         return cls(message, retry_after_s=retry_after_s)
     return rebuild("INTERNAL", reason, message, retry_after_s=retry_after_s)
+
+
+def known_reason(reason: str) -> str:
+    """A reason, or OK, that this release knows; else OTHER: labels of metrics are bounded."""
+    return reason if reason in BY_REASON or reason == "OK" else "OTHER"

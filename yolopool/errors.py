@@ -17,6 +17,10 @@ from yolopool.error_kinds import Unauthenticated as Unauthenticated
 from yolopool.error_kinds import Unavailable as Unavailable
 from yolopool.error_kinds import Unimplemented as Unimplemented
 from yolopool.error_kinds import YolopoolError as YolopoolError
+from yolopool.reasons.alert_errors import AlertNotFound as AlertNotFound
+from yolopool.reasons.alert_errors import SilenceNotFound as SilenceNotFound
+from yolopool.reasons.alert_errors import WebhookFailed as WebhookFailed
+from yolopool.reasons.alert_errors import WebhookNotFound as WebhookNotFound
 from yolopool.reasons.client_errors import ExtraMissing as ExtraMissing
 from yolopool.reasons.client_errors import FleetFileInvalid as FleetFileInvalid
 from yolopool.reasons.client_errors import ForkedProcess as ForkedProcess
@@ -36,6 +40,10 @@ from yolopool.reasons.rollout_errors import NothingToRollBack as NothingToRollBa
 from yolopool.reasons.rollout_errors import RolloutNotFound as RolloutNotFound
 from yolopool.reasons.rollout_errors import RolloutNotPossible as RolloutNotPossible
 from yolopool.reasons.rollout_errors import SwitchAbandoned as SwitchAbandoned
+from yolopool.reasons.run_errors import AnswerNotFinite as AnswerNotFinite
+from yolopool.reasons.run_errors import DigestMismatch as DigestMismatch
+from yolopool.reasons.run_errors import InferenceFailed as InferenceFailed
+from yolopool.reasons.run_errors import LoadFailed as LoadFailed
 from yolopool.reasons.source_errors import SourceChanged as SourceChanged
 from yolopool.reasons.source_errors import SourceDenied as SourceDenied
 from yolopool.reasons.source_errors import SourceInvalid as SourceInvalid
@@ -382,18 +390,3 @@ class WorkerNotYours(PermissionDenied):
     """A worker's certificate is used in the name of another worker."""
 
     reason = "WORKER_NOT_YOURS"
-
-
-# --- DATA_LOSS, INTERNAL ----------------------------------------------------------------------
-
-
-class DigestMismatch(DataLoss):
-    reason = "DIGEST_MISMATCH"
-
-
-class LoadFailed(Internal):
-    reason = "LOAD_FAILED"
-
-
-class InferenceFailed(Internal):
-    reason = "INFERENCE_FAILED"

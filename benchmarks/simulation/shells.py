@@ -18,7 +18,7 @@ from benchmarks.simulation.device import SIDE, Store, VirtualBackend, VirtualEng
 from control_plane.events.recorder import EventRecorder
 from control_plane.leader.client import LeaderClient
 from control_plane.leader.election import LeaderElection
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.models.loading import Loader
 from control_plane.reconcile.executor import Executor
 from control_plane.reconcile.reconciler import Reconciler, ReconcilerTimings

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 
+from control_plane.convert.figures import figures_in, figures_out
 from control_plane.convert.versions import (
     batching_in,
     batching_out,
@@ -150,6 +151,7 @@ def worker_in(
         ),
         variant=_variant_in(worker.variant) or (joined.variant if joined else ""),
         compute_class=worker.variant.compute_class or (joined.compute_class if joined else ""),
+        figures=figures_in(worker.figures) if worker.HasField("figures") else None,
     )
 
 
@@ -243,4 +245,5 @@ def worker_out(
         last_exit=exit_out(exit) if exit is not None else None,
         io_addresses=worker.io_addresses,
         variant=_variant_out(worker.build.variant, worker.device_kind, worker.compute_class),
+        figures=figures_out(worker.figures) if worker.figures is not None else None,
     )

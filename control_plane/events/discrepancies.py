@@ -34,15 +34,26 @@ def discrepancies(workers: Iterable[WorkerInfo], desired: Desired) -> Mapping[Su
         if ledger.drift_bytes > threshold_bytes:
             size = ledger.drift_bytes / MIB
             found[process, "drift"] = f"{size:,.0f} MiB are in use that its ledger does not explain"
-        for key, replica in worker.replicas.items():
+        for key in worker.replicas:
             if key not in desired.versions:
                 found[process, str(key)] = _orphan(key)
-            if replica.self_test:
-                found[process, f"{key} {replica.self_test}"] = (
-                    f"{key} answered otherwise than at its import and was loaded again: "
-                    f"{replica.self_test}"
-                )
     return found
+
+
+def other_answers(workers: Iterable[WorkerInfo]) -> Mapping[Subject, tuple[VersionKey, str]]:
+    """Versions that answered the picture that is kept with them otherwise than before, with a
+    sentence.
+    """
+    return {
+        (worker.incarnation, f"{key} {replica.self_test}"): (
+            key,
+            f"{key} answered otherwise than before and was loaded again: {replica.self_test}",
+        )
+        for worker in workers
+        if worker.state is not WorkerState.LOST
+        for key, replica in worker.replicas.items()
+        if replica.self_test
+    }
 
 
 def _orphan(key: VersionKey) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from control_plane.events.discrepancies import Subject, discrepancies
+from control_plane.events.discrepancies import Subject, discrepancies, other_answers
 from control_plane.events.recorder import EventRecorder
 from control_plane.events.transitions import Notice, Observation, Reported, diff
 from control_plane.store.protocols.observed_state import ObservedState
@@ -120,9 +120,16 @@ class FleetObserver:
         self._discrepancies_due_s = now + DISCREPANCIES_EVERY_S
         view = self._view
         found = discrepancies(view.workers.values(), view.desired)
+        answers = other_answers(view.workers.values())
         names = {worker.incarnation: worker.id for worker in view.workers.values()}
         self._since = {subject: self._since.get(subject, now) for subject in found}
-        self._recorded &= found.keys()
+        self._recorded &= found.keys() | answers.keys()
+        for subject, (key, message) in answers.items():
+            if subject not in self._recorded:
+                self._recorded.add(subject)
+                self._recorder.record(
+                    EventKind.PROBE_FAILED, worker=names[subject[0]], version=key, message=message
+                )
         for subject, message in found.items():
             lasts_s = now - self._since[subject]
             if subject not in self._recorded and lasts_s >= DISCREPANCY_LASTS_S:

@@ -6,6 +6,7 @@ kept.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 import structlog
 
@@ -24,15 +25,23 @@ _MAX_MESSAGE_CHARS = 2000
 
 
 class EventRecorder:
-    """`name` is this control plane's in every event. Call `record` from the event loop only."""
+    """`name` is this control plane's in every event; `counted` is called with kind and reason of
+    each. Call `record` from the event loop only.
+    """
 
     def __init__(
-        self, name: str, registry: EventLog, clock: Clock, retry_s: float = RETRY_S
+        self,
+        name: str,
+        registry: EventLog,
+        clock: Clock,
+        retry_s: float = RETRY_S,
+        counted: Callable[[str, str], None] = lambda kind, reason: None,
     ) -> None:
         self._name = name
         self._registry = registry
         self._clock = clock
         self._retry_s = retry_s
+        self._counted = counted
         self._unwritten: deque[Event] = deque(maxlen=MAX_UNWRITTEN)
         self._pending = asyncio.Event()
 
@@ -54,6 +63,7 @@ class EventRecorder:
         now = self._clock.unix()
         event = Event(kind, now, worker, version, reason, message, self._name, image)
         self._unwritten.append(event)
+        self._counted(kind, reason)
         self._pending.set()
 
     async def run(self) -> None:

@@ -24,10 +24,11 @@ class Caller:
 
     timeout_s: how long the caller waits from now on, None if it does not say. `metadata`: keys in
     lower case. `door` is the word for logs. from_: the address of the caller. `is_admitted`: it is
-    part of a call that `Dispatch` has let in.
+    part of a call that `Dispatch` has let in. span_id: that of the call in its trace, if the caller
+    is told one.
     """
 
-    __slots__ = ("_from", "_until_s", "door", "is_admitted", "metadata")
+    __slots__ = ("_from", "_until_s", "door", "is_admitted", "metadata", "span_id")
 
     def __init__(
         self,
@@ -36,8 +37,10 @@ class Caller:
         metadata: Sequence[tuple[str, str]] = (),
         from_: str = "",
         is_admitted: bool = False,
+        span_id: str = "",
     ) -> None:
         self.door = door
+        self.span_id = span_id
         self.metadata = metadata
         self.is_admitted = is_admitted
         self._from = from_

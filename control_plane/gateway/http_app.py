@@ -11,7 +11,6 @@ import orjson
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
@@ -23,7 +22,7 @@ from control_plane.gateway.connection.envelope import request_id_of
 from control_plane.gateway.entrance import Entrance
 from control_plane.gateway.problem import of_library, problem
 from control_plane.identity.guard import Guard
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics, text_of
 from control_plane.view.view import View
 from yolopool import __version__
 from yolopool.errors import Cancelled, InvalidArgument, YolopoolError
@@ -61,7 +60,6 @@ class _Application(FastAPI):
 def build(
     view: View,
     metrics: Metrics,
-    is_leader: Callable[[], bool],
     doors: Sequence[APIRouter],
     guard: Guard,
     session: Callable[[Scope], str],
@@ -83,7 +81,7 @@ def build(
         redirect_slashes=False,  # to where the field Host says
     )
     # The first routes are found first: the data path is among the doors.
-    pages = _pages(view, metrics, is_leader, app.document)
+    pages = _pages(view, metrics, app.document)
     doors = (*doors, pages, docs_page.pages(OPENAPI_URL))
     for door in doors:
         app.include_router(door)
@@ -110,7 +108,6 @@ def build(
 def _pages(
     view: View,
     metrics: Metrics,
-    is_leader: Callable[[], bool],
     document: Callable[[], Awaitable[bytes]],
 ) -> APIRouter:
     pages = APIRouter(include_in_schema=False)
@@ -120,15 +117,11 @@ def _pages(
         return Response(await document(), media_type="application/json")
 
     @pages.get("/metrics")
-    async def show_metrics() -> Response:
-        text = metrics.text(
-            view.workers,
-            view.loads,
-            view.registry_available,
-            is_leader(),
-            view.crash_looping(),
-        )
-        return Response(text, media_type=CONTENT_TYPE_LATEST)
+    async def show_metrics(request: Request) -> Response:
+        families, accept = metrics.families(), request.headers.get("accept", "")
+        # It may be tens of thousands of lines: others are served meanwhile.
+        text, content_type = await asyncio.to_thread(text_of, families, accept)
+        return Response(text, media_type=content_type)
 
     @pages.get("/")
     async def index() -> Response:

@@ -25,7 +25,7 @@ from control_plane.gateway.kserve.operations import Operations
 from control_plane.gateway.rest import detection
 from control_plane.gateway.rest.pictures import Pictures
 from control_plane.identity.guard import Guard
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.settings import Settings
 from control_plane.types.access.api_key import is_granted
 from control_plane.view.view import View
@@ -50,7 +50,6 @@ class HttpDoors:
         dispatch: Dispatch,
         kserve: Operations,
         ready: ModelReadiness,
-        is_leader: Callable[[], bool],
         certificates: Certificates | None,
         guard: Guard,
         budget: ByteBudget,
@@ -80,7 +79,7 @@ class HttpDoors:
             console,
         ]
         allowed = settings.http_cors_origins
-        self.application = build(view, metrics, is_leader, doors, guard, session, allowed)
+        self.application = build(view, metrics, doors, guard, session, allowed)
         self.application.state.dispatch = dispatch
         bodies = body_limits(
             settings.max_image_bytes, settings.max_artifact_bytes, MAX_MESSAGE_BYTES

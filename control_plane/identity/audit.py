@@ -144,11 +144,24 @@ def _who(principal: Principal | None, context: Any) -> dict[str, object]:
 
 
 def _shown(request: Any) -> str:
-    """A request as text; of a stream of messages nothing."""
+    """A request as text, without what its proto says is secret; of a stream of messages nothing."""
     if not isinstance(request, Message):
         return ""
+    request = _redacted(request)
     text = json_format.MessageToJson(request, preserving_proto_field_name=True, indent=None)
     return masked(text)[:MAX_TEXT_CHARS]
+
+
+def _redacted(message: Message) -> Message:
+    """A copy whose fields with `debug_redact` say only that they were given."""
+    shown = type(message)()
+    shown.CopyFrom(message)
+    for field, value in shown.ListFields():
+        if field.GetOptions().debug_redact:
+            setattr(shown, field.name, "***")
+        elif isinstance(value, Message):
+            value.CopyFrom(_redacted(value))
+    return shown
 
 
 def _path(method: str) -> str:

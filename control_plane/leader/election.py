@@ -54,6 +54,13 @@ class LeaderElection:
         return self.token is not None
 
     @property
+    def left_s(self) -> float:
+        """Until the lease of this control plane ends; 0: it has none."""
+        if self._token is None:
+            return 0.0
+        return max(0.0, self._renewed_s + self._lease_s - self._clock.monotonic())
+
+    @property
     def token(self) -> FencingToken | None:
         """The token of the lease while this control plane leads, else None.
 

@@ -53,6 +53,19 @@ FORWARDED = frozenset(
             for name in ("StartRollout", "GetRollout", "AbortRollout")
         ),
         "/yolopool.v1.FamilyService/SetFamily",
+        *(
+            f"/yolopool.v1.AlertService/{name}"
+            for name in (
+                "ResolveAlert",
+                "SilenceAlerts",
+                "EndSilence",
+                "SetAlertThreshold",
+                "SetWebhook",
+                "ListWebhooks",
+                "DeleteWebhook",
+                "TestWebhook",
+            )
+        ),
         "/yolopool.v1.TenantService/SetTenant",
         "/yolopool.v1.TenantService/DeleteTenant",
     }
@@ -88,6 +101,9 @@ SERVED_LOCALLY: Mapping[str, str] = {
     "/yolopool.v1.FamilyService/GetFamily": "each control plane chooses by the calls that it sends",
     "/yolopool.v1.TenantService/ListTenants": "each control plane follows the store",
     "/yolopool.v1.TenantService/GetUsage": "all control planes count in the store",
+    "/yolopool.v1.AlertService/ListAlerts": "alerts are in the store",
+    "/yolopool.v1.AlertService/ListAlertRules": "each control plane follows the store",
+    "/yolopool.v1.AlertService/ListSilences": "each control plane follows the store",
     "/yolopool.v1.ScheduleService/GetSchedule": "each control plane follows the store",
     "/yolopool.v1.ImportService/ClaimImport": "one script of the store hands an import out",
     "/yolopool.v1.ImportService/ReportImport": "the store checks the importer's lease",

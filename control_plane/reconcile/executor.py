@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from control_plane.events.recorder import EventRecorder
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.scheduling.reasons import TRANSIENT
 from control_plane.types.command import Assign, Release
 from control_plane.types.event import EventKind
@@ -95,6 +95,11 @@ class Executor:
             elif key in replicas:
                 replicas[key] = replace(replicas[key], state=ReplicaState.RELEASING)
         return replace(worker, replicas=replicas)
+
+    @property
+    def in_flight(self) -> int:
+        """How many commands are."""
+        return len(self._in_flight)
 
     @property
     def releasing(self) -> Collection[VersionKey]:
@@ -211,8 +216,12 @@ class Executor:
         )
 
     async def _release(self, command: Release, worker: WorkerInfo, token: FencingToken) -> None:
+        replica = worker.replicas.get(command.key)
         await self._link.release(worker, command.key, token, self._release_timeout_s)
-        self._metrics.released(command.reason)
+        used = replica.last_used_unix_s if replica is not None else 0.0
+        self._metrics.released(
+            command.reason, max(0.0, self._clock.unix() - used) if used else None
+        )
         self._recorder.record(
             EventKind.RELEASED,
             worker=worker.id,

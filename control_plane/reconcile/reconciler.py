@@ -4,6 +4,7 @@ Only the leader plans and acts. While no leader is known each control plane plan
 so that its callers hear why a version waits. No decisions are made here.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -48,7 +49,9 @@ class Reconciler:
         executor: Executor,
         clock: Clock,
         timings: ReconcilerTimings,
+        planned: Callable[[float, Sequence[Command]], None] = lambda seconds, commands: None,
     ) -> None:
+        """`planned` is told what each plan took, and its commands."""
         self._election = election
         self._registry = registry
         self._view = view
@@ -57,6 +60,7 @@ class Reconciler:
         self._planner = Planner(view, executor, clock)
         self._clock = clock
         self._timings = timings
+        self._planned = planned
         self._recorded_s = 0.0
 
     async def run(self) -> None:
@@ -87,7 +91,9 @@ class Reconciler:
         if token is None or not self._election.has_gathered():
             self._planner.dry_run()
             return
+        began = self._clock.monotonic()
         commands = self._planner.next()
+        self._planned(self._clock.monotonic() - began, commands)
         try:
             refused = await self._election.bounded(self._write(commands, token))
         except BaseException:

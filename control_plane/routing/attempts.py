@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from control_plane.caller import Trace
 from control_plane.convert.workers import load_in
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo
@@ -42,6 +43,7 @@ class Attempt:
     deadline_s: float
     limit_s: float | None
     may_move: Callable[[], bool]
+    trace: Trace | None = None
 
 
 class AttemptRunner:
@@ -65,7 +67,7 @@ class AttemptRunner:
                 async with asyncio.timeout(None) as timeout:
                     with _Watch(attempt, calls, timeout, self._clock, began):
                         reply = await self._worker_client.infer(
-                            worker, body, attempt.deadline_s - began
+                            worker, body, attempt.deadline_s - began, attempt.trace
                         )
             except TimeoutError:
                 self._view.breaker.trip(worker.incarnation, self._clock.monotonic())

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from random import Random
 
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.models.loading import Loader
 from control_plane.routing.attempts import Attempt, AttemptRunner
 from control_plane.routing.balancer import Hold, Reject, Route, Send, choose, per_try_timeout_s
@@ -90,7 +90,7 @@ class DetectCall:
     async def _first_worker(self) -> WorkerInfo:
         route = self._route()
         hit = self._record.hit = isinstance(route, Send)
-        self._context.metrics.cache.labels(result="hit" if hit else "miss").inc()
+        self._context.metrics.looked_up(hit)
         return await self._wait_for_worker(route)
 
     async def _wait_for_worker(self, route: Route) -> WorkerInfo:
@@ -147,6 +147,7 @@ class DetectCall:
             self._deadline_s,
             self._timeout_s(worker, self._deadline_s - began),
             lambda: self._has_other(worker),
+            record.trace,
         )
         try:
             reply = await context.attempts.infer(attempt, self._body)
@@ -155,6 +156,7 @@ class DetectCall:
         record.ledger_used_bytes = reply.ledger_used_bytes
         # Workers of an earlier release tell none.
         record.facts = reply.facts if reply.HasField("facts") else None
+        record.stand = worker.figures.device if worker.figures is not None else None
         context.admission.used_device(record.origin.principal.tenant, reply.device_ms / 1000)
         return reply.result
 
@@ -187,4 +189,4 @@ class DetectCall:
         if error.reason != "NOT_ASSIGNED":
             self._excluded.add(worker.incarnation)
         self._record.retried.append(f"{worker.id}: {error.reason}")
-        self._context.metrics.retries.labels(reason=error.reason).inc()
+        self._context.metrics.retried(error.reason)

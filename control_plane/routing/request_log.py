@@ -2,16 +2,18 @@
 
 import json
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 import structlog
 
-from control_plane.caller import Origin
+from control_plane.caller import Origin, Trace
 from control_plane.routing.request_traces import RequestTrace
 from control_plane.types.version import VersionKey
+from control_plane.types.worker import DeviceStand
 from yolopool.masking import masked
 from yolopool.names import ModelRef
 from yolopool.request_log import fields
@@ -21,13 +23,17 @@ from yolopool.v1 import detection_pb2, worker_pb2
 log = structlog.get_logger()
 
 MAX_TEXT_CHARS = 500
-_dump = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": "), allow_nan=False).encode
+# Workers whose devices are kept as fields.
+MAX_STANDS = 2000
+# Where a line has one of these it is looked through: figures that are no numbers, and secrets.
+_NULL, _SECRETS = b":null", (b"yp_", b"eyJ")
 
 
 @dataclass(slots=True)
 class RequestRecord:
     """What is known of a request so far. `arrived_s`: monotonic. `ref`: what `key` was found by; of
-    a family, the member's. deadline_s: after its arrival.
+    a family, the member's. deadline_s: after its arrival. `trace`: what workers are told; its span
+    is the request's own if requests are told as traces, else the caller's.
     """
 
     request_id: str
@@ -36,6 +42,7 @@ class RequestRecord:
     arrived_s: float
     deadline_s: float = 0.0
     input_bytes: int = 0
+    trace: Trace | None = None
     key: VersionKey | None = None
     ref: ModelRef | None = None
     load_wait_s: float = 0.0
@@ -44,6 +51,7 @@ class RequestRecord:
     lost: int = 0  # workers that ended with it in flight
     ledger_used_bytes: int = 0
     facts: worker_pb2.PassFacts | None = None
+    stand: DeviceStand | None = None  # as the worker told it last
     worker: str = ""
     hit: bool = False  # whether a worker had the model when the request arrived
 
@@ -55,13 +63,16 @@ class RequestLog:
 
     def __init__(
         self,
-        write: Callable[[str], object] | None,
+        write: Callable[[bytes], object] | None,
         sampling: Sampling,
         now: Callable[[], float],
     ) -> None:
         self._write = write
         self._sampling = sampling
         self._now = now
+        self._stamp = _Stamp()
+        # Fields of a device by its worker: one look is told of many requests.
+        self._stands: dict[str, tuple[DeviceStand, dict[str, Any]]] = {}
 
     def note(
         self,
@@ -77,27 +88,54 @@ class RequestLog:
         if not is_taken(record.request_id, share):
             return
         line = line_of(record, outcome, total_ms, answer, message)
+        if record.stand is not None and answer is not None:
+            line |= self._of_device(record.worker, record.stand)
         if share < 1:
             line["sampled"] = share
         if self._write is None:
             (log.info if answer is not None else log.warning)(fields.EVENT, **line)
             return
-        stamp = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="microseconds")
-        line |= {
-            "event": fields.EVENT,
-            "process": "control-plane",
-            "level": "info" if answer is not None else "warning",
-            "timestamp": stamp.replace("+00:00", "Z"),
-        }
-        self._write(masked(_json(line)) + "\n")
+        line["event"] = fields.EVENT
+        line["process"] = "control-plane"
+        line["level"] = "info" if answer is not None else "warning"
+        line["timestamp"] = self._stamp.of(self._now())
+        self._write(_encoded(line))
+
+    def _of_device(self, worker: str, stand: DeviceStand) -> dict[str, Any]:
+        known = self._stands.get(worker)
+        if known is None or known[0] is not stand:
+            if len(self._stands) >= MAX_STANDS:
+                self._stands.clear()
+            known = self._stands[worker] = (stand, fields_of(stand))
+        return known[1]
 
 
-def _json(line: dict[str, Any]) -> str:
+class _Stamp:
+    """Unix seconds as a line has them, in UTC; what a second has in common is written once."""
+
+    def __init__(self) -> None:
+        self._second, self._text = -1, ""
+
+    def of(self, now: float) -> str:
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._text}.{int((now - second) * 1e6):06d}Z"
+
+
+def _encoded(line: dict[str, Any]) -> bytes:
     """JSON has no word for what is no number: such a figure is not known."""
     try:
-        return _dump(line)
-    except ValueError:
-        return _dump({name: value for name, value in line.items() if is_known(value)})
+        data = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # half of a surrogate pair, as a claim of a token may have it
+        data = _NULL
+    if _NULL in data:
+        known = {name: value for name, value in line.items() if is_known(value)}
+        data = json.dumps(known).encode() + b"\n"
+    if any(secret in data for secret in _SECRETS):
+        return masked(data.decode()).encode()
+    return data
 
 
 def is_known(value: object) -> bool:
@@ -133,7 +171,7 @@ def line_of(
     for name, value in (
         ("worker", record.worker),
         ("tenant", principal.tenant),
-        ("trace_id", origin.trace.trace_id if origin.trace is not None else ""),
+        ("trace_id", record.trace.trace_id if record.trace is not None else ""),
         ("peer", origin.peer),
         ("client_retry", origin.retry),
         ("retried", record.retried),
@@ -173,21 +211,26 @@ def _add_facts(line: dict[str, Any], facts: worker_pb2.PassFacts) -> None:
     line["cold"] = facts.cold
     line["transfer_ms"] = round(facts.transfer_ms, 3)
     line["memory_retries"] = facts.memory_retries
-    if facts.HasField("device"):
-        _add_device(line, facts.device)
 
 
-def _add_device(line: dict[str, Any], stand: worker_pb2.DeviceStand) -> None:
-    line["device_used_bytes"] = stand.used_bytes
-    line["device_free_bytes"] = stand.free_bytes
-    line["device_utilisation"] = round(stand.utilisation, 3)
-    for name in ("temperature_c", "clock_ratio", "power_w"):
-        if stand.HasField(name):
-            line[f"device_{name}"] = round(getattr(stand, name), 3)
-    if stand.HasField("host_load"):
-        line["host_load"] = round(stand.host_load, 3)
+def fields_of(stand: DeviceStand) -> dict[str, Any]:
+    """Those that tell of the device; what it does not say is absent."""
+    found: dict[str, Any] = {
+        "device_used_bytes": stand.used_bytes,
+        "device_free_bytes": stand.free_bytes,
+    }
+    for name, value in (
+        ("device_utilisation", stand.utilisation),
+        ("device_temperature_c", stand.temperature_c),
+        ("device_clock_ratio", stand.clock_ratio),
+        ("device_power_w", stand.power_w),
+        ("host_load", stand.host_load),
+    ):
+        if value is not None:
+            found[name] = round(value, 3)
     if stand.throttled:
-        line["throttled"] = list(stand.throttled)
+        found["throttled"] = list(stand.throttled)
+    return found
 
 
 def trace(

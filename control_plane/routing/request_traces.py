@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from control_plane.types.version import VersionKey
 from yolopool.errors import RequestNotFound
@@ -10,8 +10,7 @@ from yolopool.errors import RequestNotFound
 MAX_TRACES = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class RequestTrace:
+class RequestTrace(NamedTuple):
     """A request that ended; `outcome`: OK or an error's reason."""
 
     request_id: str

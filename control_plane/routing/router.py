@@ -5,7 +5,8 @@ and account for the outcome.
 import asyncio
 import uuid
 
-from control_plane.caller import Origin
+from control_plane.alerts.model_counts import TIERS, Answer, ModelCounts
+from control_plane.caller import Origin, Trace
 from control_plane.convert.validation import check_sticky_key
 from control_plane.convert.versions import drift_out, key_out
 from control_plane.routing import request_log
@@ -20,7 +21,14 @@ from control_plane.statistics.request_rates import RequestRates
 from control_plane.types.rollout.alias import Alias, point_for
 from yolopool.errors import DeadlineUnmeetable, QueueFull, YolopoolError
 from yolopool.names import ModelRef
-from yolopool.v1 import detection_pb2, worker_pb2
+from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
+
+# OpenMetrics has 128 characters for the labels of an exemplar.
+MAX_EXEMPLAR_CHARS = 100
+_TIERS = {
+    types_pb2.REPLICA_STATE_HOT: TIERS.index("device"),
+    types_pb2.REPLICA_STATE_WARM: TIERS.index("host"),
+}
 
 
 class Router:
@@ -35,6 +43,7 @@ class Router:
         otlp: Otlp | None,
         beside: BesideRuns,
         families: FamilyChooser,
+        counts: ModelCounts,
     ) -> None:
         self._context = context
         self._beside = beside
@@ -47,6 +56,7 @@ class Router:
         self._rates = rates
         self._otlp = otlp
         self._families = families
+        self._counts = counts
 
     async def detect(
         self,
@@ -65,7 +75,13 @@ class Router:
         arrived = self._clock.monotonic()
         request_id = request.request_id or uuid.uuid4().hex
         record = RequestRecord(
-            request_id, origin, request.model, arrived, deadline_s - arrived, input_bytes
+            request_id,
+            origin,
+            request.model,
+            arrived,
+            deadline_s - arrived,
+            input_bytes,
+            self._begun(origin),
         )
         body.request_id = request_id
         self._metrics.in_flight.inc()
@@ -150,19 +166,26 @@ class Router:
         request_id = request.request_id[:128] or uuid.uuid4().hex
         error.details["request_id"] = request_id
         arrived = self._clock.monotonic()
-        record = RequestRecord(request_id, origin, request.model[:200], arrived)
+        record = RequestRecord(
+            request_id, origin, request.model[:200], arrived, trace=self._begun(origin)
+        )
         self._failed(record, error.reason, error.message)
+
+    def _begun(self, origin: Origin) -> Trace | None:
+        return origin.trace if self._otlp is None else self._otlp.begun(origin)
 
     def _failed(self, record: RequestRecord, outcome: str, message: str) -> None:
         self._metrics.request_ended(outcome)
+        if record.key is not None:
+            self._counts.ended(record.key, outcome, record.hit)
         total_ms = (self._clock.monotonic() - record.arrived_s) * 1000
         now = self._clock.unix()
         if record.key is not None:
             self._rates.failed(record.key, record.hit, self._clock.monotonic())
         self._requests.note(record, outcome, total_ms, message=message)
-        if self._otlp is not None:
+        if self._otlp is not None and record.trace is not None and record.trace.is_recorded:
             spans = spans_of(record, outcome, now, total_ms)
-            self._otlp.note(record.origin.trace, spans, is_error=True)
+            self._otlp.note(record.trace, record.origin.trace, spans, is_error=True)
         self._history.add(request_log.trace(record, outcome, total_ms, now, message=message))
 
     def _succeeded(self, record: RequestRecord, answer: detection_pb2.DetectResponse) -> None:
@@ -175,8 +198,11 @@ class Router:
         answer.request_id = record.request_id
         answer.worker = record.worker
         self._add_drift(record, answer)
-        self._metrics.request_ended("OK")
-        self._metrics.request_answered(answer)
+        now = self._clock.unix()
+        counted = counted_of(record, answer, total_s, now)
+        self._metrics.request_answered(counted)
+        if record.key is not None:
+            self._counts.ended(record.key, "OK", record.hit, counted)
         if record.key is not None:
             self._rates.answered(
                 record.key,
@@ -188,11 +214,10 @@ class Router:
                 record.arrived_s + total_s,
             )
         self._requests.note(record, "OK", timing.total_ms, answer)
-        now = self._clock.unix()
         self._history.add(request_log.trace(record, "OK", timing.total_ms, now, answer))
-        if self._otlp is not None:
+        if self._otlp is not None and record.trace is not None and record.trace.is_recorded:
             spans = spans_of(record, "OK", now, timing.total_ms, answer)
-            self._otlp.note(record.origin.trace, spans, is_error=False)
+            self._otlp.note(record.trace, record.origin.trace, spans, is_error=False)
 
     def _add_drift(self, record: RequestRecord, answer: detection_pb2.DetectResponse) -> None:
         version = self._view.desired.versions.get(record.key) if record.key is not None else None
@@ -207,3 +232,34 @@ class Router:
         drift = served.drift_on(variant.compute_class)
         if drift is not None:
             answer.drift.CopyFrom(drift_out(drift))
+
+
+def counted_of(
+    record: RequestRecord, answer: detection_pb2.DetectResponse, total_s: float, now: float
+) -> Answer:
+    """What metrics count of an answer. now: Unix seconds."""
+    timing, load_wait_s = answer.timing, record.load_wait_s
+    stages_s = (
+        total_s - load_wait_s - record.call_s,
+        load_wait_s,
+        timing.queue_ms / 1000,
+        timing.decode_ms / 1000,
+        timing.preprocess_ms / 1000,
+        timing.inference_ms / 1000,
+        timing.postprocess_ms / 1000,
+    )
+    results = len(answer.detections) or int(answer.HasField("classification"))
+    exemplar = None
+    if record.trace is not None:
+        exemplar = ("trace_id", record.trace.trace_id)
+    elif len(record.request_id) <= MAX_EXEMPLAR_CHARS:
+        exemplar = ("request_id", record.request_id)
+    tier = tier_of(record)
+    return Answer(total_s, stages_s, answer.batch_size, results, tier, exemplar, now)
+
+
+def tier_of(record: RequestRecord) -> int | None:
+    """Where the version was when the request came; None: its worker does not say."""
+    if not record.hit:
+        return TIERS.index("store")
+    return _TIERS.get(record.facts.found) if record.facts is not None else None

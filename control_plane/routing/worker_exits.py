@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from control_plane.events.recorder import EventRecorder
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.routing.quarantine import Quarantine
 from control_plane.types.event import EventKind
 from control_plane.types.worker import WorkerExit

@@ -8,7 +8,7 @@ from control_plane.caller import CallContext, principal_of
 from control_plane.convert.validation import deadline_of
 from control_plane.convert.versions import key_out
 from control_plane.convert.workers import crashed_out, worker_out
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.models.import_jobs import ImportJobs
 from control_plane.reconcile.drain_progress import DrainProgress
 from control_plane.reconcile.drainer import Drainer

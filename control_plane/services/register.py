@@ -1,6 +1,5 @@
 """Makes every service and adds it to the gRPC server. No decisions."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from control_plane.events.recorder import EventRecorder
 from control_plane.fetching.intake import Intake
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.models.builds import Builds
 from control_plane.models.changeover import Changeovers
 from control_plane.models.import_jobs import ImportJobs, Twins
@@ -18,6 +17,7 @@ from control_plane.models.policies import Policies
 from control_plane.models.registration import Registration
 from control_plane.models.surplus import SurplusKeeper
 from control_plane.models.sweeper import Sweeper
+from control_plane.notifying.alerting import Alerting, new_id
 from control_plane.reconcile.drainer import Drainer
 from control_plane.rollout.alias_orders import AliasOrders
 from control_plane.rollout.family_orders import FamilyOrders
@@ -25,14 +25,15 @@ from control_plane.rollout.gathered import Gathered
 from control_plane.rollout.rollout_controller import Rollouts
 from control_plane.routing.attempts import AttemptRunner
 from control_plane.routing.beside import BesideRuns
-from control_plane.routing.detect_call import DetectContext
+from control_plane.routing.detect_call import BUSY, ENDED, LOST, DetectContext
 from control_plane.routing.families.chooser import FamilyChooser
 from control_plane.routing.quarantine import Quarantine
 from control_plane.routing.request_log import RequestLog
 from control_plane.routing.request_traces import RequestHistory
 from control_plane.routing.router import Router
-from control_plane.routing.tracing.otlp import Otlp
+from control_plane.routing.tracing.telemetry import Telemetry
 from control_plane.routing.worker_exits import WorkerExitHandler
+from control_plane.services.alerts.alert_service import AlertService
 from control_plane.services.benchmarks import BenchService
 from control_plane.services.certificates import CertificateService
 from control_plane.services.detection import DetectionService
@@ -54,6 +55,7 @@ from control_plane.services.tenants import TenantService
 from control_plane.settings import Settings
 from control_plane.sources.opening import Sources, read_logins
 from control_plane.statistics.request_rates import RequestRates
+from control_plane.store.alerts.alert_verbs import AlertSettings
 from control_plane.store.files.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
 from control_plane.store.sources.source_verbs import SourceRecords
@@ -69,12 +71,12 @@ from control_plane.validation.validator import Validator
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
-from yolopool import __version__
 from yolopool.server import logs
 from yolopool.server.clock import Clock
 from yolopool.server.limits.byte_budget import ByteBudget
 from yolopool.server.open_calls import OpenCalls
 from yolopool.v1 import (
+    alerts_pb2_grpc,
     aliases_pb2_grpc,
     bench_pb2_grpc,
     certificates_pb2_grpc,
@@ -96,6 +98,7 @@ from yolopool.v1 import (
 )
 
 SERVICES = (
+    "yolopool.v1.AlertService",
     "yolopool.v1.AliasService",
     "yolopool.v1.BenchService",
     "yolopool.v1.CertificateService",
@@ -144,11 +147,12 @@ class Dependencies:
     another_leads: Callable[[], bool]
     acting_token: Callable[[], FencingToken | None]
     budget: ByteBudget
+    alerting: Alerting
 
 
 class Services:
-    """`add_to` a server before it starts, and `close` when it stops. `quotas`, `validator`,
-    `surplus`, `intake` and `rollouts` are to be run.
+    """`add_to` a server before it starts, and `close` when it stops; `telemetry` after the last
+    call. `quotas`, `validator`, `surplus`, `intake`, `rollouts` and `telemetry` are to be run.
     """
 
     def __init__(self, deps: Dependencies) -> None:
@@ -169,8 +173,10 @@ class Services:
         families = FamilyChooser(view, clock, Random())
         requests = RequestLog(_lines(settings, clock), settings.sampling, clock.unix)
         rates = RequestRates()
-        self._otlp = _otlp(deps)
-        router = Router(context, history, requests, rates, self._otlp, self._beside, families)
+        self.telemetry = Telemetry(settings, deps.identity.name, deps.metrics, clock)
+        traces = self.telemetry.traces
+        counts = deps.alerting.counts
+        router = Router(context, history, requests, rates, traces, self._beside, families, counts)
         family_orders = FamilyOrders(registry, view, refresh, deps.recorder, clock)
         self._families = FamilyService(view, family_orders, families)
         orders = AliasOrders(registry, view, refresh, deps.recorder, clock)
@@ -188,6 +194,17 @@ class Services:
         )
         self._rollouts = RolloutService(
             registry, view, refresh, self.rollouts, gathered, deps.recorder, clock
+        )
+        alerting = deps.alerting
+        self._alerts = AlertService(
+            alerting.controller,
+            alerting.sender,
+            alerting.caller,
+            AlertSettings(registry),
+            view,
+            refresh,
+            clock,
+            new_id,
         )
         self._bench = BenchService(view, loader, deps.worker_client, clock, Random())
         self._detection = DetectionService(
@@ -280,6 +297,7 @@ class Services:
 
     def add_to(self, server: Any) -> None:
         """`server`: of gRPC, or what takes the methods of services as one does."""
+        alerts_pb2_grpc.add_AlertServiceServicer_to_server(self._alerts, server)
         aliases_pb2_grpc.add_AliasServiceServicer_to_server(self._aliases, server)
         bench_pb2_grpc.add_BenchServiceServicer_to_server(self._bench, server)
         certificates_pb2_grpc.add_CertificateServiceServicer_to_server(self._certificates, server)
@@ -304,11 +322,9 @@ class Services:
         self._detection.close()
         await self._events.close()
         await self._beside.close()
-        if self._otlp is not None:
-            await asyncio.to_thread(self._otlp.close)
 
 
-def _lines(settings: Settings, clock: Clock) -> Callable[[str], object] | None:
+def _lines(settings: Settings, clock: Clock) -> Callable[[bytes], object] | None:
     """Where the request log goes. Raises OSError for a file that can't be opened."""
     if not settings.request_log:
         return logs.json_lines()
@@ -321,15 +337,9 @@ def _lines(settings: Settings, clock: Clock) -> Callable[[str], object] | None:
     )
 
 
-def _otlp(deps: Dependencies) -> Otlp | None:
-    """Where traces go, if anywhere. Raises InvalidOption if OpenTelemetry is not installed."""
-    settings = deps.settings
-    if not settings.otlp_endpoint:
-        return None
-    return Otlp(settings.otlp_endpoint, settings.otlp_share, deps.identity.name, __version__)
-
-
 def _detect_context(deps: Dependencies, admission: Admission) -> DetectContext:
+    sent_again = sorted(LOST | ENDED | BUSY)
+    deps.metrics.begin(("yolopool_retries_total", (("reason", why),)) for why in sent_again)
     return DetectContext(
         deps.view,
         AttemptRunner(deps.view, deps.worker_client, deps.clock),

@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from control_plane.store import codec
+from control_plane.store.alerts.alert_codec import decode_setting, encode_setting
 from control_plane.store.rules import rule_codec
 from control_plane.store.sources.watch_codec import decode_watch, encode_watch
 from control_plane.types.desired import Desired
@@ -133,6 +134,7 @@ class DesiredBackup:
             "aliases": [codec.encode_alias(one) for one in desired.aliases.values()],
             "rules": [rule_codec.encode_rule(one) for one in desired.rules.values()],
             "watches": [encode_watch(one) for one in desired.watches.values()],
+            "alerts": [encode_setting(one) for one in desired.alerts.values()],
             "schedules": [codec.encode_schedule(plan) for plan in desired.schedules.values()],
         }
         yield json.dumps(head) + "\n"
@@ -162,6 +164,7 @@ def says_less(new: Desired, old: Desired) -> str:
             "aliases",
             "rules",
             "watches",
+            "alerts",
         )
         if getattr(old, name) and not getattr(new, name)
     ]
@@ -176,12 +179,13 @@ def _parse(lines: Iterator[str]) -> Desired:
     versions = [codec.decode_version(next(lines, "")) for _ in range(head["versions"])]
     wants = [codec.decode_want(next(lines, "")) for _ in range(head["wants"])]
     schedules = [codec.decode_schedule(text) for text in head["schedules"]]
-    # A release without keys, tenants, aliases, rules or watches wrote none.
+    # A release without keys, tenants, aliases, rules, watches or alerts wrote none.
     api_keys = [codec.decode_api_key(text) for text in head.get("api_keys", ())]
     tenants = [codec.decode_tenant(text) for text in head.get("tenants", ())]
     aliases = [codec.decode_alias(text) for text in head.get("aliases", ())]
     rules = [rule_codec.decode_rule(text) for text in head.get("rules", ())]
     watches = [decode_watch(text) for text in head.get("watches", ())]
+    alerts = [decode_setting(text) for text in head.get("alerts", ())]
     return Desired(
         head["revision"],
         head["cluster"],
@@ -195,6 +199,7 @@ def _parse(lines: Iterator[str]) -> Desired:
         {alias.key: alias for alias in aliases},
         {rule.pattern: rule for rule in rules},
         {watch.name: watch for watch in watches},
+        {setting.key: setting for setting in alerts},
         head["mark"],
     )
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from control_plane.store.accounts import MemoryAccounts
+from control_plane.store.alerts.alert_records import MemoryAlertRecords
 from control_plane.store.memory.memory_events import MemoryEvents
 from control_plane.store.registry import LOG_KEPT, StoreDamaged, StoreEmptied
 from control_plane.store.rollouts.evidence_texts import MemoryEvidence
@@ -20,6 +21,7 @@ from control_plane.store.transaction import ImportJob, Transaction, Writes
 from control_plane.store.write_verbs import WriteVerbs
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
+from control_plane.types.alerts.alert_setting import AlertSetting
 from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.event import Event
 from control_plane.types.footprint import Footprint, FootprintKey
@@ -51,6 +53,7 @@ class _Held:
     aliases: dict[AliasKey, Alias] = field(default_factory=dict)
     rules: dict[str, ModelRule] = field(default_factory=dict)
     watches: dict[str, Watch] = field(default_factory=dict)
+    alerts: dict[str, AlertSetting] = field(default_factory=dict)
     jobs: dict[VersionKey, ImportJob] = field(default_factory=dict)
     requests: dict[str, VersionKey] = field(default_factory=dict)
 
@@ -130,6 +133,9 @@ class _MemoryTransaction(Transaction):
     def watch(self, name: str) -> Watch | None:
         return self._held.watches.get(name)
 
+    def alert_setting(self, key: str) -> AlertSetting | None:
+        return self._held.alerts.get(key)
+
     def number(self, name: str) -> int:
         return self._held.numbers.get(name, 0)
 
@@ -170,6 +176,7 @@ class MemoryRegistry(WriteVerbs):
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
         self._footprints: dict[FootprintKey, Footprint] = {}
         self.accounts, self.evidence = MemoryAccounts(self._clock), MemoryEvidence(self._clock)
+        self.alert_records = MemoryAlertRecords(self._holds)
         self._events = MemoryEvents(self._wall_clock)
         self._notify()
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from typing import Protocol
 
 from control_plane.store.accounts import Accounts
+from control_plane.store.alerts.alert_records import AlertRecords
 from control_plane.store.protocols.observed_state import EventLog, ObservedState
 from control_plane.store.rollouts.evidence_texts import EvidenceTexts
 from control_plane.store.rules.rule_state import RuleState
@@ -372,5 +373,9 @@ class Registry(
     @property
     def evidence(self) -> EvidenceTexts:
         """What control planes gathered about rollouts."""
+
+    @property
+    def alert_records(self) -> AlertRecords:
+        """Alerts, and what control planes tell each other for them."""
 
     async def close(self) -> None: ...

@@ -8,6 +8,7 @@ from control_plane.store.transaction import ImportJob
 from control_plane.store.transactions import requeued
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
+from control_plane.types.alerts.alert_setting import AlertSetting
 from control_plane.types.desired import Desired, Want
 from control_plane.types.policy import ModelRule
 from control_plane.types.rollout.alias import Alias, AliasKey
@@ -28,6 +29,7 @@ MAPS = (
     "aliases",
     "rules",
     "watches",
+    "alerts",
 )  # fmt: skip
 PARTS = (*MAPS, "jobs")
 
@@ -51,6 +53,7 @@ class Remains:
     aliases: Mapping[AliasKey, Alias] | None = None
     rules: Mapping[str, ModelRule] | None = None
     watches: Mapping[str, Watch] | None = None
+    alerts: Mapping[str, AlertSetting] | None = None
     jobs: Mapping[VersionKey, ImportJob] | None = None
 
 

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
+from control_plane.types.alerts.alert_setting import AlertSetting
 from control_plane.types.desired import Want
 from control_plane.types.lease import FencingToken
 from control_plane.types.policy import ModelRule
@@ -55,6 +56,7 @@ class Writes:
     aliases: dict[AliasKey, Alias | None] = field(default_factory=dict)
     rules: dict[str, ModelRule | None] = field(default_factory=dict)
     watches: dict[str, Watch | None] = field(default_factory=dict)
+    alerts: dict[str, AlertSetting | None] = field(default_factory=dict)
     # These two are no desired state: a commit makes a revision for them, which names nothing.
     jobs: dict[VersionKey, ImportJob | None] = field(default_factory=dict)
     requests: dict[str, VersionKey] = field(default_factory=dict)
@@ -121,6 +123,9 @@ class Transaction(ABC):
 
     @abstractmethod
     def watch(self, name: str) -> Watch | None: ...
+
+    @abstractmethod
+    def alert_setting(self, key: str) -> AlertSetting | None: ...
 
     @abstractmethod
     def number(self, name: str) -> int:
@@ -193,6 +198,12 @@ class Transaction(ABC):
 
     def drop_watch(self, name: str) -> None:
         self.writes.watches[name] = None
+
+    def put_alert_setting(self, setting: AlertSetting) -> None:
+        self.writes.alerts[setting.key] = setting
+
+    def drop_alert_setting(self, key: str) -> None:
+        self.writes.alerts[key] = None
 
     def put_number(self, name: str, number: int) -> None:
         self.writes.numbers[name] = number

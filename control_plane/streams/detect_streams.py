@@ -12,7 +12,7 @@ from control_plane.convert.validation import (
     check_request_id,
     check_sticky_key,
 )
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.streams.frame_stream import Answer, Detect, FrameStream
 from control_plane.streams.frame_window import StreamRules
 from control_plane.streams.turnstile import Turnstile

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from control_plane.caller import CallContext, Principal, principal_of
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.streams.frame_window import FrameWindow, OpenFrame, StreamRules
 from control_plane.streams.turnstile import Group, Turnstile
 from yolopool.errors import (

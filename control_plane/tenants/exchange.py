@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.store.registry import Registry
 from control_plane.tenants.admission import Admission
 from control_plane.tenants.parts import parts_of

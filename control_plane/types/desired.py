@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
+from control_plane.types.alerts.alert_setting import AlertSetting
 from control_plane.types.policy import Gate, ModelRule
 from control_plane.types.rollout.alias import Alias, AliasKey
 from control_plane.types.schedule import Schedule
@@ -81,6 +82,8 @@ class Desired:
     # What is set for models, by the pattern of their names.
     rules: Mapping[str, ModelRule] = field(default_factory=dict)
     watches: Mapping[str, Watch] = field(default_factory=dict)
+    # Receivers, silences and thresholds of alerts, by key.
+    alerts: Mapping[str, AlertSetting] = field(default_factory=dict)
     # Random, drawn with each revision: a store that lost its last writes repeats revisions, not
     # marks.
     mark: str = ""
@@ -146,3 +149,4 @@ class DesiredDelta:
     aliases: Mapping[AliasKey, Alias | None] = field(default_factory=dict)
     rules: Mapping[str, ModelRule | None] = field(default_factory=dict)
     watches: Mapping[str, Watch | None] = field(default_factory=dict)
+    alerts: Mapping[str, AlertSetting | None] = field(default_factory=dict)

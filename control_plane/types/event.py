@@ -41,6 +41,10 @@ class EventKind(StrEnum):
     VALIDATED = "VALIDATED"  # a version was evaluated for its model's gate
     FETCH_FAILED = "FETCH_FAILED"  # the file of a version can't be fetched
     WATCH_FAILED = "WATCH_FAILED"  # a watched folder can't be read
+    ALERT_FIRING = "ALERT_FIRING"
+    ALERT_RESOLVED = "ALERT_RESOLVED"
+    WEBHOOK_FAILED = "WEBHOOK_FAILED"  # a receiver of alerts could not be told for a while
+    PROBE_FAILED = "PROBE_FAILED"  # a version answered its picture otherwise, and was loaded again
     VERSION_QUARANTINED = "VERSION_QUARANTINED"  # several of its images did, and none was answered
 
 

@@ -120,6 +120,46 @@ class LoadReport:
 
 
 @frozen
+class DeviceStand:
+    """A device at one look; see types.proto. None: it does not say."""
+
+    used_bytes: int = 0
+    free_bytes: int = 0
+    utilisation: float = 0.0
+    temperature_c: float | None = None
+    clock_ratio: float | None = None
+    power_w: float | None = None
+    power_limit_w: float | None = None
+    energy_j: float | None = None
+    host_load: float | None = None
+    xid_errors: int | None = None
+    memory_total_bytes: int | None = None
+    last_xid: int = 0
+    throttled: tuple[str, ...] = ()
+
+
+@frozen
+class Evictions:
+    """How many there were, and how long before each it had been used last, in all."""
+
+    total: int = 0
+    unused_s: float = 0.0
+
+
+@frozen
+class WorkerFigures:
+    """What a worker measured since its process began; see fleet.proto."""
+
+    device: DeviceStand | None = None
+    busy_s: float = 0.0
+    estimated_s: float = 0.0
+    estimated_took_s: float = 0.0
+    estimated_off_s: float = 0.0
+    from_device: Evictions = Evictions()
+    from_host: Evictions = Evictions()
+
+
+@frozen
 class WorkerInfo:
     """A worker process, its lease and its replicas."""
 
@@ -144,6 +184,8 @@ class WorkerInfo:
     variant: str = ""
     # What its device multiplies with; empty: it does not say.
     compute_class: str = ""
+    # None: of an earlier release.
+    figures: WorkerFigures | None = None
 
     @property
     def build(self) -> DeviceVariant:

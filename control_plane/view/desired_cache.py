@@ -10,6 +10,7 @@ from typing import TypeVar
 from control_plane.store.signed import Admit, as_it_is
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
+from control_plane.types.alerts.alert_setting import AlertSetting
 from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.policy import ModelRule
 from control_plane.types.rollout.alias import Alias, AliasKey
@@ -44,6 +45,7 @@ class DesiredCache:
         self._aliases: dict[AliasKey, Alias] = {}
         self._rules: dict[str, ModelRule] = {}
         self._watches: dict[str, Watch] = {}
+        self._alerts: dict[str, AlertSetting] = {}
         self._frozen: Desired | None = None
 
     @property
@@ -65,6 +67,7 @@ class DesiredCache:
                 aliases=dict(self._aliases),
                 rules=dict(self._rules),
                 watches=dict(self._watches),
+                alerts=dict(self._alerts),
             )
         return self._frozen
 
@@ -77,6 +80,7 @@ class DesiredCache:
         self._tenants, self._aliases = dict(read.tenants), dict(read.aliases)
         self._rules = dict(read.rules)
         self._watches = dict(read.watches)
+        self._alerts = dict(read.alerts)
         self.catalogue = Catalogue(self._shown.values(), self._aliases, self._rules)
         self.desired = replace(
             read,
@@ -90,6 +94,7 @@ class DesiredCache:
             aliases=self._aliases,
             rules=self._rules,
             watches=self._watches,
+            alerts=self._alerts,
         )
         self._frozen = None
 
@@ -105,6 +110,7 @@ class DesiredCache:
         _apply(self._tenants, changes.tenants)
         _apply(self._aliases, changes.aliases)
         _apply(self._watches, changes.watches)
+        _apply(self._alerts, changes.alerts)
         _apply(self._rules, changes.rules)
         for pattern in changes.rules:
             self.catalogue.regard(pattern)

@@ -16,7 +16,10 @@ from uuid import uuid4
 import grpc
 
 from control_plane.addresses import Addresses
+from control_plane.alerts.rule import AlertRule
+from control_plane.alerts.table import RULES
 from control_plane.app import ControlPlane
+from control_plane.notifying.alert_controller import EVERY_S
 from control_plane.settings import Settings
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.store.registry import Registry
@@ -26,6 +29,7 @@ from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.status import error_from_rpc
 from yolopool.v1 import (
+    alerts_pb2_grpc,
     aliases_pb2_grpc,
     bench_pb2,
     bench_pb2_grpc,
@@ -47,6 +51,7 @@ from yolopool.v1 import (
     worker_pb2_grpc,
 )
 
+TRACE = "traceparent"
 HOT, ASSIGNED = types_pb2.REPLICA_STATE_HOT, types_pb2.REPLICA_STATE_ASSIGNED
 WARM = types_pb2.REPLICA_STATE_WARM
 WEIGHTS = 100
@@ -80,6 +85,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.tier = (models + tier) * WEIGHTS if tier else 0
         self.footprints: list[types_pb2.Footprint] = []
         self.terms: dict[str, int] = {}
+        self.figures: fleet_pb2.WorkerFigures | None = None
         self.replaces_because = ""
         self.labels: dict[str, str] = {}
         self.compute_class = ""
@@ -90,7 +96,9 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.assigned: list[str] = []
         self.released: list[str] = []
         self.inferred: list[worker_pb2.InferRequest] = []
+        self.traceparents: list[str] = []
         self.cancelled = 0
+        self.waiting = 0  # requests, as it reports them
         self.benched = 0
         self.forced: list[str] = []
         self.drained: list[types_pb2.FencingToken] = []
@@ -187,13 +195,18 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             state=fleet_pb2.WORKER_STATE_READY,
             ledger=self.ledger(),
             load=types_pb2.LoadReport(
-                queue_capacity=8, sequence=self._sequence, passes_total=4, images_total=10
+                outstanding=self.waiting,
+                queue_capacity=8,
+                sequence=self._sequence,
+                passes_total=4,
+                images_total=10,
             ),
             replicas=self.replicas.values(),
             replaces_because=self.replaces_because,
             labels=self.labels,
             io_addresses=self.io,
             variant=types_pb2.Variant(compute_class=self.compute_class),
+            figures=self.figures,
         )
 
     def ledger(self) -> types_pb2.Ledger:
@@ -270,6 +283,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         return worker_pb2.ReleaseResponse(ledger=self.ledger(), released_bytes=WEIGHTS)
 
     async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
+        self.traceparents += [of for name, of in context.invocation_metadata() if name == TRACE]
         key = f"{request.version.model}@{request.version.version}"
         if self.on_infer is not None:
             raise self.on_infer
@@ -343,6 +357,8 @@ class Rig:
         folder: Path,
         registry: Registry | None = None,
         clock: Clock | None = None,
+        rules: Sequence[AlertRule] = RULES,
+        alerts_every_s: float = EVERY_S,
         **changes: Any,
     ) -> None:
         self.settings = Settings(
@@ -352,7 +368,7 @@ class Rig:
             },
         )  # fmt: skip
         self.registry = registry or MemoryRegistry()
-        self.plane = ControlPlane(self.settings, self.registry, clock)
+        self.plane = ControlPlane(self.settings, self.registry, clock, rules, alerts_every_s)
         self.store = folder / "store"
         self._stack = AsyncExitStack()
 
@@ -361,6 +377,7 @@ class Rig:
         self._stack.push_async_callback(self.plane.stop)
         channel = grpc.aio.insecure_channel(self.addresses.grpc)
         await self._stack.enter_async_context(channel)
+        self.alerts: Any = alerts_pb2_grpc.AlertServiceStub(channel)
         self.aliases: Any = aliases_pb2_grpc.AliasServiceStub(channel)
         self.bench: Any = bench_pb2_grpc.BenchServiceStub(channel)
         self.detection: Any = detection_pb2_grpc.DetectionServiceStub(channel)

@@ -15,8 +15,10 @@ def backend_of(settings: Settings, host: Host) -> Backend:
         faults = Faults(settings.sim_faults)
         curve = TimeCurve().slower(settings.sim_slowness)
         budget_bytes = settings.budget().resolve(0)
-        look = faults.look if settings.sim_faults else None
-        return SimulatedBackend(int(name or 0), budget_bytes, curve, faults.step, look=look)
+        look, answer = (faults.look, faults.answer) if settings.sim_faults else (None, None)
+        return SimulatedBackend(
+            int(name or 0), budget_bytes, curve, faults.step, look=look, answer=answer
+        )
     from worker.backends.composite import CompositeBackend
     from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
     from worker.backends.onnx.openvino_backend import OpenVino

@@ -53,7 +53,8 @@ class TimeCurve:
 
 class SimulatedBackend:
     """Device sim:`number` with `memory_bytes`. `fail` is called with each step (load, run), and may
-    raise the error of the step. `look` is called with each image of a pass.
+    raise the error of the step. `look` is called with each image of a pass, and `answer` with each
+    image and its answer.
     """
 
     name = "simulated"
@@ -67,13 +68,14 @@ class SimulatedBackend:
         fail: Callable[[str], None] = lambda step: None,
         sleep: Callable[[float], None] = time.sleep,
         look: Callable[[U8], None] | None = None,
+        answer: Callable[[U8, Candidates], Candidates] | None = None,
     ) -> None:
         self.device_name = f"simulated {number}"
         self.compute_class = "sim"
         self.curve = curve or TimeCurve()
         self.fail = fail
         self.sleep = sleep
-        self.look = look
+        self.look, self.answer = look, answer
         # Whether packs are loaded beside passes, as graphs are on a CPU.
         self.beside = False
         # Bytes that other processes use of the device.
@@ -178,6 +180,10 @@ class SimulatedModel:
         self.weights_bytes = pack.manifest.weights_bytes
 
     @property
+    def answer(self) -> Callable[[U8, Candidates], Candidates] | None:
+        return self._backend.answer
+
+    @property
     def private_bytes(self) -> int:
         return 0
 
@@ -229,7 +235,8 @@ class _Staged:
     options: Sequence[NmsOptions]
 
     def forward(self) -> "_Raw":
-        return _Raw(self.images, self.options, self.model.forward(self.images))
+        seconds = self.model.forward(self.images)
+        return _Raw(self.images, self.options, seconds, self.model.answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,9 +244,13 @@ class _Raw:
     images: Sequence[U8]
     options: Sequence[NmsOptions]
     inference_s: float
+    answer: Callable[[U8, Candidates], Candidates] | None
 
     def finish(self) -> BatchResult:
-        answers = tuple(_answer(*pair) for pair in zip(self.images, self.options, strict=True))
+        pairs = list(zip(self.images, self.options, strict=True))
+        answers = tuple(_answer(*pair) for pair in pairs)
+        if self.answer is not None:
+            answers = tuple(map(self.answer, self.images, answers))
         return BatchResult(answers, 0.0, self.inference_s, 0.0)
 
 

@@ -358,8 +358,9 @@ class Engine:
         with self._changed:
             self._in_flight.pass_ended(tickets, self._clock())
             if pass_s is not None:
+                expected_s = self._estimates.pass_s(batch.version, batch.shape, images)
                 self._estimates.record(batch.version, batch.shape, images, pass_s)
-                self.passed.add(batch.version, tickets, pass_s)
+                self.passed.add(batch.version, tickets, pass_s, expected_s)
                 self._one_by_one.ended(batch, self._clock())
             self._changed.notify()
         if self.watching:

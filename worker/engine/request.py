@@ -25,18 +25,25 @@ class Request:
 
 
 class PassCounts:
-    """Passes that were answered since the process began, the images in them, and their seconds."""
+    """Passes that were answered since the process began, the images in them, and their seconds. Of
+    those that an estimate was made of: seconds that they were expected to take, that they took, and
+    by which the one and the other differ, pass by pass.
+    """
 
     def __init__(self) -> None:
         self.passes = self.images = 0
-        self.busy_s = 0.0
+        self.busy_s = self.estimated_s = self.estimated_took_s = self.estimated_off_s = 0.0
         self._of: Counter[str] = Counter()
 
-    def add(self, version: str, images: int, seconds: float) -> None:
+    def add(self, version: str, images: int, seconds: float, expected_s: float | None) -> None:
         self._of[version] += 1
         self.passes += 1
         self.images += images
         self.busy_s += seconds
+        if expected_s is not None:
+            self.estimated_s += expected_s
+            self.estimated_took_s += seconds
+            self.estimated_off_s += abs(seconds - expected_s)
 
     def of(self, version: str) -> int:
         """Passes of one version."""

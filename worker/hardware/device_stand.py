@@ -11,6 +11,8 @@ from typing import Any
 
 import pynvml
 
+from worker.hardware.xid_events import XidEvents, Xids
+
 # NVML's bits of reasons for lower clocks, in nvml.h; those of an idle GPU or set by its owner are
 # no throttling.
 _THROTTLED = {
@@ -33,6 +35,9 @@ class GpuFigures:
     temperature_c: float | None = None
     clock_ratio: float | None = None
     power_w: float | None = None
+    power_limit_w: float | None = None
+    energy_j: float | None = None
+    memory_total_bytes: int | None = None
     throttled: tuple[str, ...] = ()
 
 
@@ -45,6 +50,8 @@ class DeviceStand:
     utilisation: float = 0.0
     gpu: GpuFigures = GpuFigures()
     host_load: float | None = None
+    # None: this device has none, or its driver does not tell.
+    xids: Xids | None = None
 
 
 class DeviceObserver:
@@ -57,6 +64,7 @@ class DeviceObserver:
         self._is_gpu = kind == "cuda"
         self._busy_s, self._clock = busy_s, clock
         self._busy_before_s, self._looked_s = 0.0, clock()
+        self._xids = XidEvents(self._uuid)
 
     def look(self, used_bytes: int, free_bytes: int) -> DeviceStand:
         """How the device is now; its use since the last look. NVML may take its time."""
@@ -65,7 +73,8 @@ class DeviceObserver:
         self._busy_before_s, self._looked_s = busy_s, now
         gpu = gpu_figures(self._uuid) if self._is_gpu else GpuFigures()
         utilisation = min(1.0, used) if gpu.utilisation is None else gpu.utilisation
-        return DeviceStand(used_bytes, free_bytes, utilisation, gpu, host_load())
+        xids = self._xids.look() if self._is_gpu else None
+        return DeviceStand(used_bytes, free_bytes, utilisation, gpu, host_load(), xids)
 
 
 def gpu_figures(uuid: str) -> GpuFigures:
@@ -80,12 +89,18 @@ def gpu_figures(uuid: str) -> GpuFigures:
         highest = _said(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_SM)
         rates = _said(pynvml.nvmlDeviceGetUtilizationRates, handle)
         power_mw = _said(pynvml.nvmlDeviceGetPowerUsage, handle)
+        limit_mw = _said(pynvml.nvmlDeviceGetPowerManagementLimit, handle)
+        memory = _said(pynvml.nvmlDeviceGetMemoryInfo, handle)
+        energy_mj = _said(pynvml.nvmlDeviceGetTotalEnergyConsumption, handle)
         reasons = _said(pynvml.nvmlDeviceGetCurrentClocksEventReasons, handle) or 0
         return GpuFigures(
             None if rates is None else rates.gpu / 100,
             _said(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU),
             clock / highest if clock and highest else None,
             None if power_mw is None else power_mw / 1000,
+            None if limit_mw is None else limit_mw / 1000,
+            None if energy_mj is None else energy_mj / 1000,
+            None if memory is None else memory.total,
             tuple(sorted({word for bit, word in _THROTTLED.items() if reasons & bit})),
         )
     except pynvml.NVMLError:

@@ -12,7 +12,7 @@ import numpy as np
 
 from worker.arrays import F32, I64, U8, is_finite
 from worker.postprocess.outputs import NOT_FINITE
-from yolopool.errors import InferenceFailed
+from yolopool.errors import AnswerNotFinite
 
 # Rows are upsampled in bands of at most so many pixels, so that no whole image exists as floats.
 _BAND_PIXELS = 2**16
@@ -148,7 +148,7 @@ def _summed(coefficients: F32, prototypes: F32, rows: _Axis, columns: _Axis) -> 
     part = prototypes[:, top:bottom, left:right]
     logits = np.tensordot(coefficients, part, 1)
     if not is_finite(logits):
-        raise InferenceFailed(NOT_FINITE)
+        raise AnswerNotFinite(NOT_FINITE)
     return _Patch(logits, top, left)
 
 

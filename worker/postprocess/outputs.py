@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worker.arrays import F32, I64
-from yolopool.errors import InferenceFailed
+from yolopool.errors import AnswerNotFinite
 
 NOT_FINITE = (
     "the model's answer to this image is not finite (NaN or infinite scores or boxes): its weights "
@@ -80,7 +80,7 @@ class Candidates:
     confidence: F32
     class_id: I64
     task_output: TaskOutput | None = None
-    failure: InferenceFailed | None = None
+    failure: AnswerNotFinite | None = None
 
 
 def not_finite() -> Candidates:
@@ -89,5 +89,5 @@ def not_finite() -> Candidates:
         np.zeros((0, 4), np.float32),
         np.zeros(0, np.float32),
         np.zeros(0, np.int64),
-        failure=InferenceFailed(NOT_FINITE),
+        failure=AnswerNotFinite(NOT_FINITE),
     )

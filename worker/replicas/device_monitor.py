@@ -12,6 +12,7 @@ import structlog
 
 from worker.backends.base import Backend, DeviceMemory
 from worker.hardware.device_stand import DeviceObserver, DeviceStand
+from worker.replicas.probing.probes import Probes, Upkeep
 from worker.replicas.replica import Replica
 from worker.replicas.swapper import Swapper
 from yolopool.vocabulary import ReplicaState
@@ -70,7 +71,7 @@ def cooled(replicas: Sequence[Replica], now: float, idle_s: float) -> list[Repli
         for replica in replicas
         if replica.state is ReplicaState.HOT
         and not replica.outstanding
-        and now - max(replica.last_pass, replica.hot_since) >= idle_s
+        and now - replica.used_s >= idle_s
     ]
 
 
@@ -85,7 +86,7 @@ class DeviceMonitor:
         backend: Backend,
         swapper: Swapper,
         replicas: Callable[[], Sequence[Replica]],
-        rewarm_idle_s: float,
+        upkeep: Upkeep,
         drift_limit_bytes: int,
         recycle: Callable[[str], None],
         observer: DeviceObserver,
@@ -97,7 +98,8 @@ class DeviceMonitor:
         self._backend = backend
         self._swapper = swapper
         self._replicas = replicas
-        self._rewarm_idle_s = rewarm_idle_s
+        self._rewarm_idle_s = upkeep.rewarm_idle_s
+        self._probes = Probes(swapper, upkeep, clock)
         self._drift_limit_bytes = drift_limit_bytes
         self._recycle = recycle
         self._observer = observer
@@ -136,6 +138,7 @@ class DeviceMonitor:
         for replica in cooled(self._replicas(), self._clock(), self._rewarm_idle_s):
             if wrong := await self._swapper.warmup.warm_again(replica):
                 await self._swapper.reload(replica, wrong)
+        await self._probes.look(self._replicas())
         await self._swapper.warmup.warm_batch()
 
     async def _observe(self, memory: DeviceMemory) -> None:

@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 from worker.packs.eviction import CacheEntry, choose_evictions
 from worker.packs.pack import Pack
 from worker.replicas.replica import Replica
+from worker.replicas.usage import Evictions
 from yolopool.v1.worker_pb2 import PackLocation
 from yolopool.vocabulary import ReplicaState
 
@@ -55,6 +56,7 @@ class PackReader:
         lock: asyncio.Lock,
         clock: Callable[[], float],
     ) -> None:
+        self.evictions = Evictions()
         self._packs = packs
         self._limits = limits
         self._replicas = replicas
@@ -121,6 +123,7 @@ class PackReader:
             if replica.host_bytes
         ]
         for key in choose_evictions(entries, need_bytes, self._limits.host_bytes).keys:
+            self.evictions.add(self._replicas[key].used_s, now)
             self._replicas[key].drop_weights()
 
     def close(self) -> None:

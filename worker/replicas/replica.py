@@ -8,7 +8,7 @@ from worker.packs.manifest import GRAPHS
 from worker.packs.pack import Pack
 from worker.replicas.ledger import Claim
 from worker.replicas.lifecycle import ReplicaLife
-from worker.replicas.usage import ReplicaUsage
+from worker.replicas.usage import ReplicaUsage, Sight
 from yolopool.errors import YolopoolError
 from yolopool.server.arrival_rates import Arrivals
 from yolopool.v1 import types_pb2
@@ -87,6 +87,9 @@ class Replica:
     swaps_total: int = 0
     # How its graph last answered otherwise than at its import.
     self_test: str = ""
+    # What its answers found, and when the picture that is kept with it was asked last.
+    sight: Sight = field(default_factory=Sight)
+    probed_s: float = 0.0
     hot_since: float = 0.0
     hot_since_unix_s: float = 0.0
     swap_s: float = 0.0
@@ -110,6 +113,11 @@ class Replica:
     @property
     def state(self) -> ReplicaState:
         return self.life.state
+
+    @property
+    def used_s(self) -> float:
+        """When it was used last, or came to the device unused; 0: neither."""
+        return max(self.last_pass, self.hot_since)
 
     @property
     def batching(self) -> BatchingConfig:

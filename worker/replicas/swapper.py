@@ -24,6 +24,7 @@ from worker.replicas.pack_reader import PackReader, PackSource, TierLimits
 from worker.replicas.replica import NOTHING, Replica
 from worker.replicas.side_load import SideLoad
 from worker.replicas.swap_candidates import candidate_of, may_be_swapped
+from worker.replicas.usage import Evictions
 from worker.replicas.warmup import Warmup
 from yolopool.errors import LedgerFull, LoadFailed, OutOfMemory, YolopoolError
 from yolopool.server import exhaustion
@@ -56,6 +57,7 @@ class Swapper:
         self.ledger = ledger
         # Measured: bytes that releases should have given back, less the bytes they gave.
         self.not_returned_bytes = 0
+        self.evictions = Evictions()
         # One swap at a time: two must not count on evicting the same replica.
         self.lock = asyncio.Lock()
         self.reader = PackReader(packs, limits, replicas, self.lock, clock.monotonic)
@@ -123,8 +125,9 @@ class Swapper:
             else:
                 self.fail(replica, decision.error)
             return True
-        for key in decision.out:
-            await self._demote(self._replicas[key])
+        for replica in map(self._replicas.__getitem__, decision.out):
+            self.evictions.add(replica.used_s, self._clock.monotonic())
+            await self._demote(replica)
         if isinstance(decision, swap_policy.Shrink):
             return True
         replica = self._replicas[decision.key]

@@ -10,6 +10,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import structlog
@@ -24,6 +25,7 @@ from worker.replicas.replica import Replica
 from yolopool.errors import LoadFailed, OutOfMemory
 
 log = structlog.get_logger()
+Answer = TypeVar("Answer")
 # The first pass prepares a runtime's kernels, the second its memory; later ones change nothing.
 WARM_UP_PASSES = 3
 # No batch is warmed up whose pass is expected to take longer, going by the time of one image with
@@ -107,11 +109,27 @@ class Warmup:
                 return ""
             replica.last_pass = self._clock()
             run_pass = partial(self._pass, replica, model, replica.shape)
-            await self._engine.job(run_pass, Turn.IDLE)
-            wrong = await self._engine.job(model.self_test, Turn.IDLE)
+            try:
+                await self._engine.job(run_pass, Turn.IDLE)
+                wrong = await self._engine.job(model.self_test, Turn.IDLE)
+            except Exception as error:  # requests fail alike, and say what it means
+                log.warning("no warm-up", model=replica.key, why=str(error))
+                return ""
             if wrong:
                 self._proven.discard(_proof(replica))
             return wrong
+
+    async def ask(
+        self, replica: Replica, question: Callable[[LoadedModel], Answer]
+    ) -> Answer | None:
+        """Asks a replica that is on the device a question, on the device thread, behind the batches
+        that are due. None: it is not there, or a swap is under way. Takes the lock.
+        """
+        async with self._no_swap() as quiet:
+            model = self._engine.models.get(replica.key)
+            if not quiet or model is None:
+                return None
+            return await self._engine.job(partial(question, model), Turn.IDLE)
 
     async def warm_batch(self) -> None:
         """While nobody waits, runs one pass of a batch size that a version on a CPU may use and

@@ -15,7 +15,6 @@ from worker.batching.admission import AdmissionRequest
 from worker.batching.config import SUSPECT
 from worker.engine.engine import Engine
 from worker.engine.request import Request
-from worker.hardware.device_stand import DeviceStand
 from worker.postprocess.postprocessor import Postprocessor
 from worker.preprocess.prepared import ImageSource
 from worker.process.flight_recorder import FlightRecorder
@@ -48,7 +47,6 @@ class InferHandler:
         postprocessor: Postprocessor,
         backend: Backend,
         recorder: FlightRecorder,
-        stand: Callable[[], DeviceStand | None],
         clock: Callable[[], float],
     ) -> None:
         self.state = fleet_pb2.WORKER_STATE_STARTING
@@ -59,7 +57,6 @@ class InferHandler:
         self._postprocessor = postprocessor
         self._backend = backend
         self._recorder = recorder
-        self._stand = stand
         self._clock = clock
         self._open: set[asyncio.Task[Any]] = set()
         # Once set, every request fails with it.
@@ -141,6 +138,7 @@ class InferHandler:
             # No other request has this priority, so a suspect goes first and shares no batch.
             priority = SUSPECT if request.suspect else convert.priority_of(request)
             batching, tenant, weight = replica.batching, request.tenant, weight_of(request)
+            tier = replica.state
             try:
                 # Admission comes before any work: under a flood most requests are refused.
                 place = self._engine.reserve(
@@ -179,14 +177,17 @@ class InferHandler:
             replica.usage = replica.usage.answered(
                 self._clock(), inference.outcome.queue_s, inference.device_s
             )
+            result = response.detect_response(
+                request, replica, self._backend, self._identity(), inference, output_options
+            )
+            found = bool(result.detections) or result.HasField("classification")
+            replica.sight = replica.sight.answered(found)
             return worker_pb2.InferResponse(
-                result=response.detect_response(
-                    request, replica, self._backend, self._identity(), inference, output_options
-                ),
+                result=result,
                 load=convert.load_to(self._engine),
                 ledger_used_bytes=self._swapper.ledger.used_bytes,
                 device_ms=inference.device_s * 1000,
-                facts=response.pass_facts(inference, self._stand()),
+                facts=response.pass_facts(inference, tier),
             )
 
     def _log(self, request: worker_pb2.InferRequest, outcome: str, took_s: float) -> None:

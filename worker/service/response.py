@@ -1,13 +1,11 @@
 """Translates typed results to the messages of a response. Decides nothing."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
 from worker.arrays import F32
 from worker.backends.base import Backend
-from worker.hardware.device_stand import DeviceStand
 from worker.postprocess.mask_encoding import RunLengths
 from worker.postprocess.results import Mask, Results
 from worker.postprocess.rotated_boxes import corners
@@ -17,6 +15,7 @@ from worker.service.identity import Identity
 from worker.service.inference import Inference
 from worker.service.options import OutputOptions
 from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
+from yolopool.vocabulary import ReplicaState
 
 
 def detect_response(
@@ -56,8 +55,8 @@ def detect_response(
     return message
 
 
-def pass_facts(inference: Inference, stand: DeviceStand | None) -> worker_pb2.PassFacts:
-    """What the request log tells of a request and its device."""
+def pass_facts(inference: Inference, found: ReplicaState) -> worker_pb2.PassFacts:
+    """What the request log tells of a request. `found`: where its version was."""
     outcome = inference.outcome
     height, width = inference.prepared.letterboxed.image.shape[:2]
     return worker_pb2.PassFacts(
@@ -68,23 +67,7 @@ def pass_facts(inference: Inference, stand: DeviceStand | None) -> worker_pb2.Pa
         cold=outcome.is_cold,
         transfer_ms=outcome.transfer_s * 1000,
         memory_retries=outcome.retries,
-        device=None if stand is None else _stand_to(stand),
-    )
-
-
-@lru_cache(maxsize=2)
-def _stand_to(stand: DeviceStand) -> worker_pb2.DeviceStand:
-    """One look is told with many requests."""
-    gpu = stand.gpu
-    return worker_pb2.DeviceStand(
-        used_bytes=stand.used_bytes,
-        free_bytes=stand.free_bytes,
-        utilisation=stand.utilisation,
-        temperature_c=gpu.temperature_c,
-        clock_ratio=gpu.clock_ratio,
-        power_w=gpu.power_w,
-        throttled=gpu.throttled,
-        host_load=stand.host_load,
+        found=convert.STATES[found],
     )
 
 

@@ -20,6 +20,7 @@ from worker.replicas.replica_table import ReplicaTable
 from worker.replicas.swapper import Swapper
 from worker.service import convert
 from worker.service.bench import CurveRunner
+from worker.service.figures import figures_to
 from worker.service.identity import Fence, Identity
 from worker.service.infer_handler import DEFAULT_DEADLINE_S, InferHandler
 from yolopool.v1 import bench_pb2, fleet_pb2, types_pb2, worker_pb2, worker_pb2_grpc
@@ -142,6 +143,12 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                 compute_class=identity.compute_class,
             ),
             io_addresses=identity.io_addresses,
+            figures=figures_to(
+                self._device_monitor.stand,
+                self._engine.passed,
+                self._swapper.evictions,
+                self._swapper.reader.evictions,
+            ),
         )
 
     def _ledger(self) -> types_pb2.Ledger:

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from importlib import import_module
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import typer
 from rich.console import Console
@@ -49,10 +50,29 @@ _TODO = {
 _MAY_BE_EMPTY = frozenset({"--pool"})
 
 
+class Later(NamedTuple):
+    """A command that is imported when it is asked for: its `place`, MODULE:NAME, and what the help
+    of its group says of it. passes_on: another program reads its options.
+    """
+
+    place: str
+    summary: str
+    passes_on: bool = False
+
+
 class SectionedGroup(TyperGroup):
-    """A group whose help lists its commands under headings, in the order given here."""
+    """A group whose help lists its commands under headings, in the order given here. Only the
+    command that runs is imported of `later`.
+    """
 
     sections: ClassVar[Mapping[str, Sequence[str]]] = {}
+    later: ClassVar[Mapping[str, Later]] = {}
+
+    def __init__(self, *, commands: Any = None, **attributes: Any) -> None:
+        super().__init__(commands=_Commands(commands or {}, self.later), **attributes)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         found = super().resolve_command(ctx, args)
@@ -62,11 +82,52 @@ class SectionedGroup(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         width = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
         for heading, names in self.sections.items():
-            commands = [(name, self.get_command(ctx, name)) for name in names]
             with formatter.section(heading):
-                formatter.write_dl(
-                    [(name, cmd.get_short_help_str(width)) for name, cmd in commands if cmd]
-                )
+                formatter.write_dl([(name, self._summary(ctx, name, width)) for name in names])
+
+    def _summary(self, ctx: Any, name: str, width: int) -> str:
+        if name in self.later:
+            return self.later[name].summary
+        command = self.get_command(ctx, name)
+        return command.get_short_help_str(width) if command is not None else ""
+
+
+class _Commands(dict[str, Any]):
+    """Commands by name, those of `later` imported when they are looked up."""
+
+    def __init__(self, made: Mapping[str, Any], later: Mapping[str, Later]) -> None:
+        super().__init__({**made, **later})
+
+    def __getitem__(self, name: str) -> Any:
+        command = super().__getitem__(name)
+        if isinstance(command, Later):
+            command = self[name] = _made(name, command)
+        return command
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default  # noqa: SIM401 - it would call itself
+
+    def values(self) -> Any:
+        return [self[name] for name in self]
+
+    def items(self) -> Any:
+        return [(name, self[name]) for name in self]
+
+
+def _made(name: str, later: Later) -> Any:
+    module, _, attribute = later.place.partition(":")
+    found = getattr(import_module(module), attribute)
+    holder = typer.Typer(rich_markup_mode=None, add_completion=False)
+    holder.callback()(lambda: None)  # a group, even of one command
+    if isinstance(found, typer.Typer):
+        holder.add_typer(found, name=name)
+    elif later.passes_on:
+        settings = {"allow_extra_args": True, "ignore_unknown_options": True}
+        holder.command(name, context_settings=settings, add_help_option=False)(found)
+    else:
+        holder.command(name)(found)
+    group: Any = typer.main.get_command(holder)
+    return group.commands[name]
 
 
 def _refuse_empty_values(command: Any) -> None:

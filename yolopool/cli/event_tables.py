@@ -21,6 +21,8 @@ _EVENT_COLOURS = {
     "VERSION_FAILED": "red", "DIFFERENCE": "red", "WORKER_CRASHED": "red",
     "IMAGE_QUARANTINED": "red",
     "VERSION_QUARANTINED": "red",
+    "ALERT_FIRING": "red", "ALERT_RESOLVED": "green",
+    "PROBE_FAILED": "red", "WEBHOOK_FAILED": "red",
 }  # fmt: skip
 _KIND_WIDTH = len("WORKER_CORDONED")
 

@@ -1,4 +1,4 @@
-"""`yolopool workers`, `changeover` and `schedules`: commands on more than one model."""
+"""`yolopool status`, `workers`, `changeover` and `schedules`: commands on more than one model."""
 
 from typing import Annotated
 
@@ -39,6 +39,13 @@ SunPlace = Annotated[
         "--place", help="Of the sun: latitude and longitude in degrees, such as 52.52 13.41."
     ),
 ]
+
+
+def status(as_json: AsJson = False, address: Address = DEFAULT_ADDRESS) -> None:
+    """Show the pool's totals: models, workers, memory, requests."""
+    with Client(address) as client:
+        fleet = client.fleet()
+    print_json(plain(fleet)) if as_json else out.print(tables.fleet(fleet))
 
 
 def changeover(

@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 other errors, 2 wrong usage, 3 not found, 4 invalid input,
 
 import os
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -14,37 +13,10 @@ from typing import Annotated
 import typer
 
 import yolopool
-from yolopool.cli import explain, migrate, models, result_tables, tables
-from yolopool.cli import fleet as cli_fleet
-from yolopool.cli.access import certs as cli_certs
-from yolopool.cli.access import keys as cli_keys
-from yolopool.cli.access import tenants as cli_tenants
-from yolopool.cli.console import (
-    Address,
-    AsJson,
-    SectionedGroup,
-    as_line,
-    exit_code,
-    out,
-    plain,
-    print_error,
-    print_json,
-    say,
-)
-from yolopool.cli.curves import bench
-from yolopool.cli.detect import command, saving
-from yolopool.cli.doctor.diagnose import doctor
-from yolopool.cli.fleet_file import apply_command
-from yolopool.cli.rollout import rollouts as cli_rollouts
-from yolopool.cli.sources import watches as cli_watches
-from yolopool.cli.top import top
-from yolopool.cli.validation import store_rules
-from yolopool.client.client import Client
+from yolopool.cli.console import Later, SectionedGroup, as_line, exit_code, out, print_error
 from yolopool.errors import YolopoolError
-from yolopool.local import demo as demo_files
-from yolopool.local import pool as local_pool
+from yolopool.local.installed import StartFailed
 from yolopool.server import exhaustion
-from yolopool.transport import DEFAULT_ADDRESS
 
 
 class _Commands(SectionedGroup):
@@ -62,10 +34,106 @@ class _Commands(SectionedGroup):
             "migrate",
         ],
         "Keep the fleet in a file": ["apply", "export"],
-        "See what the pool does": ["status", "workers", "events", "top", "explain", "doctor"],
+        "See what the pool does": [
+            "status",
+            "workers",
+            "alerts",
+            "events",
+            "top",
+            "explain",
+            "doctor",
+        ],
         "Decide who may call": ["keys", "tenants", "certs"],
         "Run one process of a pool": ["control-plane", "worker", "importer"],
         "Other": ["version"],
+    }
+    later = {  # noqa: RUF012
+        "up": Later(
+            "yolopool.cli.processes.up:up", "Start a whole pool on this machine; Ctrl-C ends it."
+        ),
+        "demo": Later(
+            "yolopool.cli.processes.up:demo",
+            "Start a pool, detect on the sample images, and end it.",
+        ),
+        "detect": Later(
+            "yolopool.cli.detect.command:detect", "Run a model on images, videos and streams."
+        ),
+        "models": Later("yolopool.cli.models:app", "Register, load and configure models."),
+        "bench": Later("yolopool.cli.curves.bench:bench", "Measure a model's speed by batch size."),
+        "watches": Later(
+            "yolopool.cli.sources.watches:watches_app",
+            "Register new files of a folder or bucket as they come.",
+        ),
+        "changeover": Later(
+            "yolopool.cli.fleet:changeover",
+            "Load some models, then release others: all or nothing.",
+        ),
+        "schedules": Later("yolopool.cli.fleet:schedules_app", "Run changeovers at set times."),
+        "rollouts": Later(
+            "yolopool.cli.rollout.rollouts:rollouts_app",
+            "Try a version on a part of the requests.",
+        ),
+        "store": Later(
+            "yolopool.cli.validation.store_rules:store_app",
+            "Limit what models' files take, and remove what nobody uses.",
+        ),
+        "migrate": Later("yolopool.cli.migrate:app", "Take models over from another server."),
+        "apply": Later(
+            "yolopool.cli.fleet_file.apply_command:apply", "Make the pool as a file says."
+        ),
+        "export": Later(
+            "yolopool.cli.fleet_file.apply_command:export",
+            "Write what the pool has as a fleet file.",
+        ),
+        "status": Later(
+            "yolopool.cli.fleet:status",
+            "Show the pool's totals: models, workers, memory, requests.",
+        ),
+        "workers": Later("yolopool.cli.fleet:workers_app", "List workers, and drain one."),
+        "alerts": Later(
+            "yolopool.cli.alerts.alerts:alerts_app",
+            "See what is wrong, and say whom the pool tells.",
+        ),
+        "events": Later(
+            "yolopool.cli.explain:events", "Show what happened in the pool, oldest first."
+        ),
+        "top": Later(
+            "yolopool.cli.top:top", "Show devices and models at a glance, updating until Ctrl-C."
+        ),
+        "explain": Later(
+            "yolopool.cli.explain:explain_app",
+            "Explain a model's placement, or a request's outcome.",
+        ),
+        "doctor": Later(
+            "yolopool.cli.doctor.diagnose:doctor",
+            "Say why requests are slow, from the request log.",
+        ),
+        "keys": Later(
+            "yolopool.cli.access.keys:keys_app", "Make, list, rotate and revoke API keys."
+        ),
+        "tenants": Later(
+            "yolopool.cli.access.tenants:tenants_app",
+            "Set limits of tenants, see what they used, delete all of one.",
+        ),
+        "certs": Later(
+            "yolopool.cli.access.certs:certs_app",
+            "Make a private authority, and issue certificates.",
+        ),
+        "control-plane": Later(
+            "yolopool.cli.processes.programs:control_plane",
+            "Run a control plane ('yolopool control-plane --help').",
+            passes_on=True,
+        ),
+        "worker": Later(
+            "yolopool.cli.processes.programs:worker",
+            "Run this machine's workers ('yolopool worker --help').",
+            passes_on=True,
+        ),
+        "importer": Later(
+            "yolopool.cli.processes.programs:importer",
+            "Run an importer ('yolopool importer --help').",
+            passes_on=True,
+        ),
     }
 
 
@@ -87,26 +155,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(models.app, name="models")
-app.add_typer(cli_fleet.workers_app, name="workers")
-app.command("changeover")(cli_fleet.changeover)
-app.add_typer(cli_fleet.schedules_app, name="schedules")
-app.add_typer(cli_watches.watches_app, name="watches")
-app.add_typer(cli_rollouts.rollouts_app, name="rollouts")
-app.add_typer(cli_keys.keys_app, name="keys")
-app.add_typer(cli_tenants.tenants_app, name="tenants")
-app.add_typer(store_rules.store_app, name="store")
-app.add_typer(cli_certs.certs_app, name="certs")
-app.add_typer(explain.explain_app, name="explain")
-app.add_typer(migrate.app, name="migrate")
-app.command("detect")(command.detect)
-app.command("apply")(apply_command.apply)
-app.command("export")(apply_command.export)
-app.command("bench")(bench.bench)
-app.command("doctor")(doctor)
-app.command("top")(top)
-app.command("events")(explain.events)
-models.app.command("plan")(explain.plan)
 
 
 def main() -> None:
@@ -127,7 +175,7 @@ def main() -> None:
         print_error(as_line(ended))
         _forget_output()
         sys.exit(exit_code(ended))
-    except local_pool.StartFailed as error:
+    except StartFailed as error:
         print_error(str(error))
         sys.exit(1)
 
@@ -159,167 +207,7 @@ def _options(
     """Options that come before the command; the help is HELP."""
 
 
-# --- the pool ---------------------------------------------------------------------------------
-
-
-@app.command()
-def status(as_json: AsJson = False, address: Address = DEFAULT_ADDRESS) -> None:
-    """Show the pool's totals: models, workers, memory, requests."""
-    with Client(address) as client:
-        fleet = client.fleet()
-    print_json(plain(fleet)) if as_json else out.print(tables.fleet(fleet))
-
-
 @app.command()
 def version() -> None:
     """Print the version of this installation."""
     out.print(yolopool.__version__, highlight=False)
-
-
-# --- servers ----------------------------------------------------------------------------------
-
-MAX_PORT = 65535
-Port = Annotated[
-    int, typer.Option("--port", min=0, max=MAX_PORT, help="Port for gRPC; 0: any free one.")
-]
-HttpPort = Annotated[
-    int,
-    typer.Option(
-        "--http-port", min=0, max=MAX_PORT, help="Port for /metrics and health; 0: any free one."
-    ),
-]
-Devices = Annotated[
-    str,
-    typer.Option(help="Devices to use: auto, cpu, cpu:2x8, cuda, cuda:GPU-<uuid>,... or sim:N."),
-]
-Budget = Annotated[
-    str,
-    typer.Option(help="Memory for models on each device: bytes, 4GiB, or a fraction such as 0.8."),
-]
-Redis = Annotated[
-    str, typer.Option(help="URL of your own Redis; by default an embedded one is started.")
-]
-
-
-@app.command("up")
-def up_command(
-    data_dir: Annotated[
-        Path, typer.Option(help="Folder for everything that the pool stores.")
-    ] = Path("~/.yolopool"),
-    host: Annotated[str, typer.Option(help="Network address to listen on.")] = "127.0.0.1",
-    port: Port = 50051,
-    http_port: HttpPort = 8080,
-    redis: Redis = "",
-    devices: Devices = "auto",
-    memory_budget: Budget = "",
-    load: Annotated[
-        list[str] | None,
-        typer.Option("--load", help="Load and pin this model at the start; repeatable."),
-    ] = None,
-    demo: Annotated[
-        bool, typer.Option("--demo/--no-demo", help="Register the demo model and try it.")
-    ] = True,
-    auth: Annotated[bool, typer.Option("--auth", help="Ask every caller for an API key.")] = False,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow a --host beyond this machine without TLS.")
-    ] = False,
-) -> None:
-    """Start a whole pool on this machine; Ctrl-C ends it."""
-    options = local_pool.PoolOptions(
-        data_dir.expanduser().absolute(),
-        host,
-        port,
-        http_port,
-        redis,
-        devices,
-        memory_budget,
-        tuple(load or ()),
-        auth,
-        insecure,
-    )
-    local_pool.refuse_busy(options)
-    say(f"starting in {options.data_dir}")
-    with local_pool.LocalPool(options, say) as pool:
-        if demo:
-            _first_detection(pool.address, pool.api_key)
-        # Before READY is printed: whoever reads it may stop the pool at once.
-        stopping = local_pool.on_signals(pool)
-        out.print(f"[bold green]READY[/] gRPC {pool.address}  console http://{pool.http}/console/")
-        if auth:
-            say(f"callers need a key: export YOLOPOOL_API_KEY=$(cat {options.data_dir}/admin.key)")
-        first = (
-            f"detect IMAGE --model {demo_files.MAIN}" if demo else "models register NAME FILE.pt"
-        )
-        out.print(
-            f"try: yolopool {first} --address {pool.address}\nCtrl-C ends it",
-            highlight=False,
-            soft_wrap=True,
-        )
-        pool.watch(stopping)
-        say("stopping")
-
-
-@app.command("demo")
-def demo_command(
-    save: Annotated[
-        Path, typer.Option(help="File for the first image with the results drawn.")
-    ] = Path("yolopool-demo.jpg"),
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder for the pool's files; default: a temporary one.")
-    ] = None,
-    devices: Devices = "auto",
-    memory_budget: Budget = "",
-) -> None:
-    """Start a pool, detect on the sample images, and end it."""
-    with tempfile.TemporaryDirectory(prefix="yolopool-") as scratch:
-        options = local_pool.PoolOptions(
-            (data_dir or Path(scratch)).expanduser().absolute(),
-            port=0,
-            http_port=0,
-            devices=devices,
-            memory_budget=memory_budget,
-        )
-        say("starting a pool")
-        with local_pool.LocalPool(options, say) as pool, Client(pool.address) as client:
-            answers = demo_files.run(client, say)
-    for image, found in answers[:1]:
-        out.print(result_tables.results(found, image.name))
-        out.print()
-        saving.write(found, save)
-    out.print(result_tables.timing([(image.name, found) for image, found in answers]))
-    out.print(f"annotated image: {save}", highlight=False)
-
-
-def _first_detection(address: str, api_key: str) -> None:
-    files = demo_files.find()
-    with Client(address, api_key) as client:
-        demo_files.register(client, demo_files.MAIN, files.models[demo_files.MAIN])
-        found = client.detect(files.images[0], model=demo_files.MAIN)
-    say(f"first detection: {found!r}")
-
-
-_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-
-def _become(module: str, extra: str, arguments: list[str]) -> None:
-    """Replaces this process by the server, which reads its own flags and environment."""
-    local_pool.check_extras(extra)
-    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
-
-
-@app.command("control-plane", context_settings=_PASS_ON, add_help_option=False)
-def control_plane_command(context: typer.Context) -> None:
-    """Run a control plane ('yolopool control-plane --help')."""
-    _become("control_plane", "control-plane", context.args)
-
-
-@app.command("worker", context_settings=_PASS_ON, add_help_option=False)
-def worker_command(context: typer.Context) -> None:
-    """Run this machine's workers ('yolopool worker --help')."""
-    _become("worker", "worker", context.args)
-
-
-@app.command("importer", context_settings=_PASS_ON, add_help_option=False)
-def importer_command(context: typer.Context) -> None:
-    """Run an importer ('yolopool importer --help')."""
-    _become("importer", "worker", context.args)

@@ -5,20 +5,17 @@ from typing import Annotated
 
 import typer
 
-from yolopool.cli import builds, tables
+from yolopool.cli import tables
 from yolopool.cli.console import (
     Address,
     AsJson,
+    Later,
     ModelRef,
     SectionedGroup,
     out,
     plain,
     print_json,
 )
-from yolopool.cli.register import registering
-from yolopool.cli.rollout import aliases, families, rollouts
-from yolopool.cli.validation.evaluate import evaluate
-from yolopool.cli.validation.gates import gates_app
 from yolopool.client.client import Client
 from yolopool.client.model_records import Batching, Model, ModelVersion, Placement
 from yolopool.errors import InvalidOption
@@ -34,21 +31,52 @@ class _Commands(SectionedGroup):
         "Speed": ["batching", "build", "variant"],
         "Accuracy": ["evaluate", "gate"],
     }
+    later = {  # noqa: RUF012
+        "register": Later(
+            "yolopool.cli.register.registering:models_register",
+            "Upload a model file, or have the pool fetch one.",
+        ),
+        "build": Later(
+            "yolopool.cli.builds:build", "Build a model for another backend or precision."
+        ),
+        "variant": Later("yolopool.cli.builds:variant", "Choose which build of a model serves it."),
+        "evaluate": Later(
+            "yolopool.cli.validation.evaluate:evaluate",
+            "Measure how good a model is on labelled images.",
+        ),
+        "gate": Later(
+            "yolopool.cli.validation.gates:gates_app",
+            "Ask new versions for a least accuracy on labelled images.",
+        ),
+        "promote": Later(
+            "yolopool.cli.rollout.aliases:promote", "Move an alias to a version without a gap."
+        ),
+        "rollback": Later(
+            "yolopool.cli.rollout.aliases:rollback", "Move an alias back to what it meant before."
+        ),
+        "alias": Later(
+            "yolopool.cli.rollout.aliases:set_",
+            "Show an alias and its history, or set what it means.",
+        ),
+        "aliases": Later("yolopool.cli.rollout.aliases:list_", "List aliases and what they mean."),
+        "unalias": Later(
+            "yolopool.cli.rollout.aliases:unalias", "Delete an alias; its versions stay."
+        ),
+        "compare": Later(
+            "yolopool.cli.rollout.rollouts:compare",
+            "Compare what two versions find on the same images.",
+        ),
+        "family": Later(
+            "yolopool.cli.rollout.families:family",
+            "Show a family, or make one of several models.",
+        ),
+        "plan": Later(
+            "yolopool.cli.explain:plan", "Show what loading a model would do, without doing it."
+        ),
+    }
 
 
 app = typer.Typer(cls=_Commands, help="Register, load and configure models.", no_args_is_help=True)
-app.command("register")(registering.models_register)
-app.command("build")(builds.build)
-app.command("variant")(builds.variant)
-app.command("evaluate")(evaluate)
-app.add_typer(gates_app, name="gate")
-app.command("promote")(aliases.promote)
-app.command("rollback")(aliases.rollback)
-app.command("alias")(aliases.set_)
-app.command("aliases")(aliases.list_)
-app.command("unalias")(aliases.unalias)
-app.command("compare")(rollouts.compare)
-app.command("family")(families.family)
 
 Pool = Annotated[
     str | None, typer.Option("--pool", help="Run only on workers of this pool (label pool).")

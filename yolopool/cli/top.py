@@ -129,7 +129,8 @@ def _heading(glance: Glance) -> Text:
 
 def _devices(workers: Sequence[Worker]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for head in ("worker", "device", "state", "memory"):
+    table.add_column("worker")
+    for head in ("device", "state", "memory"):
         table.add_column(head, no_wrap=True)
     for head in ("used", "budget", "models", "open"):
         table.add_column(head, justify="right", no_wrap=True)
@@ -137,7 +138,7 @@ def _devices(workers: Sequence[Worker]) -> Table:
         ledger = worker.ledger
         hot = sum(one.state == "HOT" for one in worker.replicas)
         table.add_row(
-            Text(worker.id),
+            _name(worker.id),
             Text(worker.device),
             Text(worker.state, COLOURS.get(worker.state, "red")),
             bar(
@@ -156,6 +157,11 @@ def _devices(workers: Sequence[Worker]) -> Table:
     return table
 
 
+def _name(text: str) -> Text:
+    """In a narrow terminal names are cut, and no figure is."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
 def bar(weights: int, workspace: int, used: int, budget: int) -> Text:
     """A ledger as a bar: weights, workspace, what else is used, and what is free."""
     budget = max(budget, used, 1)
@@ -169,8 +175,8 @@ def bar(weights: int, workspace: int, used: int, budget: int) -> Text:
 
 
 def _models(glance: Glance) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("model", no_wrap=True)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("model")
     table.add_column("hot", justify="right", no_wrap=True)
     for head in ("req/s", "fail/s", "p50", "p99", "queue", "pass", "batch", "hit"):
         table.add_column(head, justify="right", no_wrap=True)
@@ -185,7 +191,9 @@ def _models(glance: Glance) -> Table:
         states = held.get(name, [])
         told = known.get(name)
         tier = f"{states.count('HOT')}/{len(states)}" if states else "-"
-        table.add_row(Text(name), tier, *(_figures(told) if told is not None else ["-"] * 8 + [""]))
+        table.add_row(
+            _name(name), tier, *(_figures(told) if told is not None else ["-"] * 8 + [""])
+        )
     if len(names) > MAX_MODELS:
         table.add_row(Text(f"and {len(names) - MAX_MODELS} more", "dim"))
     return table

@@ -18,6 +18,7 @@ from yolopool import transport
 from yolopool.client import calls, requests, uploads
 from yolopool.client.access import api_keys, joined_processes, tenant_records
 from yolopool.client.access.credentials import AsyncTokenSource, Credentials
+from yolopool.client.alerts import alert_records
 from yolopool.client.calls import Call, Services, StreamCall
 from yolopool.client.detections import Detections
 from yolopool.client.fleet_file import applying, exporting
@@ -260,6 +261,17 @@ class AsyncClient:
     set_watch = _call(watch_records.set_watch)
     watches = _call(watch_records.watches)
     delete_watch = _call(watch_records.delete_watch)
+    alerts = _call(alert_records.alerts)
+    alert_rules = _call(alert_records.alert_rules)
+    resolve_alert = _call(alert_records.resolve_alert)
+    silence_alerts = _call(alert_records.silence_alerts)
+    alert_silences = _call(alert_records.alert_silences)
+    end_silence = _call(alert_records.end_silence)
+    set_alert_threshold = _call(alert_records.set_alert_threshold)
+    set_webhook = _call(alert_records.set_webhook)
+    webhooks = _call(alert_records.webhooks)
+    delete_webhook = _call(alert_records.delete_webhook)
+    test_webhook = _call(alert_records.test_webhook)
     set_tenant = _call(tenant_records.set_tenant)
     list_tenants = _call(tenant_records.list_tenants)
     usage = _call(tenant_records.usage)

@@ -15,6 +15,7 @@ from yolopool.client.detections import Detections, from_response
 from yolopool.client.images import ImageLike
 from yolopool.client.requests import DetectOptions, ResidencyModeName
 from yolopool.v1 import (
+    alerts_pb2_grpc,
     aliases_pb2_grpc,
     bench_pb2_grpc,
     certificates_pb2_grpc,
@@ -68,6 +69,7 @@ class Services:
 
     def __init__(self, channel: Any) -> None:
         self._stubs: dict[str, Any] = {
+            "alerts": alerts_pb2_grpc.AlertServiceStub(channel),
             "aliases": aliases_pb2_grpc.AliasServiceStub(channel),
             "bench": bench_pb2_grpc.BenchServiceStub(channel),
             "certificates": certificates_pb2_grpc.CertificateServiceStub(channel),

@@ -4,7 +4,6 @@ Starts them in order, restarts those that end, and ends them all when the `with`
 process dies, the kernel ends them. Their output goes to files under the data directory.
 """
 
-import importlib.util
 import json
 import os
 import select
@@ -23,6 +22,7 @@ from yolopool.client.client import Client
 from yolopool.errors import Unavailable, YolopoolError
 from yolopool.local import local_keys
 from yolopool.local.embedded_redis import EmbeddedRedis
+from yolopool.local.installed import MODULES_OF_EXTRA, StartFailed, check_extras
 from yolopool.local.process_log import ProcessLog
 from yolopool.server import parent_death
 from yolopool.server.process import keep_from_others
@@ -33,15 +33,6 @@ POLL_S = 0.1
 RESTART_DELAY_S = 1.0
 # In the folder of logs; `yolopool doctor` reads it there.
 REQUEST_LOG = "requests.jsonl"
-# Modules that an extra installs, to tell it from the bare client.
-_MODULES_OF_EXTRA = {
-    "control-plane": ("redis", "starlette", "grpc_health"),
-    "worker": ("torch", "ultralytics", "grpc_health"),
-}
-
-
-class StartFailed(Exception):
-    """The pool did not start; the message has the last output of the process that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +105,7 @@ class LocalPool:
         self._stack = ExitStack()
 
     def __enter__(self) -> "LocalPool":
-        check_extras(*_MODULES_OF_EXTRA)
+        check_extras(*MODULES_OF_EXTRA)
         # Redis and the logs are started from here; the umask of this program stays as it is.
         inherited = keep_from_others()
         try:
@@ -274,17 +265,6 @@ class LocalPool:
         finally:
             for process in left:
                 _kill(process)
-
-
-def check_extras(*extras: str) -> None:
-    """Raises StartFailed if the modules of an extra are not installed."""
-    wanted = [module for extra in extras for module in _MODULES_OF_EXTRA[extra]]
-    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
-    if missing:
-        raise StartFailed(
-            f"this installation lacks {', '.join(dict.fromkeys(missing))}: "
-            f"pip install 'yolopool[{extras[0] if len(extras) == 1 else 'all'}]'"
-        )
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -48,7 +48,12 @@ FIELDS = (
     Field(
         "request_id", "string", "", "the caller's, else made here; the worker's log has it", True
     ),
-    Field("trace_id", "string", "", "of the caller's W3C trace, if it named one"),
+    Field(
+        "trace_id",
+        "string",
+        "",
+        "of its W3C trace: the caller's, or one begun here for a collector of traces",
+    ),
     Field("outcome", "string", "", "OK, or the reason of the error", True),
     Field("message", "string", "", "the error's words"),
     Field("model", "string", "", "its name; as the caller wrote it, if there is none", True),

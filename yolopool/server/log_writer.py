@@ -188,8 +188,11 @@ class DirectLog(io.TextIOBase):
         return self._output.dropped_lines
 
     def write(self, text: str) -> int:
-        self._output.put(text.encode(errors="replace"))
+        self.pass_on(text.encode(errors="replace"))
         return len(text)
+
+    def pass_on(self, data: bytes) -> None:
+        self._output.put(data)
 
 
 class QueuedLog(io.TextIOBase):

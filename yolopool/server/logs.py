@@ -72,21 +72,21 @@ def _masked(_: Any, __: str, line: Any) -> str:
     return masked(line)
 
 
-def json_lines() -> Callable[[str], object] | None:
+def json_lines() -> Callable[[bytes], object] | None:
     """Takes whole lines of JSON for this process's log; None: its lines are not JSON."""
-    return _json[0].write if _json else None
+    return _json[0].pass_on if _json else None
 
 
 def lines_to(
     path: Path, max_bytes: int, max_age_s: float, kept: int, now: Callable[[], float]
-) -> Callable[[str], object]:
+) -> Callable[[bytes], object]:
     """Takes whole lines for a file of their own: see RotatedFile. Never blocks. Raises OSError if
     the file can't be opened.
     """
     stream = QueuedLog(RotatedFile(path, max_bytes, max_age_s, kept, now))
     atexit.register(stream.drain, DRAIN_S)
     _streams.append(stream)
-    return stream.write
+    return stream.pass_on
 
 
 def write_out() -> None:

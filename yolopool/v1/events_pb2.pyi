@@ -66,6 +66,15 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """
     EVENT_KIND_ALIAS: _EventKind.ValueType  # 20
     """An alias was made or moved, or a switch of it was given up. The version is what it means then."""
+    EVENT_KIND_ALERT_FIRING: _EventKind.ValueType  # 47
+    """An alert began to fire, or has ended: the message says which, and what about."""
+    EVENT_KIND_ALERT_RESOLVED: _EventKind.ValueType  # 48
+    EVENT_KIND_WEBHOOK_FAILED: _EventKind.ValueType  # 49
+    """A receiver of alerts could not be told for a while: it is tried again."""
+    EVENT_KIND_PROBE_FAILED: _EventKind.ValueType  # 50
+    """A version answered the picture that is kept with it otherwise than at its import, or when it was
+    loaded first, and was loaded again.
+    """
     EVENT_KIND_FETCH_FAILED: _EventKind.ValueType  # 40
     """The file of a version that was registered by a URI could not be fetched: the version is FAILED."""
     EVENT_KIND_WATCH_FAILED: _EventKind.ValueType  # 41
@@ -117,6 +126,15 @@ failed, there is a reason.
 """
 EVENT_KIND_ALIAS: EventKind.ValueType  # 20
 """An alias was made or moved, or a switch of it was given up. The version is what it means then."""
+EVENT_KIND_ALERT_FIRING: EventKind.ValueType  # 47
+"""An alert began to fire, or has ended: the message says which, and what about."""
+EVENT_KIND_ALERT_RESOLVED: EventKind.ValueType  # 48
+EVENT_KIND_WEBHOOK_FAILED: EventKind.ValueType  # 49
+"""A receiver of alerts could not be told for a while: it is tried again."""
+EVENT_KIND_PROBE_FAILED: EventKind.ValueType  # 50
+"""A version answered the picture that is kept with it otherwise than at its import, or when it was
+loaded first, and was loaded again.
+"""
 EVENT_KIND_FETCH_FAILED: EventKind.ValueType  # 40
 """The file of a version that was registered by a URI could not be fetched: the version is FAILED."""
 EVENT_KIND_WATCH_FAILED: EventKind.ValueType  # 41

@@ -140,6 +140,7 @@ class Worker(_message.Message):
     LAST_EXIT_FIELD_NUMBER: _builtins.int
     IO_ADDRESSES_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     incarnation: _builtins.str
     """Drawn at each process start: a restarted worker is a new incarnation."""
@@ -185,6 +186,8 @@ class Worker(_message.Message):
         Not set by releases that made the one of their kind of device, in fp32.
         """
 
+    @_builtins.property
+    def figures(self) -> Global___WorkerFigures: ...
     def __init__(
         self,
         *,
@@ -207,14 +210,89 @@ class Worker(_message.Message):
         last_exit: Global___WorkerExit | None = ...,
         io_addresses: _abc.Iterable[_builtins.str] | None = ...,
         variant: _types_pb2.Variant | None = ...,
+        figures: Global___WorkerFigures | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_exit", b"last_exit", "ledger", b"ledger", "load", b"load", "variant", b"variant"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "last_exit", b"last_exit", "ledger", b"ledger", "load", b"load", "variant", b"variant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cordoned", b"cordoned", "device", b"device", "device_kind", b"device_kind", "device_name", b"device_name", "id", b"id", "incarnation", b"incarnation", "io_addresses", b"io_addresses", "joined_unix_s", b"joined_unix_s", "labels", b"labels", "last_exit", b"last_exit", "lease_left_s", b"lease_left_s", "ledger", b"ledger", "load", b"load", "release", b"release", "replaces_because", b"replaces_because", "replicas", b"replicas", "state", b"state", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cordoned", b"cordoned", "device", b"device", "device_kind", b"device_kind", "device_name", b"device_name", "figures", b"figures", "id", b"id", "incarnation", b"incarnation", "io_addresses", b"io_addresses", "joined_unix_s", b"joined_unix_s", "labels", b"labels", "last_exit", b"last_exit", "lease_left_s", b"lease_left_s", "ledger", b"ledger", "load", b"load", "release", b"release", "replaces_because", b"replaces_because", "replicas", b"replicas", "state", b"state", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Worker: _TypeAlias = Worker  # noqa: Y015
+
+@_typing.final
+class WorkerFigures(_message.Message):
+    """What a worker measured since its process began."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    BUSY_S_FIELD_NUMBER: _builtins.int
+    ESTIMATED_S_FIELD_NUMBER: _builtins.int
+    ESTIMATED_TOOK_S_FIELD_NUMBER: _builtins.int
+    ESTIMATED_OFF_S_FIELD_NUMBER: _builtins.int
+    FROM_DEVICE_FIELD_NUMBER: _builtins.int
+    FROM_HOST_FIELD_NUMBER: _builtins.int
+    busy_s: _builtins.float
+    """Seconds of its passes."""
+    estimated_s: _builtins.float
+    """Of passes that an estimate was made of: what they were expected to take, what they took, and by
+    how much the one and the other differ, pass by pass.
+    """
+    estimated_took_s: _builtins.float
+    estimated_off_s: _builtins.float
+    @_builtins.property
+    def device(self) -> _types_pb2.DeviceStand:
+        """As of the last look, which is at most two seconds old."""
+
+    @_builtins.property
+    def from_device(self) -> Global___Evictions:
+        """Versions that left the device for others, and weights that left host memory."""
+
+    @_builtins.property
+    def from_host(self) -> Global___Evictions: ...
+    def __init__(
+        self,
+        *,
+        device: _types_pb2.DeviceStand | None = ...,
+        busy_s: _builtins.float = ...,
+        estimated_s: _builtins.float = ...,
+        estimated_took_s: _builtins.float = ...,
+        estimated_off_s: _builtins.float = ...,
+        from_device: Global___Evictions | None = ...,
+        from_host: Global___Evictions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "from_device", b"from_device", "from_host", b"from_host"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_s", b"busy_s", "device", b"device", "estimated_off_s", b"estimated_off_s", "estimated_s", b"estimated_s", "estimated_took_s", b"estimated_took_s", "from_device", b"from_device", "from_host", b"from_host"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkerFigures: _TypeAlias = WorkerFigures  # noqa: Y015
+
+@_typing.final
+class Evictions(_message.Message):
+    """How often something was evicted, and how long before it had been used last, seconds in all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    UNUSED_S_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    unused_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        total: _builtins.int = ...,
+        unused_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["total", b"total", "unused_s", b"unused_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evictions: _TypeAlias = Evictions  # noqa: Y015
 
 @_typing.final
 class ListWorkersRequest(_message.Message):

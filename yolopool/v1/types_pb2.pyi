@@ -959,6 +959,104 @@ class LoadReport(_message.Message):
 Global___LoadReport: _TypeAlias = LoadReport  # noqa: Y015
 
 @_typing.final
+class DeviceStand(_message.Message):
+    """A device at one look. What it does not say is unset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    UTILISATION_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_C_FIELD_NUMBER: _builtins.int
+    CLOCK_RATIO_FIELD_NUMBER: _builtins.int
+    POWER_W_FIELD_NUMBER: _builtins.int
+    THROTTLED_FIELD_NUMBER: _builtins.int
+    HOST_LOAD_FIELD_NUMBER: _builtins.int
+    POWER_LIMIT_W_FIELD_NUMBER: _builtins.int
+    ENERGY_J_FIELD_NUMBER: _builtins.int
+    XID_ERRORS_FIELD_NUMBER: _builtins.int
+    LAST_XID_FIELD_NUMBER: _builtins.int
+    MEMORY_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    used_bytes: _builtins.int
+    """Used by this worker, and free for it; on a CPU of the host."""
+    free_bytes: _builtins.int
+    utilisation: _builtins.float
+    """0..1, of the time between two looks: a GPU's own figure, else the part in which passes ran."""
+    temperature_c: _builtins.float
+    clock_ratio: _builtins.float
+    """The clock of the multiprocessors, as a part of the highest."""
+    power_w: _builtins.float
+    host_load: _builtins.float
+    """Threads that run or want to on the host, for each core."""
+    power_limit_w: _builtins.float
+    """What the device may take, and joules that it took since its driver was loaded."""
+    energy_j: _builtins.float
+    xid_errors: _builtins.int
+    """Xid errors that the driver told of it since this process looks, and the number of the last."""
+    last_xid: _builtins.int
+    memory_total_bytes: _builtins.int
+    """Of a GPU or a slice, whoever uses it."""
+    @_builtins.property
+    def throttled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why clocks are lower than they could be: thermal, power, slowdown, sync; empty: they are not."""
+
+    def __init__(
+        self,
+        *,
+        used_bytes: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+        utilisation: _builtins.float = ...,
+        temperature_c: _builtins.float | None = ...,
+        clock_ratio: _builtins.float | None = ...,
+        power_w: _builtins.float | None = ...,
+        throttled: _abc.Iterable[_builtins.str] | None = ...,
+        host_load: _builtins.float | None = ...,
+        power_limit_w: _builtins.float | None = ...,
+        energy_j: _builtins.float | None = ...,
+        xid_errors: _builtins.int | None = ...,
+        last_xid: _builtins.int = ...,
+        memory_total_bytes: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clock_ratio", b"_clock_ratio", "_energy_j", b"_energy_j", "_host_load", b"_host_load", "_memory_total_bytes", b"_memory_total_bytes", "_power_limit_w", b"_power_limit_w", "_power_w", b"_power_w", "_temperature_c", b"_temperature_c", "_xid_errors", b"_xid_errors", "clock_ratio", b"clock_ratio", "energy_j", b"energy_j", "host_load", b"host_load", "memory_total_bytes", b"memory_total_bytes", "power_limit_w", b"power_limit_w", "power_w", b"power_w", "temperature_c", b"temperature_c", "xid_errors", b"xid_errors"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clock_ratio", b"_clock_ratio", "_energy_j", b"_energy_j", "_host_load", b"_host_load", "_memory_total_bytes", b"_memory_total_bytes", "_power_limit_w", b"_power_limit_w", "_power_w", b"_power_w", "_temperature_c", b"_temperature_c", "_xid_errors", b"_xid_errors", "clock_ratio", b"clock_ratio", "energy_j", b"energy_j", "free_bytes", b"free_bytes", "host_load", b"host_load", "last_xid", b"last_xid", "memory_total_bytes", b"memory_total_bytes", "power_limit_w", b"power_limit_w", "power_w", b"power_w", "temperature_c", b"temperature_c", "throttled", b"throttled", "used_bytes", b"used_bytes", "utilisation", b"utilisation", "xid_errors", b"xid_errors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__clock_ratio: _TypeAlias = _typing.Literal["clock_ratio"]  # noqa: Y015
+    _WhichOneofArgType__clock_ratio: _TypeAlias = _typing.Literal["_clock_ratio", b"_clock_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__energy_j: _TypeAlias = _typing.Literal["energy_j"]  # noqa: Y015
+    _WhichOneofArgType__energy_j: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j"]  # noqa: Y015
+    _WhichOneofReturnType__host_load: _TypeAlias = _typing.Literal["host_load"]  # noqa: Y015
+    _WhichOneofArgType__host_load: _TypeAlias = _typing.Literal["_host_load", b"_host_load"]  # noqa: Y015
+    _WhichOneofReturnType__memory_total_bytes: _TypeAlias = _typing.Literal["memory_total_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_total_bytes: _TypeAlias = _typing.Literal["_memory_total_bytes", b"_memory_total_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__power_limit_w: _TypeAlias = _typing.Literal["power_limit_w"]  # noqa: Y015
+    _WhichOneofArgType__power_limit_w: _TypeAlias = _typing.Literal["_power_limit_w", b"_power_limit_w"]  # noqa: Y015
+    _WhichOneofReturnType__power_w: _TypeAlias = _typing.Literal["power_w"]  # noqa: Y015
+    _WhichOneofArgType__power_w: _TypeAlias = _typing.Literal["_power_w", b"_power_w"]  # noqa: Y015
+    _WhichOneofReturnType__temperature_c: _TypeAlias = _typing.Literal["temperature_c"]  # noqa: Y015
+    _WhichOneofArgType__temperature_c: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c"]  # noqa: Y015
+    _WhichOneofReturnType__xid_errors: _TypeAlias = _typing.Literal["xid_errors"]  # noqa: Y015
+    _WhichOneofArgType__xid_errors: _TypeAlias = _typing.Literal["_xid_errors", b"_xid_errors"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__clock_ratio) -> _WhichOneofReturnType__clock_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__energy_j) -> _WhichOneofReturnType__energy_j | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host_load) -> _WhichOneofReturnType__host_load | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_total_bytes) -> _WhichOneofReturnType__memory_total_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power_limit_w) -> _WhichOneofReturnType__power_limit_w | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power_w) -> _WhichOneofReturnType__power_w | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_c) -> _WhichOneofReturnType__temperature_c | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__xid_errors) -> _WhichOneofReturnType__xid_errors | None: ...
+
+Global___DeviceStand: _TypeAlias = DeviceStand  # noqa: Y015
+
+@_typing.final
 class FencingToken(_message.Message):
     """Orders the writers of the fleet: (epoch, counter), compared in that order. epoch is
     drawn when the store is created, so an emptied store can't crown a stale writer.

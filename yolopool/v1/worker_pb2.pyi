@@ -3,10 +3,8 @@
 isort:skip_file
 What a control plane (or, for Infer, a direct caller) asks of one worker."""
 
-from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from yolopool.v1 import bench_pb2 as _bench_pb2
 from yolopool.v1 import detection_pb2 as _detection_pb2
@@ -310,7 +308,7 @@ class PassFacts(_message.Message):
     COLD_FIELD_NUMBER: _builtins.int
     TRANSFER_MS_FIELD_NUMBER: _builtins.int
     MEMORY_RETRIES_FIELD_NUMBER: _builtins.int
-    DEVICE_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.int
     """Requests of one worker with the same number shared a pass, across its restarts; of tiles, the
     first's.
@@ -326,10 +324,8 @@ class PassFacts(_message.Message):
     """Images to the device; part of Timing.preprocess_ms."""
     memory_retries: _builtins.int
     """How often the pass ran out of memory and was run again in parts."""
-    @_builtins.property
-    def device(self) -> Global___DeviceStand:
-        """The device as it was looked at last, at most a second or two ago."""
-
+    found: _types_pb2.ReplicaState.ValueType
+    """Where the version was when the request came: HOT or WARM."""
     def __init__(
         self,
         *,
@@ -340,77 +336,15 @@ class PassFacts(_message.Message):
         cold: _builtins.bool = ...,
         transfer_ms: _builtins.float = ...,
         memory_retries: _builtins.int = ...,
-        device: Global___DeviceStand | None = ...,
+        found: _types_pb2.ReplicaState.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "cold", b"cold", "device", b"device", "letterbox_height", b"letterbox_height", "letterbox_width", b"letterbox_width", "memory_retries", b"memory_retries", "queue_length", b"queue_length", "transfer_ms", b"transfer_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "cold", b"cold", "found", b"found", "letterbox_height", b"letterbox_height", "letterbox_width", b"letterbox_width", "memory_retries", b"memory_retries", "queue_length", b"queue_length", "transfer_ms", b"transfer_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PassFacts: _TypeAlias = PassFacts  # noqa: Y015
-
-@_typing.final
-class DeviceStand(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    USED_BYTES_FIELD_NUMBER: _builtins.int
-    FREE_BYTES_FIELD_NUMBER: _builtins.int
-    UTILISATION_FIELD_NUMBER: _builtins.int
-    TEMPERATURE_C_FIELD_NUMBER: _builtins.int
-    CLOCK_RATIO_FIELD_NUMBER: _builtins.int
-    POWER_W_FIELD_NUMBER: _builtins.int
-    THROTTLED_FIELD_NUMBER: _builtins.int
-    HOST_LOAD_FIELD_NUMBER: _builtins.int
-    used_bytes: _builtins.int
-    """Used by this worker, and free for it; on a CPU of the host."""
-    free_bytes: _builtins.int
-    utilisation: _builtins.float
-    """0..1, of the time between two looks: a GPU's own figure, else the part in which passes ran."""
-    temperature_c: _builtins.float
-    clock_ratio: _builtins.float
-    """The clock of the multiprocessors, as a part of the highest."""
-    power_w: _builtins.float
-    host_load: _builtins.float
-    """Threads that run or want to on the host, for each core."""
-    @_builtins.property
-    def throttled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Why clocks are lower than they could be: thermal, power, slowdown, sync; empty: they are not."""
-
-    def __init__(
-        self,
-        *,
-        used_bytes: _builtins.int = ...,
-        free_bytes: _builtins.int = ...,
-        utilisation: _builtins.float = ...,
-        temperature_c: _builtins.float | None = ...,
-        clock_ratio: _builtins.float | None = ...,
-        power_w: _builtins.float | None = ...,
-        throttled: _abc.Iterable[_builtins.str] | None = ...,
-        host_load: _builtins.float | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_clock_ratio", b"_clock_ratio", "_host_load", b"_host_load", "_power_w", b"_power_w", "_temperature_c", b"_temperature_c", "clock_ratio", b"clock_ratio", "host_load", b"host_load", "power_w", b"power_w", "temperature_c", b"temperature_c"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clock_ratio", b"_clock_ratio", "_host_load", b"_host_load", "_power_w", b"_power_w", "_temperature_c", b"_temperature_c", "clock_ratio", b"clock_ratio", "free_bytes", b"free_bytes", "host_load", b"host_load", "power_w", b"power_w", "temperature_c", b"temperature_c", "throttled", b"throttled", "used_bytes", b"used_bytes", "utilisation", b"utilisation"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__clock_ratio: _TypeAlias = _typing.Literal["clock_ratio"]  # noqa: Y015
-    _WhichOneofArgType__clock_ratio: _TypeAlias = _typing.Literal["_clock_ratio", b"_clock_ratio"]  # noqa: Y015
-    _WhichOneofReturnType__host_load: _TypeAlias = _typing.Literal["host_load"]  # noqa: Y015
-    _WhichOneofArgType__host_load: _TypeAlias = _typing.Literal["_host_load", b"_host_load"]  # noqa: Y015
-    _WhichOneofReturnType__power_w: _TypeAlias = _typing.Literal["power_w"]  # noqa: Y015
-    _WhichOneofArgType__power_w: _TypeAlias = _typing.Literal["_power_w", b"_power_w"]  # noqa: Y015
-    _WhichOneofReturnType__temperature_c: _TypeAlias = _typing.Literal["temperature_c"]  # noqa: Y015
-    _WhichOneofArgType__temperature_c: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__clock_ratio) -> _WhichOneofReturnType__clock_ratio | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__host_load) -> _WhichOneofReturnType__host_load | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__power_w) -> _WhichOneofReturnType__power_w | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_c) -> _WhichOneofReturnType__temperature_c | None: ...
-
-Global___DeviceStand: _TypeAlias = DeviceStand  # noqa: Y015
 
 @_typing.final
 class BenchRequest(_message.Message):

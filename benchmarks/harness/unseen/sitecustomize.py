@@ -1,14 +1,18 @@
 """Run by Python at its start where this folder is on PYTHONPATH: a pool that writes no request log,
-counts no request, keeps no trace and tells no facts of passes, on a device that takes no time.
+counts no request, keeps no trace, tells no facts of passes and passes no trace on, on a device that
+takes no time.
 """
 
 import runpy
 from pathlib import Path
 from typing import Any
 
-from control_plane.metrics import Metrics
+from control_plane.alerts.model_counts import ModelCounts
+from control_plane.metrics.exposition import Metrics
 from control_plane.routing.request_log import RequestLog
 from control_plane.routing.request_traces import RequestHistory
+from control_plane.routing.router import Router
+from control_plane.statistics.request_rates import RequestRates
 from worker.service import response
 from yolopool.v1 import worker_pb2
 
@@ -25,8 +29,11 @@ def no_facts(*_: Any) -> worker_pb2.PassFacts:
 
 for owner, names in (
     (RequestLog, ("note",)),
-    (Metrics, ("request_ended", "request_answered")),
+    (Metrics, ("request_ended", "request_answered", "looked_up")),
+    (ModelCounts, ("ended",)),
     (RequestHistory, ("add",)),
+    (RequestRates, ("answered", "failed")),
+    (Router, ("_begun",)),
 ):
     for name in names:
         setattr(owner, name, nothing)

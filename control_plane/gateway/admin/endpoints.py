@@ -25,6 +25,7 @@ from control_plane.gateway.problem import problem
 from control_plane.gateway.proto_json import dumps
 from yolopool.errors import InvalidOption, YolopoolError
 from yolopool.v1 import (
+    alerts_pb2,
     aliases_pb2,
     bench_pb2,
     certificates_pb2,
@@ -42,6 +43,7 @@ from yolopool.v1 import (
 )
 
 _FILES = (
+    alerts_pb2,
     aliases_pb2,
     bench_pb2,
     certificates_pb2,

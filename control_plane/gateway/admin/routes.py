@@ -175,6 +175,38 @@ ROUTES = (
         verb="DELETE", path="/v1/watches/{name}", rpc="WatchService/DeleteWatch",
         status=204, errors=(404, 409),
     ),
+    Route(verb="GET", path="/v1/alerts", rpc="AlertService/ListAlerts", query=("stage",)),
+    Route(verb="GET", path="/v1/alerts/rules", rpc="AlertService/ListAlertRules"),
+    Route(
+        verb="POST", path="/v1/alerts/{id}/resolve", rpc="AlertService/ResolveAlert",
+        answer="alert", errors=(404,),
+    ),
+    Route(verb="GET", path="/v1/alerts/silences", rpc="AlertService/ListSilences"),
+    Route(
+        verb="POST", path="/v1/alerts/silences", rpc="AlertService/SilenceAlerts",
+        body="", answer="silence", status=201,
+    ),
+    Route(
+        verb="DELETE", path="/v1/alerts/silences/{id}", rpc="AlertService/EndSilence",
+        status=204, errors=(404,),
+    ),
+    Route(
+        verb="PUT", path="/v1/alerts/thresholds", rpc="AlertService/SetAlertThreshold",
+        body="threshold", answer="rule",
+    ),
+    Route(verb="GET", path="/v1/alerts/webhooks", rpc="AlertService/ListWebhooks"),
+    Route(
+        verb="PUT", path="/v1/alerts/webhooks/{name}", rpc="AlertService/SetWebhook",
+        body="webhook", answer="webhook",
+    ),
+    Route(
+        verb="DELETE", path="/v1/alerts/webhooks/{name}", rpc="AlertService/DeleteWebhook",
+        status=204, errors=(404,),
+    ),
+    Route(
+        verb="POST", path="/v1/alerts/webhooks/{name}/test", rpc="AlertService/TestWebhook",
+        errors=(404,),
+    ),
     Route(verb="GET", path="/v1/certificates", rpc="CertificateService/ListCertificates"),
     Route(
         verb="POST", path="/v1/certificates/join-tokens", rpc="CertificateService/CreateJoinToken",

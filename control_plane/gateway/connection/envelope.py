@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from control_plane.caller import TRACEPARENT, trace_of_header
+from control_plane.caller import TRACEPARENT, Trace, trace_of_header
 from control_plane.gateway.connection.http_limits import BodyLimits, BodyRule
 from control_plane.gateway.connection.http_protocol import TASKS
 from control_plane.gateway.connection.origins import Origins
@@ -25,9 +25,9 @@ from yolopool.server.limits.byte_budget import ByteBudget
 from yolopool.server.limits.intake import no_room
 from yolopool.server.open_calls import typed_error
 
-# Keys of a scope: the id, the `traceparent` of what this process does for the call, the values
+# Keys of a scope: the id, the caller's trace, the id of this process's own span in it, the values
 # of the header Authorization, and what takes room for its bytes.
-REQUEST_ID_KEY, TRACE_KEY = "yolopool.request_id", "yolopool.trace"
+REQUEST_ID_KEY, TRACE_KEY, SPAN_KEY = "yolopool.request_id", "yolopool.trace", "yolopool.span"
 AUTHORIZATION_KEY, _ROOM_KEY = "yolopool.authorization", "yolopool.room"
 _REQUEST_ID, _TRACEPARENT = b"x-request-id", TRACEPARENT.encode()
 _SHOWN = b"authorization"
@@ -50,11 +50,13 @@ def caller_of(scope: Scope, door: str, timeout_s: float | None = None, api_key: 
     is. `api_key` is one that came elsewhere than in the header, which goes before it.
     """
     ids = [("x-request-id", request_id_of(scope))]
-    if scope.get(TRACE_KEY):
-        ids.append((TRACEPARENT, scope[TRACE_KEY]))
+    trace: Trace | None = scope.get(TRACE_KEY)
+    if trace is not None:
+        ids.append((TRACEPARENT, trace.text))
     shown = scope.get(AUTHORIZATION_KEY) or ([f"Bearer {api_key}"] if api_key else ())
     ids += [("authorization", text) for text in shown]
-    return Caller(door, timeout_s, ids, _address(scope.get("client")))
+    span_id = scope.get(SPAN_KEY, "")
+    return Caller(door, timeout_s, ids, _address(scope.get("client")), span_id=span_id)
 
 
 def _address(client: tuple[str, int] | None) -> str:
@@ -168,7 +170,8 @@ class _Call:
         self.scope[REQUEST_ID_KEY] = request_id
         self.scope[AUTHORIZATION_KEY] = shown
         self.scope[_ROOM_KEY] = self._take
-        self.scope[TRACE_KEY] = trace and trace.header(os.urandom(8).hex())
+        self.scope[TRACE_KEY] = trace
+        self.scope[SPAN_KEY] = os.urandom(8).hex() if trace is not None else ""
 
     async def receive(self) -> Message:
         if self._stated > self._limit:
@@ -194,8 +197,10 @@ class _Call:
             self._answered = True
             headers = message["headers"]
             headers.append((_REQUEST_ID, self.scope[REQUEST_ID_KEY].encode()))
-            if self.scope[TRACE_KEY]:
-                headers.append((_TRACEPARENT, self.scope[TRACE_KEY].encode()))
+            trace: Trace | None = self.scope[TRACE_KEY]
+            if trace is not None:
+                own = trace.header(self.scope[SPAN_KEY])
+                headers.append((_TRACEPARENT, own.encode()))
             if self._is_awaited:
                 # Whether the caller still sends its body is not known, nor where the next begins.
                 headers.append((b"connection", b"close"))

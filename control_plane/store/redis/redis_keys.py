@@ -15,6 +15,9 @@ TENANTS = "yolopool:tenants"  # hash: name -> tenant
 ALIASES = "yolopool:aliases"  # hash: model:name -> alias
 RULES = "yolopool:rules"  # hash: pattern of model names -> rule
 WATCHES = "yolopool:watches"  # hash: name -> watch, with what it saw
+ALERTS = "yolopool:alerts"  # hash: kind/name -> receiver, silence or threshold
+ALERT_STATES = "yolopool:alert_states"  # hash: rule|subject -> alert, with what was told of it
+ALERT_READINGS = "yolopool:alert_readings"  # hash: control plane -> its series as JSON
 PARTS = "yolopool:parts"  # hash: revision, :control plane -> end, tenant -> demand, share as JSON
 EVIDENCE = "yolopool:evidence:"  # + rollout and step: hash: control plane -> sums as JSON; expires
 USAGE = "yolopool:usage:"  # + day: hash: tenant\\nmeasure -> amount; expires
@@ -26,8 +29,11 @@ LOG = "yolopool:log"  # stream: <revision>-1, mark, [hash, field] that were writ
 CHANGES = "yolopool:changes"  # channel: revision
 
 # Hashes whose fields the log names: desired state.
-LOGGED = (VERSIONS, WANTS, CORDONS, SCHEDULES, NUMBERS, API_KEYS, TENANTS, ALIASES, RULES, WATCHES)
+LOGGED = (
+    VERSIONS, WANTS, CORDONS, SCHEDULES, NUMBERS, API_KEYS, TENANTS, ALIASES, RULES, WATCHES,
+    ALERTS,
+)  # fmt: skip
 # Of these an earlier release knows nothing: the log names their fields where it does not read.
-NEWER = (TENANTS, ALIASES, RULES, WATCHES)
+NEWER = (TENANTS, ALIASES, RULES, WATCHES, ALERTS)
 # Hashes whose lengths are recorded with each revision.
 COUNTED = (*LOGGED, IMPORTS)

@@ -13,10 +13,13 @@ from redis.exceptions import RedisError, ResponseError
 
 from control_plane.settings import Settings
 from control_plane.store import codec
+from control_plane.store.alerts.alert_codec import decode_setting
 from control_plane.store.redis.redis_access import RedisAccess, access_of
 from control_plane.store.redis.redis_accounts import RedisAccounts
+from control_plane.store.redis.redis_alerts import RedisAlertRecords
 from control_plane.store.redis.redis_evidence import RedisEvidence
 from control_plane.store.redis.redis_keys import (
+    ALERTS,
     ALIASES,
     API_KEYS,
     CHANGES,
@@ -88,6 +91,7 @@ class RedisRegistry(WriteVerbs):
         self._lease = RedisLease(self._store)
         self.accounts = RedisAccounts(self._store)
         self.evidence = RedisEvidence(self._store)
+        self.alert_records = RedisAlertRecords(self._store)
         self._restore = RedisRestore(self._store)
         # A blocking read must return before the socket times out.
         self._max_wait_s = timeout_s / 2
@@ -124,13 +128,14 @@ class RedisRegistry(WriteVerbs):
     async def desired(self) -> Desired:
         stand, maps = await self._store.read([("HGETALL", name) for name in LOGGED])
         versions, wants, cordons, schedules, numbers, api_keys, *others = maps.values()
-        tenants, aliases, rules, watches = others
+        tenants, aliases, rules, watches, alerts = others
         known = [codec.decode_version(text) for text in versions.values()]
         wanted = [codec.decode_want(text) for text in wants.values()]
         issued = [codec.decode_api_key(text) for text in api_keys.values()]
         sharing = [codec.decode_tenant(text) for text in tenants.values()]
         named = [codec.decode_alias(text) for text in aliases.values()]
         ruled = [rule_codec.decode_rule(text) for text in rules.values()]
+        alerting = [decode_setting(text) for text in alerts.values()]
         watching = [decode_watch(text) for text in watches.values()]
         planned = [codec.decode_schedule(text) for text in schedules.values()]
         return Desired(
@@ -146,6 +151,7 @@ class RedisRegistry(WriteVerbs):
             {alias.key: alias for alias in named},
             {rule.pattern: rule for rule in ruled},
             {watch.name: watch for watch in watching},
+            {setting.key: setting for setting in alerting},
             stand.mark,
         )
 
@@ -169,6 +175,7 @@ class RedisRegistry(WriteVerbs):
             codec.decode_fields(fields[ALIASES], codec.decode_alias_key, codec.decode_alias),
             codec.decode_fields(fields[RULES], str, rule_codec.decode_rule),
             codec.decode_fields(fields[WATCHES], str, decode_watch),
+            codec.decode_fields(fields[ALERTS], str, decode_setting),
         )
 
     async def changes(self) -> AsyncIterator[int]:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from control_plane.store import codec
+from control_plane.store.alerts.alert_codec import decode_setting
 from control_plane.store.redis.redis_keys import (
+    ALERTS,
     ALIASES,
     API_KEYS,
     CHANGES,
@@ -82,6 +84,7 @@ HASHES: Mapping[str, tuple[str, Callable[[str], Any], Callable[[str], Any]]] = {
     "aliases": (ALIASES, codec.decode_alias_key, codec.decode_alias),
     "rules": (RULES, str, rule_codec.decode_rule),
     "watches": (WATCHES, str, decode_watch),
+    "alerts": (ALERTS, str, decode_setting),
     "jobs": (IMPORTS, codec.decode_key, codec.decode_job),
 }
 
@@ -168,6 +171,7 @@ def _commands(salvage: Salvage, mark: str, epoch: int | None) -> list[Command]:
         dict(desired.aliases),
         dict(desired.rules),
         dict(desired.watches),
+        dict(desired.alerts),
         dict(salvage.jobs),
     )
     rewritten = {HASHES[part][0] for part in written}

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from control_plane.store import codec
+from control_plane.store.alerts.alert_codec import decode_setting, encode_setting
 from control_plane.store.redis.redis_keys import (
+    ALERTS,
     ALIASES,
     API_KEYS,
     CORDONS,
@@ -25,6 +27,7 @@ from control_plane.store.sources.watch_codec import decode_watch, encode_watch
 from control_plane.store.transaction import ImportJob, Transaction, Writes
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.access.tenant import Tenant
+from control_plane.types.alerts.alert_setting import AlertSetting
 from control_plane.types.desired import Want
 from control_plane.types.policy import ModelRule
 from control_plane.types.rollout.alias import Alias, AliasKey
@@ -111,6 +114,9 @@ class RedisTransaction(Transaction):
     def watch(self, name: str) -> Watch | None:
         return self._decoded(_field(WATCHES, name), decode_watch)
 
+    def alert_setting(self, key: str) -> AlertSetting | None:
+        return self._decoded(_field(ALERTS, key), decode_setting)
+
     def number(self, name: str) -> int:
         return self._decoded(_field(NUMBERS, name), int) or 0
 
@@ -179,12 +185,21 @@ def commands_of(writes: Writes, replies: Mapping[Read, Any] | None = None) -> li
         *records(ALIASES, Alias, writes.aliases, codec.encode_alias),
         *records(RULES, ModelRule, writes.rules, rule_codec.encode_rule),
         *records(WATCHES, Watch, writes.watches, encode_watch),
+        *_alerts(writes.alerts),
         *_fields(IMPORTS, writes.jobs, codec.encode_job),
         *(
             ["SET", REQUEST + request_id, str(key), "EX", kept]
             for request_id, key in writes.requests.items()
         ),
     ]
+
+
+def _alerts(settings: Mapping[str, AlertSetting | None]) -> Iterator[Command]:
+    for key, setting in settings.items():
+        if setting is None:
+            yield ["HDEL", ALERTS, key]
+        else:
+            yield ["HSET", ALERTS, key, encode_setting(setting)]
 
 
 def _fields(

@@ -166,7 +166,7 @@ async def test_an_answer_that_is_not_finite_fails_its_own_image(
     black = np.zeros((320, 320, 3), np.uint8)
     first, second, third = found(backend, pack, boxed(0), black, boxed(2))
     assert second.failure is not None
-    assert second.failure.reason == "INFERENCE_FAILED"
+    assert second.failure.reason == "ANSWER_NOT_FINITE"
     assert "not finite" in second.failure.message
     for one in (first, third):
         assert one.failure is None

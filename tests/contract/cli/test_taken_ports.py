@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from yolopool.cli.main import app
-from yolopool.local.pool import PoolOptions, StartFailed, refuse_busy
+from yolopool.local.installed import StartFailed
+from yolopool.local.pool import PoolOptions, refuse_busy
 
 
 def test_a_port_that_another_program_has(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a caller's process pays for the client, and whom it can live beside."""
 
+import ast
 import subprocess
 import sys
 
@@ -11,9 +12,12 @@ HEAVY = (
 )  # fmt: skip
 
 
-def run(code: str) -> str:
+def run(code: str, *words: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", code, *words],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -25,6 +29,24 @@ def test_the_client_loads_no_server_library() -> None:
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     assert loaded.strip() == "[]"
+
+
+def test_a_command_loads_no_other() -> None:
+    """Help comes at once, and what runs does not wait for what does not."""
+    loaded = (
+        "import sys; from yolopool.cli.main import app\n"
+        "try: app(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        f"names = [*{HEAVY}, 'grpc', 'numpy', 'PIL', 'yaml']\n"
+        "print([name for name in names if name in sys.modules])\n"
+        "print([name for name in sys.modules if name.startswith('yolopool.cli.')])"
+    )
+    for words in (["--help"], ["version"]):
+        libraries, commands = run(loaded, *words).splitlines()[-2:]
+        assert libraries == "[]"
+        assert len(ast.literal_eval(commands)) <= 4, commands
+    commands = ast.literal_eval(run(loaded, "status", "--help").splitlines()[-1])
+    assert {"yolopool.cli.models", "yolopool.cli.top"}.isdisjoint(commands)
 
 
 def test_errors_alone_load_no_grpc() -> None:

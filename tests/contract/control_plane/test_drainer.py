@@ -34,12 +34,8 @@ async def two(rig: Rig, inference_ms: float = 5.0) -> tuple[ScriptedWorker, Scri
 
 def retries(rig: Rig, reason: str) -> float:
     """Retries by reason, as the metrics count them."""
-    view = rig.plane.view
-    text = rig.plane._metrics.text(view.workers, view.loads, True, True).decode()
-    lines = [
-        line for line in text.splitlines() if f'yolopool_retries_total{{reason="{reason}"' in line
-    ]
-    return float(lines[0].split()[-1]) if lines else 0.0
+    told = rig.plane._metrics.readings({"yolopool_retries_total"})
+    return told.get(("yolopool_retries_total", (("reason", reason),)), 0.0)
 
 
 async def until(condition: Any) -> None:

@@ -28,10 +28,17 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from control_plane.store.alerts.alert_codec import encode_state
+from control_plane.store.alerts.alert_verbs import AlertSettings
+from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.access.api_key import ApiKey, Joining, Role, SecretHash
+from control_plane.types.alerts.alert_setting import Silence
+from control_plane.types.alerts.alert_state import AlertState, Stage
+from tests.contract.alert_rig import Receiver, alerts
 from tests.contract.control_plane.test_gates import a_zip
 from tests.contract.control_plane_rig import Rig
 from tests.matrix import SEED, is_full
+from tests.waiting import answered
 from yolopool.tls import authority, signing
 
 CHECKS = [
@@ -56,6 +63,10 @@ AWAY = {503, 504}
 JOINED = ApiKey(
     "abcdef0123", "", "", Role.JOIN, (), (), 1.0, joins=Joining(Role.WORKER, "gpu-1", (), 1.0, 9e9)
 )
+# It has ended, and is listed for an hour.
+ALERT = AlertState(
+    "YolopoolTwoLeaders", "", Stage.RESOLVED, 1.0, 2.0, time.time(), changed_unix_s=3.0
+)
 KEY = ApiKey("0123456789", "", "", Role.DETECT, ("*",), (SecretHash("00", "00"),), 1.0)
 
 
@@ -69,8 +80,17 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         end = asyncio.Event()
         ended.append((asyncio.get_running_loop(), end))
         folder = tmp_path_factory.mktemp("openapi")
+        registry = MemoryRegistry()
+        await registry.alert_records.put_states({ALERT.key: encode_state(ALERT)}, None)
+        await AlertSettings(registry).put(Silence("quiet1", "*", "*", 9e9))
         async with Rig(
-            folder, default_deadline_s=0.3, camera_model=MODEL, source_roots=["/srv"]
+            folder,
+            registry,
+            alerts_every_s=0.2,
+            default_deadline_s=0.3,
+            camera_model=MODEL,
+            source_roots=["/srv"],
+            webhook_private_networks=["127.0.0.0/8"],
         ) as rig:
             await rig.registry.put_api_key(KEY)
             await rig.registry.put_api_key(JOINED)
@@ -84,13 +104,19 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             await rig.register(CHANGED, CHANGED.encode())  # once more: it has two versions
             await rig.load(MODEL)
             await rig.upload(IMAGES)
+            await answered(lambda: alerts(rig), lambda seen: ALERT.id in {one.id for one in seen})
             started.set_result(f"http://{rig.addresses.http}")
             await end.wait()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
-        yield started.result(30)
+        with Receiver() as receiver:
+            RIGHT["PUT /v1/alerts/webhooks/{name}"] = (
+                {"name": "ops"},
+                {"json": {"url": receiver.url}},
+            )
+            yield started.result(30)
     finally:
         loop, end = ended[0]
         loop.call_soon_threadsafe(end.set)
@@ -203,6 +229,19 @@ RIGHT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     ),
     "GET /v1/watches": ({}, {}),
     "DELETE /v1/watches/{name}": ({"name": "line7"}, {}),
+    "GET /v1/alerts": ({}, {"params": {"stage": "firing"}}),
+    "GET /v1/alerts/rules": ({}, {}),
+    "POST /v1/alerts/{id}/resolve": ({"id": ALERT.id}, {}),
+    "POST /v1/alerts/silences": ({}, {"json": {"rule": "*", "for_s": 60}}),
+    "GET /v1/alerts/silences": ({}, {}),
+    "DELETE /v1/alerts/silences/{id}": ({"id": "quiet1"}, {}),
+    "PUT /v1/alerts/thresholds": (
+        {}, {"json": {"rule": "YolopoolBlind", "pattern": MODEL, "value": 5}},
+    ),
+    "PUT /v1/alerts/webhooks/{name}": ({"name": "ops"}, {}),  # with the address of a receiver
+    "GET /v1/alerts/webhooks": ({}, {}),
+    "POST /v1/alerts/webhooks/{name}/test": ({"name": "ops"}, {}),
+    "DELETE /v1/alerts/webhooks/{name}": ({"name": "ops"}, {}),
     "PUT /v1/tenants/{name}": ({"name": "north"}, {"json": {"limits": {"requests_per_s": 2.5}}}),
     "GET /v1/tenants": ({}, {}),
     "GET /v1/usage": ({}, {"params": {"name": "north", "days": 2}}),

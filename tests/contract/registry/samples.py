@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from control_plane.store.registry import Registry
 from control_plane.types.access.api_key import ApiKey, Role, SecretHash
 from control_plane.types.access.tenant import Tenant, TenantLimits
+from control_plane.types.alerts.alert_setting import Webhook
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.policy import Gate, ModelRule, Validation
 from control_plane.types.rollout.alias import (
@@ -77,6 +78,7 @@ STABLE = Alias(
     ),
 )
 
+HOOK = Webhook("ops", "https://hooks.example.com/a", "slack", "word", by="ann")
 WATCHED = Watch("line7", "s3://bucket/line7/", "wanted", by="ann", seen={"a.pt": "1"}, begun=True)
 
 

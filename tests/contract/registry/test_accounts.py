@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.store.registry import Registry
 from control_plane.tenants.admission import Admission
 from control_plane.tenants.exchange import QuotaExchange, days_until

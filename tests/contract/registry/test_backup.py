@@ -11,7 +11,7 @@ import structlog
 from control_plane.store.backup import DesiredBackup
 from control_plane.types.desired import Desired, Want, WantSource
 from control_plane.types.schedule import Changeover, Preparation, Schedule
-from tests.contract.registry.samples import ISSUED, NORTH, RULE, STABLE, WATCHED
+from tests.contract.registry.samples import HOOK, ISSUED, NORTH, RULE, STABLE, WATCHED
 from tests.unit.control_plane.fleets import key, version
 from yolopool.server.clock import Clock
 
@@ -32,6 +32,7 @@ DESIRED = Desired(
     {STABLE.key: STABLE},
     {RULE.pattern: RULE},
     {WATCHED.name: WATCHED},
+    {HOOK.key: HOOK},
     "mark",
 )
 

@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 import pytest
 
+from control_plane.store.alerts.alert_verbs import drop_settings, put_setting
 from control_plane.store.registry import Registry
 from control_plane.store.sources.source_verbs import drop_watch, put_watch
 from control_plane.types.access.tenant import Tenant
+from control_plane.types.alerts.alert_setting import Threshold
 from control_plane.types.desired import Desired, DesiredDelta, WantChanges, WantSource
 from control_plane.types.event import Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
@@ -34,6 +36,7 @@ from control_plane.types.version import (
 from tests.contract.registry.samples import (
     DAILY,
     DID,
+    HOOK,
     IMPORTED,
     ISSUED,
     NORTH,
@@ -51,8 +54,8 @@ Value = TypeVar("Value")
 
 # What only reads, or opens and closes the store. `restore` ends the history: test_verbs.
 READS = {
-    "accounts", "evidence", "open", "close", "restore", "desired", "desired_since", "changes",
-    "leader", "workers", "footprints", "events", "next_events", "eviction_policy",
+    "accounts", "alert_records", "evidence", "open", "close", "restore", "desired", "desired_since",
+    "changes", "leader", "workers", "footprints", "events", "next_events", "eviction_policy",
 }  # fmt: skip
 
 WANTED = VersionKey("wanted", 1)  # READY, two replicas wanted, kept as a hot standby
@@ -103,6 +106,7 @@ async def fill(registry: Registry) -> FencingToken:
     await registry.put_alias(LIVE, 0)
     await registry.change_rule("pinned", lambda _: RULE)
     await registry.write(lambda tx: put_watch(tx, WATCHED))
+    await registry.write(lambda tx: put_setting(tx, HOOK))
     token = await registry.take_lease("one", HOUR_S, None)
     assert token is not None
     return token
@@ -122,6 +126,7 @@ class Names:
     aliases: frozenset[AliasKey] = frozenset()
     rules: frozenset[str] = frozenset()
     watches: frozenset[str] = frozenset()
+    alerts: frozenset[str] = frozenset()
 
 
 NOTHING = Names()
@@ -249,6 +254,12 @@ STEPS = (
     step("write", "the same watch", lambda tx: put_watch(tx, WATCHED)),
     step("write", "a watch goes", lambda tx: drop_watch(tx, WATCHED.name),
          names=Names(watches=frozenset({WATCHED.name}))),
+    step("write", "a receiver", lambda tx: put_setting(tx, replace(HOOK, name="new")),
+         names=Names(alerts=frozenset({"webhook/new"}))),
+    step("write", "one without its secret", lambda tx: put_setting(tx, replace(HOOK, secret=""))),
+    step("write", "a threshold of nothing", lambda tx: put_setting(tx, Threshold("A", "*"))),
+    step("write", "a receiver goes", lambda tx: drop_settings(tx, (HOOK.key, "silence/none")),
+         names=Names(alerts=frozenset({HOOK.key}))),
     step("put_alias", "new", replace(LIVE, name="next"), 0,
          names=Names(aliases=frozenset({AliasKey(FAILED.model, "next")}))),
     step("put_alias", "with wants, fenced", replace(LIVE, keep_s=5.0), 1,

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
+from control_plane.store.alerts.alert_verbs import put_setting
 from control_plane.store.redis import redis_keys as keys
 from control_plane.store.redis import redis_registry, redis_restore
 from control_plane.store.redis.redis_client import connect
@@ -31,6 +32,7 @@ from tests.contract.redis_servers import WHEEL, server
 from tests.contract.registry.planes import Plane, ended
 from tests.contract.registry.samples import (
     DAILY,
+    HOOK,
     IMPORTED,
     ISSUED,
     NORTH,
@@ -188,6 +190,8 @@ class _Trial:
                 await registry.put_tenant(replace(NORTH, name=step.name, pool=cron))
                 watch = replace(WATCHED, name=step.name, uri=f"s3://bucket/{step.of}/")
                 await registry.write(lambda tx: put_watch(tx, watch))
+                hook = replace(HOOK, name=step.name, url=f"https://example.com/{step.of}")
+                await registry.write(lambda tx: put_setting(tx, hook))
             case "copy":
                 await plane.keep()
             case "restart":

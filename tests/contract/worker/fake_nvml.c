@@ -10,6 +10,7 @@
  *
  * FAKE_CLOCK  of the multiprocessors, MHz, of 2000
  * FAKE_WHY    bits of why clocks are low
+ * FAKE_XIDS   Xid errors that come, two a look, each with the slice that it is of: "79:1 31:2"
  *
  * A handle is 100 * (GPU + 1), plus place + 1 for a slice.
  */
@@ -17,7 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { OK = 0, NOT_SUPPORTED = 3, NOT_FOUND = 6, GPU_LOST = 15, PLACES = 7 };
+enum { OK = 0, NOT_SUPPORTED = 3, NOT_FOUND = 6, TIMEOUT = 10, GPU_LOST = 15, PLACES = 7 };
 typedef struct { unsigned long long total, free, used; } memory_t;
 
 static int told(const char *name, int otherwise) {
@@ -118,4 +119,46 @@ int nvmlDeviceGetCurrentClocksEventReasons(void *handle, unsigned long long *rea
     if (place(handle) >= 0) return NOT_SUPPORTED;
     *reasons = told("FAKE_WHY", 0);
     return OK;
+}
+int nvmlDeviceGetPowerManagementLimit(void *handle, unsigned *milliwatts) {
+    if (place(handle) >= 0) return NOT_SUPPORTED;
+    *milliwatts = 700000;
+    return OK;
+}
+int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *millijoules) {
+    if (place(handle) >= 0) return NOT_SUPPORTED;
+    *millijoules = 5500;
+    return OK;
+}
+
+/* Xid errors come to the set that the whole GPU was registered with. */
+typedef struct { void *device; unsigned long long type, data; unsigned slice, part; } event_t;
+static void *registered;
+static int taken;
+
+int nvmlDeviceGetGpuInstanceId(void *handle, unsigned *id) { *id = place(handle) + 1; return OK; }
+int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(void *slice, void **handle) {
+    *handle = (void *)(intptr_t)(100 * (gpu(slice) + 1));
+    return OK;
+}
+int nvmlEventSetCreate(void **set) { *set = &registered; return OK; }
+int nvmlDeviceRegisterEvents(void *handle, unsigned long long types, void *set) {
+    if (place(handle) >= 0 || !getenv("FAKE_XIDS")) return NOT_SUPPORTED;
+    if (set != &registered || types != 8) return NOT_FOUND;
+    registered = handle;
+    return OK;
+}
+int nvmlEventSetWait_v2(void *set, event_t *event, unsigned milliseconds) {
+    const char *text = getenv("FAKE_XIDS");
+    int skipped = 0, read = 0, xid = 0;
+    if (set != &registered || milliseconds) return NOT_FOUND;
+    if (++taken % 3 == 0) return TIMEOUT;
+    for (; sscanf(text, " %d:%u%n", &xid, &event->slice, &read) == 2; text += read) {
+        if (skipped++ < taken - 1 - taken / 3) continue;
+        event->device = registered;
+        event->type = 8;
+        event->data = xid;
+        return OK;
+    }
+    return TIMEOUT;
 }

@@ -21,6 +21,7 @@ from worker.postprocess.outputs import NmsOptions
 from worker.replicas.device_monitor import DeviceMonitor
 from worker.replicas.ledger import Ledger
 from worker.replicas.pack_reader import TierLimits
+from worker.replicas.probing.probes import Upkeep
 from worker.replicas.replica import Assignment, Replica
 from worker.replicas.replica_table import ReplicaTable
 from worker.replicas.swapper import Swapper
@@ -92,6 +93,7 @@ class SmallDevice:
         deadline_s: float = 60.0,
         priority: int = 1,
         shape: tuple[int, int] = (320, 320),
+        level: int = 0,
     ) -> Outcome:
         with self.replicas.ticket(f"{name}@1"):
             return await self.engine.submit(
@@ -102,7 +104,7 @@ class SmallDevice:
                     time.monotonic() + deadline_s,
                     BatchingConfig(self.max_batch),
                 ),
-                np.zeros((*shape, 3), np.uint8),
+                np.full((*shape, 3), level, np.uint8),
             )
 
     def assert_exact(self) -> None:
@@ -132,13 +134,17 @@ async def small_device(
 
 
 def monitor_of(
-    here: SmallDevice, recycled: list[str], drift_limit: int = 0, rewarm_idle_s: float = 0.0
+    here: SmallDevice,
+    recycled: list[str],
+    drift_limit: int = 0,
+    rewarm_idle_s: float = 0.0,
+    upkeep: Upkeep | None = None,
 ) -> DeviceMonitor:
     device_monitor = DeviceMonitor(
         here.backend,
         here.swapper,
         here.replicas.held,
-        rewarm_idle_s,
+        upkeep or Upkeep(rewarm_idle_s),
         drift_limit,
         recycled.append,
         DeviceObserver("sim:0", lambda: here.engine.passed.busy_s, time.monotonic),

@@ -266,7 +266,8 @@ from worker.hardware.device_stand import DeviceObserver
 
 clock = iter([100.0, 102.0, 104.0]).__next__
 observer = DeviceObserver(sys.argv[1], iter([0.5, 1.5]).__next__, clock)
-print(json.dumps([asdict(observer.look(1, 2)), asdict(observer.look(3, 4))]))
+looks = [asdict(observer.look(1, 2)), asdict(observer.look(3, 4))]
+print(json.dumps(looks))
 """
 THERMAL, POWER, IDLE = 0x40, 0x4, 0x1
 
@@ -290,6 +291,9 @@ def test_a_gpu_tells_how_busy_warm_and_quick_it_is(driver: Path) -> None:
         "temperature_c": 71,
         "clock_ratio": 0.75,
         "power_w": 312.5,
+        "power_limit_w": 700.0,
+        "energy_j": 5.5,
+        "memory_total_bytes": 80 * GIB,
         "throttled": ["power", "thermal"],
     }
 
@@ -299,7 +303,26 @@ def test_what_a_device_does_not_say_is_not_known(driver: Path, device: str) -> N
     """A slice, a GPU that is gone, no GPU: then its use is the part in which passes ran."""
     first, second = stands(device, driver, FAKE_GPUS="1", FAKE_MIG="0", FAKE_SLICES="3")
     assert (first["utilisation"], second["utilisation"]) == (0.25, 0.5)
-    assert {value for value in first["gpu"].values() if value != []} == {None}
+    told = {name: value for name, value in first["gpu"].items() if value not in (None, [])}
+    assert told == ({"memory_total_bytes": 10 * GIB} if device.startswith("cuda:MIG") else {})
+    assert first["xids"] is None
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [
+        (gpu(0), [(2, 31), (4, 94)]),
+        # Of another slice it hears nothing; what is of no slice is everyone's.
+        (mig(0, 1), [(1, 79), (3, 94)]),
+        (mig(0, 4), [(0, 0), (1, 94)]),
+    ],
+)
+def test_errors_that_the_driver_reports_are_counted(
+    driver: Path, device: str, told: list[tuple[int, int]]
+) -> None:
+    xids = f"79:2 31:3 45:{2 if device == mig(0, 1) else 3} 94:{0xFFFFFFFF}"
+    looks = stands(device, driver, FAKE_GPUS="1", FAKE_MIG="0", FAKE_SLICES="22", FAKE_XIDS=xids)
+    assert [(look["xids"]["total"], look["xids"]["last"]) for look in looks] == told
 
 
 # --- CPU and simulated devices, and the words for them ----------------------------------------

@@ -76,7 +76,7 @@ def test_what_is_not_finite_is_no_answer(head: Head, width: int) -> None:
     extra[0, width - 1] = np.inf
     found = one_to_many(head, extra)
     assert found.failure is not None
-    assert found.failure.reason == "INFERENCE_FAILED"
+    assert found.failure.reason == "ANSWER_NOT_FINITE"
     assert not len(found.xyxy)
 
 

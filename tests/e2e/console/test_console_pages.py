@@ -14,7 +14,7 @@ from control_plane.gateway.proto_json import dumps
 from tests.e2e.console.opened import HOSTILE, IMAGES, MARKS, SHAPES, WIDTHS, Opened, key_of, serious
 from yolopool.client.client import Client
 from yolopool.local.pool import LocalPool
-from yolopool.v1 import detection_pb2, rollouts_pb2
+from yolopool.v1 import detection_pb2, rollouts_pb2, types_pb2
 
 pytestmark = MARKS
 # With what is there once the page is.
@@ -161,13 +161,17 @@ def answered(body: bytes) -> Callable[[Any], None]:
 
 def test_pictures_show_what_two_versions_found(pool: LocalPool, opened: Opened) -> None:
     """Simulated devices agree always: the answers about a rollout are made here."""
+    box = types_pb2.Box(x_min=20, y_min=30, x_max=90, y_max=110)
     found = detection_pb2.DetectResponse(
-        detections=[
-            {"class_name": "circle", "box": {"x_min": 20, "y_min": 30, "x_max": 90, "y_max": 110}}
-        ]
+        detections=[detection_pb2.Detection(class_name="circle", box=box)]
     )
     told = rollouts_pb2.Rollout(
-        id="r", alias="shapes:seen", stable=1, candidate=2, running=True, plan={"keep_images": True}
+        id="r",
+        alias="shapes:seen",
+        stable=1,
+        candidate=2,
+        running=True,
+        plan=rollouts_pb2.RolloutPlan(keep_images=True),
     )
     image = PICTURE.read_bytes()
     pair = rollouts_pb2.Disagreement(encoded=image, stable=found)

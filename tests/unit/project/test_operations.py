@@ -7,7 +7,9 @@ from typing import Any
 
 import yaml
 
-from control_plane.metrics import Metrics
+from control_plane.alerts.prometheus_file import rules_file
+from control_plane.alerts.table import RULES
+from tests.metric_families import ENDS, all_families
 from tests.page_blocks import ROOT
 from yolopool.error_table import BY_REASON
 
@@ -26,12 +28,11 @@ def rules() -> list[dict[str, Any]]:
 
 
 def metrics() -> set[str]:
-    found = Metrics()
-    found.watch_certificate(lambda: 0.0)
-    text = found.text({}, {}, registry_available=True, is_leader=True).decode()
-    # One with labels has no line before its first value.
-    declared = set(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE))
-    return declared | set(re.findall(r"^(yolopool_\w+)", text, re.MULTILINE))
+    """Names of all series that there may be, and of what they are of."""
+    told: set[str] = set()
+    for family in all_families():
+        told |= {family.name, *(f"{family.name}{end}" for end in ENDS[family.type])}
+    return told
 
 
 def test_each_alert_has_a_section_and_each_section_an_alert() -> None:
@@ -51,12 +52,17 @@ def test_each_section_of_an_alert_says_what_it_means_where_to_look_and_what_to_d
 def test_alerts_ask_for_metrics_and_outcomes_that_there_are() -> None:
     known = metrics()
     for rule in rules():
-        used = set(METRIC.findall(rule["expr"])) - {"yolopool"}
+        used = set(METRIC.findall(rule["expr"]))
         assert used <= known, rule["alert"]
         for outcomes in OUTCOME.findall(rule["expr"]):
             assert set(outcomes.split("|")) <= set(BY_REASON), rule["alert"]
         assert rule["annotations"]["summary"]
         assert rule["labels"]["severity"] in ("critical", "warning")
+
+
+def test_the_rules_of_prometheus_are_those_of_the_table() -> None:
+    written = (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text()
+    assert written == rules_file(RULES), "run make alerts"
 
 
 def test_the_rules_are_loaded() -> None:

@@ -4,11 +4,14 @@ Whoever presses Tab waits: a pool that does not answer soon has no names, and no
 """
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import typer
 
 from yolopool import transport
-from yolopool.client.client import Client
+
+if TYPE_CHECKING:
+    from yolopool.client.client import Client
 
 _LIMIT_S = 0.5
 
@@ -19,7 +22,7 @@ def models(ctx: typer.Context, incomplete: str) -> list[str]:
     """
     name, at, _ = incomplete.partition("@")
 
-    def asked(client: Client) -> Iterable[str]:
+    def asked(client: "Client") -> Iterable[str]:
         if ":" in name:
             yield from (alias.name for alias in client.aliases(name.partition(":")[0]))
             return
@@ -37,8 +40,11 @@ def workers(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def _begins(
-    incomplete: str, ctx: typer.Context, ask: Callable[[Client], Iterable[str]]
+    incomplete: str, ctx: typer.Context, ask: Callable[["Client"], Iterable[str]]
 ) -> list[str]:
+    # Every command has these names among its options, and few are completed.
+    from yolopool.client.client import Client
+
     given = ctx.params.get("address")
     address = None if given in (None, transport.DEFAULT_ADDRESS) else str(given)
     try:

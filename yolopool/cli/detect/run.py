@@ -1,11 +1,12 @@
 """One `detect`: every source is asked for by itself, and one that fails loses no other."""
 
 import queue
+import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -119,18 +120,16 @@ class Run:
         for one in numbered:
             # A daemon: a source that is lost right now must not hold back the end.
             threading.Thread(target=watch, args=one, name="live", daemon=True).start()
-        try:
-            left = len(numbered)
-            while left:
-                # Looks up now and then: a signal that another thread received wakes nobody here.
+        left = len(numbered)
+        with _interrupts() as came, suppress(KeyboardInterrupt):
+            # Looks up now and then: a signal that another thread received wakes nobody here.
+            while left and not came():
                 with suppress(queue.Empty):
                     if (failure := ended.get(timeout=_LOOK_UP_S)) is not None:
+                        self._stop.set()
                         raise failure
                     left -= 1
-        except KeyboardInterrupt:
-            pass
-        finally:
-            self._stop.set()
+        self._stop.set()
 
     def _video(self, number: int, source: Source, bar: Progress) -> None:
         task = bar.add_task(source.name, total=None, more="")
@@ -189,6 +188,26 @@ class Run:
             return False
         of_all = isinstance(error, _OF_ALL) and not self._told.answered
         return of_all or error.reason == "UNAVAILABLE"
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C came; the second one is a KeyboardInterrupt. As an exception the first one
+    would be lost where it is raised inside a destructor.
+    """
+    came = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: object) -> None:
+        if came.is_set():
+            raise KeyboardInterrupt
+        came.set()
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield came.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _image_of(source: Source) -> ImageLike:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from control_plane.events.discrepancies import discrepancies
+from control_plane.events.discrepancies import discrepancies, other_answers
 from control_plane.types.desired import Desired
 from control_plane.types.worker import WorkerInfo, WorkerState
 from tests.unit.control_plane.fleets import key, replica, version, worker
@@ -25,9 +25,10 @@ def test_versions_that_nobody_knows_are_told() -> None:
 def test_a_graph_that_answered_otherwise_is_told_each_time() -> None:
     once = replace(replica("a"), self_test="rows differ by 0.3")
     again = replace(once, self_test="it has numbers that are not finite")
-    (first,), (second,) = (about(worker("w", 1000, [one])) for one in (once, again))
+    (first,), (second,) = (other_answers([worker("w", 1000, [one])]) for one in (once, again))
     assert first != second
-    assert "a@1" in first[1]
+    assert other_answers([worker("w", 1000, [once])])[first][0] == key("a")
+    assert about(worker("w", 1000, [once])) == []
 
 
 def test_memory_of_others_and_of_nobody_is_told_from_a_share_on() -> None:

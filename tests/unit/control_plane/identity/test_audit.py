@@ -8,11 +8,13 @@ import structlog
 
 from control_plane.caller import Principal
 from control_plane.identity import audit
+from control_plane.identity.access import RULES
 from control_plane.identity.audit import Audit
 from control_plane.identity.key_secrets import new_secret
 from control_plane.types.access.api_key import Role
 from yolopool.errors import CredentialsMissing, RoleNeeded
 from yolopool.masking import masked
+from yolopool.v1 import alerts_pb2
 
 METHOD = "/yolopool.v1.ModelService/GetModel"
 CALLER = Principal("key:x", Role.DETECT)
@@ -49,3 +51,15 @@ def test_no_secret_is_left_in_a_text(cut: int | None) -> None:
         assert hidden[:8] not in shown
     assert secret.id in masked(secret.text)
     assert masked("a plain text, yp_ and eyJ") == "a plain text, yp_ and eyJ"
+
+
+def test_what_a_proto_says_is_secret_is_in_no_line() -> None:
+    hook = alerts_pb2.Webhook(name="ops", url="https://host/path-is-secret", secret="word77")
+    request = alerts_pb2.SetWebhookRequest(webhook=hook)
+    told, rule = Audit(lambda _: {}), RULES["/yolopool.v1.AlertService/SetWebhook"]
+    noted = told.of("/yolopool.v1.AlertService/SetWebhook", rule, CALLER, object(), request)
+    with structlog.testing.capture_logs() as lines, noted:
+        pass
+    shown = json.loads(lines[0]["request"])
+    assert shown == {"webhook": {"name": "ops", "url": "***", "secret": "***"}}
+    assert request.webhook.secret == "word77"

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from control_plane.caller import ANONYMOUS, Origin
-from control_plane.metrics import Metrics
+from control_plane.metrics.exposition import Metrics
 from control_plane.routing.attempts import Attempt
 from control_plane.routing.detect_call import MAX_STALE_CHOICES, DetectCall, DetectContext
 from control_plane.routing.request_log import RequestRecord

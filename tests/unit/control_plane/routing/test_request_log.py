@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from control_plane.caller import Origin, Principal, Trace, address_of, origin_of
 from control_plane.routing.request_log import RequestLog, RequestRecord
 from control_plane.types.access.api_key import Role
 from control_plane.types.version import VersionKey
+from control_plane.types.worker import DeviceStand
 from yolopool.names import parse_ref
 from yolopool.request_log.fields import BY_NAME, FIELDS
 from yolopool.request_log.sampling import parse
@@ -24,10 +26,12 @@ KINDS: dict[str, Any] = {
 
 def record(**changes: Any) -> RequestRecord:
     principal = Principal("key:k", Role.DETECT, tenant="acme")
-    origin = Origin(principal, "rest", "10.0.0.7", Trace("ab" * 16, "01", "cd" * 8), 2)
+    trace = Trace("ab" * 16, "01", "cd" * 8)
+    origin = Origin(principal, "rest", "10.0.0.7", trace, 2)
     return RequestRecord(
         **{
             "request_id": "r1",
+            "trace": trace,
             "origin": origin,
             "model": "parts:stable",
             "arrived_s": 0.0,
@@ -39,27 +43,24 @@ def record(**changes: Any) -> RequestRecord:
             "worker": "w1",
             "hit": True,
             "facts": FACTS,
+            "stand": STAND,
             **changes,
         }
     )
 
 
 FACTS = worker_pb2.PassFacts(
-    batch_id=7,
-    letterbox_width=640,
-    letterbox_height=480,
-    queue_length=3,
-    transfer_ms=0.5,
-    device=worker_pb2.DeviceStand(
-        used_bytes=10,
-        free_bytes=20,
-        utilisation=0.5,
-        temperature_c=60,
-        clock_ratio=0.75,
-        power_w=200,
-        throttled=["power"],
-        host_load=1.5,
-    ),
+    batch_id=7, letterbox_width=640, letterbox_height=480, queue_length=3, transfer_ms=0.5
+)
+STAND = DeviceStand(
+    used_bytes=10,
+    free_bytes=20,
+    utilisation=0.5,
+    temperature_c=60,
+    clock_ratio=0.75,
+    power_w=200,
+    throttled=("power",),
+    host_load=1.5,
 )
 ANSWER = detection_pb2.DetectResponse(
     detections=[detection_pb2.Detection()] * 2,
@@ -74,7 +75,9 @@ ANSWER = detection_pb2.DetectResponse(
 
 def lines_of(sample: str = "") -> tuple[RequestLog, list[str]]:
     lines: list[str] = []
-    return RequestLog(lines.append, parse(sample), lambda: 1764576000.25), lines
+    return RequestLog(
+        lambda line: lines.append(line.decode()), parse(sample), lambda: 1764576000.25
+    ), lines
 
 
 def test_an_answer_has_every_field_and_each_is_of_its_type() -> None:
@@ -109,7 +112,7 @@ def test_a_failure_has_what_is_in_every_line_and_no_secret() -> None:
 
 def test_what_is_not_known_of_a_device_is_absent() -> None:
     log, lines = lines_of()
-    log.note(record(facts=worker_pb2.PassFacts(batch_id=1)), "OK", 1.0, ANSWER)
+    log.note(record(facts=worker_pb2.PassFacts(batch_id=1), stand=None), "OK", 1.0, ANSWER)
     line = json.loads(lines[0])
     assert not {"device_temperature_c", "device_power_w", "throttled", "host_load"} & set(line)
     assert line["cold"] is False
@@ -120,13 +123,30 @@ def test_a_figure_that_is_no_number_is_absent_and_the_line_stays_json() -> None:
     log, lines = lines_of()
     answer = detection_pb2.DetectResponse()
     answer.timing.inference_ms = math.nan
-    stand = worker_pb2.DeviceStand(utilisation=math.inf, power_w=math.nan, host_load=0.5)
-    facts = worker_pb2.PassFacts(transfer_ms=-math.inf, device=stand)
-    log.note(record(facts=facts), "OK", 1.0, answer)
+    stand = DeviceStand(utilisation=math.inf, power_w=math.nan, host_load=0.5)
+    facts = worker_pb2.PassFacts(transfer_ms=-math.inf)
+    log.note(record(facts=facts, stand=stand), "OK", 1.0, answer)
     line = json.loads(lines[0], parse_constant=pytest.fail)
     wrong = {"inference_ms", "device_utilisation", "device_power_w", "transfer_ms"}
     assert not wrong & set(line)
     assert line["host_load"] == 0.5
+
+
+def test_each_look_at_a_device_is_told_and_each_second_is_another() -> None:
+    now, lines = [0.0], []
+    log = RequestLog(lambda line: lines.append(json.loads(line)), parse(""), lambda: now[0])
+    for now[0], used in ((1.999999, 10), (1.9999999, 10), (2.0, 20), (3.25, 30)):
+        log.note(record(stand=replace(STAND, used_bytes=used)), "OK", 1.0, ANSWER)
+    assert [line["device_used_bytes"] for line in lines] == [10, 10, 20, 30]
+    assert [line["timestamp"][17:] for line in lines] == [
+        "01.999999Z", "01.999999Z", "02.000000Z", "03.250000Z",
+    ]  # fmt: skip
+
+
+def test_half_of_a_surrogate_pair_loses_no_line() -> None:
+    log, lines = lines_of()
+    log.note(record(model="\ud800", key=None), "MODEL_NOT_FOUND", 1.0)
+    assert json.loads(lines[0])["model"] == "\ud800"
 
 
 def test_a_share_is_said_and_what_is_not_in_it_is_not_written() -> None:

@@ -1,12 +1,20 @@
 """Rates and quantiles of the last minute, and that they take no more memory than they may."""
 
+import tracemalloc
 from random import Random
 
+import numpy as np
 import pytest
 
 from control_plane.statistics import request_rates
-from control_plane.statistics.histogram import BUCKETS, bucket_of, quantile_ms
-from control_plane.statistics.request_rates import STEP_S, STEPS, WINDOW_S, RequestRates
+from control_plane.statistics.histogram import BUCKETS, bucket_of, quantiles_ms
+from control_plane.statistics.request_rates import (
+    MAX_BYTES,
+    STEP_S,
+    STEPS,
+    WINDOW_S,
+    RequestRates,
+)
 from control_plane.types.version import VersionKey
 
 A, B = VersionKey("a", 1), VersionKey("b", 2)
@@ -15,20 +23,19 @@ A, B = VersionKey("a", 1), VersionKey("b", 2)
 @pytest.mark.parametrize("part", [0.5, 0.9, 0.99])
 def test_a_quantile_is_right_within_an_eighth(part: float) -> None:
     rng = Random(part)
-    for scale in (0.5, 20.0, 3000.0):
+    histograms, known = np.zeros((4, BUCKETS), np.int64), [0.0]
+    for number, scale in enumerate((0.5, 20.0, 3000.0)):
         taken = sorted(scale * rng.lognormvariate(0, 0.7) for _ in range(2000))
-        counts = [0] * BUCKETS
         for one in taken:
-            counts[bucket_of(one)] += 1
-        exact = taken[int(part * len(taken))]
-        assert quantile_ms(counts, part) == pytest.approx(exact, rel=0.15)
+            histograms[number + 1, bucket_of(one)] += 1
+        known.append(taken[int(part * len(taken))])
+    assert quantiles_ms(histograms, part) == pytest.approx(known, rel=0.15)
 
 
 def test_what_is_no_duration_has_a_place_too() -> None:
     for odd in (0.0, -1.0, float("nan")):
         assert bucket_of(odd) == 0
     assert bucket_of(1e12) == BUCKETS - 1
-    assert quantile_ms([0] * BUCKETS, 0.5) == 0.0
 
 
 def test_the_last_minute_is_told_and_nothing_before_it() -> None:
@@ -70,3 +77,22 @@ def test_versions_are_bounded_and_the_one_asked_least_lately_goes(
     rates.failed(VersionKey("m0", 1), True, 1000.0 + STEP_S)  # is asked again
     rates.failed(VersionKey("m3", 1), True, 1000.0 + STEP_S)
     assert {one.key.model for one in rates.figures(1010.0)} == {"m0", "m2", "m3"}
+
+
+def test_a_version_takes_no_more_bytes_than_it_may() -> None:
+    rng, count = Random(1), 50
+    keys = [VersionKey(f"team/model-{number}", 1) for number in range(count)]
+    tracemalloc.start()
+    try:
+        rates = RequestRates()
+        before, _ = tracemalloc.get_traced_memory()
+        for step in range(2 * STEPS):
+            for key in keys:
+                for _ in range(3):
+                    took = rng.uniform(1, 500)
+                    rates.answered(key, True, took, took / 7, took / 3, 3, step * STEP_S)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(rates.figures(2 * STEPS * STEP_S)) == count
+    assert after - before < count * MAX_BYTES

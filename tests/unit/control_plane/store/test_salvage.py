@@ -9,6 +9,7 @@ from control_plane.store.salvage import PARTS, Remains, lacking, salvaged
 from control_plane.store.transaction import ImportJob
 from control_plane.types.access.api_key import ApiKey, Role, SecretHash
 from control_plane.types.access.tenant import Tenant
+from control_plane.types.alerts.alert_setting import Silence
 from control_plane.types.desired import Desired, Want, WantSource
 from control_plane.types.policy import ModelRule
 from control_plane.types.rollout.alias import Alias, Target
@@ -20,6 +21,7 @@ A, B = version("a"), version("b", state=VersionState.UPLOADED)
 WANTED = Want(A.key, 2, True, WantSource.ADMIN, 1.0)
 KEY = ApiKey("k", "cameras", "", Role.DETECT, ("*",), (SecretHash("00", "11"),), 1.0)
 STABLE = Alias("a", "stable", (Target(1, 1000),), 600.0, 1.0, 1)
+QUIET = Silence("s1", "*", "a", 9e9)
 COPY = Desired(
     5,
     "one",
@@ -33,12 +35,13 @@ COPY = Desired(
     {STABLE.key: STABLE},
     {"a": ModelRule("a", keep_versions=3)},
     {"w": Watch("w", "s3://bucket/m/", "a")},
+    {QUIET.key: QUIET},
     "five",
 )
 WHOLE = Remains(
     COPY.cluster, COPY.revision, COPY.mark, COPY.versions, COPY.wants, COPY.cordons,
     COPY.schedules, COPY.numbers, COPY.api_keys, COPY.tenants, COPY.aliases,
-    COPY.rules, COPY.watches, {B.key: ImportJob(3)},
+    COPY.rules, COPY.watches, COPY.alerts, {B.key: ImportJob(3)},
 )  # fmt: skip
 
 

@@ -63,6 +63,12 @@ def test_every_command_is_under_one_heading() -> None:
             assert sorted(listed) == sorted(command.commands)
 
 
+def test_the_help_of_a_group_says_what_its_commands_say() -> None:
+    for command in ALL.values():
+        for name, later in getattr(command, "later", {}).items():
+            assert later.summary == command.commands[name].get_short_help_str(200), name
+
+
 def test_the_version_is_printed_both_ways() -> None:
     assert shown("--version") == shown("version") == f"{yolopool.__version__}\n"
 

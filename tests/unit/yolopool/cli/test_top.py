@@ -1,12 +1,15 @@
 """`yolopool top`: bars, lines of bars, and several control planes as one."""
 
+import io
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
-from yolopool.cli.top import BAR, bar, sparks, summed
-from yolopool.client.fleet_records import VersionStatistics
+from yolopool.cli.top import BAR, Glance, bar, rendered, sparks, summed
+from yolopool.client.fleet_records import Fleet, VersionStatistics
 
+FLEET = Fleet("c", "1", "c1", "c1", True, *[1] * 14)
 A = VersionStatistics("a@1", 10.0, 2.0, 20.0, 40.0, 4.0, 8.0, 2.0, 0.5, (0.0, 10.0))
 
 
@@ -44,3 +47,29 @@ def test_several_control_planes_are_one() -> None:
     assert both.steps == (0.0, 20.0)
     first, second = summed([A, replace(A, model="b@1", requests_per_s=11.0)])
     assert (first.model, second.model) == ("b@1", "a@1")
+
+
+def test_in_a_narrow_terminal_names_are_cut_and_no_figure_is() -> None:
+    name = "team/warehouse-forklifts-night-shift-v2@1"
+    told = VersionStatistics(
+        name, 1234.5, 56.7, 1234.0, 5678.0, 432.1, 987.6, 16.0, 1.0, (1.0,) * 12
+    )
+    shown = Console(width=80, record=True, file=io.StringIO())
+    shown.print(rendered(Glance(FLEET, (), (told,))))
+    text = shown.export_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("team/")]
+    first, *figures = line.split()
+    assert figures == [
+        "-",
+        "1234.5",
+        "56.7",
+        "1234",
+        "5678",
+        "432",
+        "988",
+        "16.0",
+        "100%",
+        "█" * 12,
+    ]
+    assert first.endswith("…")
+    assert name.startswith(first[:-1])
