@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -78,3 +79,11 @@ def serious(page: Any) -> list[str]:
         if one["impact"] in ("serious", "critical")
         for node in one["nodes"][:3]
     ]
+
+
+def until(page: Any, expression: str, limit_s: float = 20.0) -> None:
+    """Returns once it is true. The page's own policy keeps it from waiting for it by itself."""
+    end = time.monotonic() + limit_s
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(50)

@@ -20,7 +20,7 @@ pytestmark = MARKS
 # With what is there once the page is.
 PAGES = {
     "": "#devices article",
-    "models": "#models tbody a",
+    "models": "table[aria-label=Models] tbody a",
     "model?name=shapes": "#versions article",
     "try?model=shapes": "#picked li",
     "events": "#events time",

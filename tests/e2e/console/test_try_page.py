@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from control_plane.gateway.proto_json import dumps
-from tests.e2e.console.opened import IMAGES, MARKS, Opened
+from tests.e2e.console.opened import IMAGES, MARKS, Opened, until
 from tests.models import ROOT
 from yolopool.client.client import Client
 from yolopool.client.detections import Detections
@@ -60,7 +60,7 @@ def page(pool: LocalPool, opened: Opened) -> Iterator[Any]:
 
 def answered(page: Any, panes: int) -> list[Any]:
     page.locator(".pane .waterfall").nth(panes - 1).wait_for()
-    page.wait_for_function("!document.querySelector('.pane[aria-busy]')")
+    until(page, "!document.querySelector('.pane[aria-busy]')")
     return page.locator(".pane").element_handles()  # type: ignore[no-any-return]
 
 
@@ -83,6 +83,7 @@ def test_right_boxes_of_two_models_side_by_side(pool: LocalPool, page: Any, othe
     answered(page, 2)
     page.set_input_files("#files", [picture])  # the newest is the first
     panes = answered(page, 4)
+    page.mouse.move(0, 0)  # others are pale where one is pointed at
     with Client(pool.address, pool.api_key) as client:
         for at, pane in enumerate(panes):
             model = ("shapes", other)[at % 2]
@@ -114,7 +115,9 @@ def test_right_boxes_of_two_models_side_by_side(pool: LocalPool, page: Any, othe
 
 def assert_lines_are_there(pane: Any, drawn: list[Any]) -> None:
     """On the screen the sides of each box have its colour."""
-    shot = Image.open(io.BytesIO(pane.query_selector(".stage").screenshot())).convert("RGB")
+    shot = Image.open(
+        io.BytesIO(pane.query_selector(".stage").screenshot(animations="disabled"))
+    ).convert("RGB")
     scale = shot.width / 320
     for one in drawn:
         left, top, right, bottom = (side * scale for side in one["box"])
@@ -123,10 +126,8 @@ def assert_lines_are_there(pane: Any, drawn: list[Any]) -> None:
             around = shot.crop(
                 (round(x) - 1, round(y) - 1, round(x) + 2, round(y) + 2)
             ).get_flattened_data()
-            assert (
-                min(max(abs(a - b) for a, b in zip(seen, colour, strict=True)) for seen in around)
-                < 40
-            )
+            off = min(max(abs(a - b) for a, b in zip(seen, colour, strict=True)) for seen in around)
+            assert off < 40
 
 
 def test_objects_are_told_by_hover_and_keyboard_and_hidden_by_the_slider(page: Any) -> None:
@@ -166,9 +167,7 @@ def test_objects_are_told_by_hover_and_keyboard_and_hidden_by_the_slider(page: A
     page.wait_for_selector(".said:has-text('2 circle')")
     assert len(asked) == 1  # more sure than was asked for is known already
     least("0.02")
-    page.wait_for_function(
-        "document.querySelector('.pane code').textContent.includes('confidence=0.02')"
-    )
+    until(page, "document.querySelector('.pane pre').textContent.includes('confidence=0.02')")
     answered(page, 1)
     assert [re.search("confidence=(.*)", url)[1] for url in asked] == ["0.25", "0.02"]  # type: ignore[index]
 
@@ -227,12 +226,15 @@ def test_what_other_tasks_answer_is_drawn(page: Any) -> None:
     page.set_input_files("#files", PICTURE)
     (pane,) = answered(page, 1)
     page.click("#named")  # no name lies on a pixel that is looked at
+    page.mouse.move(0, 0)
     assert page.locator(".dot").count() == len(POSE) - 1
     assert page.locator(".limb").count() == LIMBS
     assert page.locator("[aria-label*='16 of 17 keypoints']").count() == 1
     turned = page.locator(".object[aria-label*='turned by 30°'] .line").get_attribute("points")
     assert turned == "183,192 203,158 117,108 97,142"
-    shot = Image.open(io.BytesIO(pane.query_selector(".stage").screenshot())).convert("RGB")
+    shot = Image.open(
+        io.BytesIO(pane.query_selector(".stage").screenshot(animations="disabled"))
+    ).convert("RGB")
     scale, plain = shot.width / 320, Image.open(PICTURE).convert("RGB")
     masked = (60, 60), (90, 50), (50, 90)
     bare = (115, 100), (250, 40), (60, 250)
@@ -270,9 +272,7 @@ def test_the_camera_is_asked_about_again_and_again(page: Any) -> None:
     page.click("#camera")
     page.wait_for_selector("h3:has-text('pictures/s')")
     first = page.inner_text(".pane .facts code")
-    page.wait_for_function(
-        "(id) => document.querySelector('.pane .facts code').textContent !== id", arg=first
-    )
+    until(page, f"document.querySelector('.pane .facts code').textContent !== {first!r}")
     size = page.locator(".pane canvas").evaluate("(canvas) => [canvas.width, canvas.height]")
     with page.expect_download() as kept:
         page.click("button:text-is('Save this frame')")
