@@ -123,7 +123,7 @@ def assert_lines_are_there(pane: Any, drawn: list[Any]) -> None:
         left, top, right, bottom = (side * scale for side in one["box"])
         colour = tuple(map(int, re.findall(r"\d+", one["colour"])[:3]))
         for x, y in ((left, (top + bottom) / 2), (right, (top + bottom) / 2)):
-            around = shot.crop(
+            around: Any = shot.crop(
                 (round(x) - 1, round(y) - 1, round(x) + 2, round(y) + 2)
             ).get_flattened_data()
             off = min(max(abs(a - b) for a, b in zip(seen, colour, strict=True)) for seen in around)
@@ -200,7 +200,7 @@ POSE = [
 # A square of which the mask fills the upper left triangle.
 MASK = {"polygons": {"parts": [{"points": [40, 40, 120, 40, 40, 120]}]}}
 TURNED = {"rotation": 0.5236, "corners": [183, 192, 203, 158, 117, 108, 97, 142]}
-FOUND = [
+FOUND: list[dict[str, Any]] = [
     {"class_name": "cat", "confidence": 0.9, "box": (40, 40, 120, 120), "mask": MASK},
     {"class_name": "person", "confidence": 0.8, "box": (10, 10, 300, 300), "keypoints": POSE},
     {"class_name": "ship", "confidence": 0.7, "box": (97, 108, 203, 192), "rotated_box": TURNED},
@@ -208,16 +208,23 @@ FOUND = [
 SIDES = ("x_min", "y_min", "x_max", "y_max")
 
 
+def answer(**more: Any) -> detection_pb2.DetectResponse:
+    given: dict[str, Any] = {
+        "image_width": 320,
+        "image_height": 320,
+        "version": {"model": "m", "version": 1},
+        "timing": {"inference_ms": 8, "total_ms": 10},
+        **more,
+    }
+    return detection_pb2.DetectResponse(**given)
+
+
 def test_what_other_tasks_answer_is_drawn(page: Any) -> None:
     """Their answers are made here: a real one of each would take an import."""
-    size = {"image_width": 320, "image_height": 320, "version": {"model": "m", "version": 1}}
-    found = [{**one, "box": dict(zip(SIDES, one["box"], strict=True))} for one in FOUND]  # type: ignore[call-overload]
-    time = {"inference_ms": 8, "total_ms": 10}
-    told = detection_pb2.DetectResponse(**size, detections=found, task="segment", timing=time)  # type: ignore[arg-type]
+    found = [{**one, "box": dict(zip(SIDES, one["box"], strict=True))} for one in FOUND]
     top = [{"class_name": "tabby", "probability": 0.75}, {"class_name": "lynx", "probability": 0.2}]
-    whole = detection_pb2.DetectResponse(
-        **size, classification={"top": top}, task="classify", timing=time
-    )  # type: ignore[arg-type]
+    told = answer(task="segment", detections=found)
+    whole = answer(task="classify", classification={"top": top})
     answers = iter((told, whole))
     page.route(
         "**/v1/detect?*",
@@ -251,7 +258,7 @@ def test_what_other_tasks_answer_is_drawn(page: Any) -> None:
 
 
 def difference(shot: Any, at: tuple[float, float], plain: Any, there: tuple[int, int]) -> int:
-    seen = shot.getpixel((round(at[0]), round(at[1])))
+    seen: tuple[int, ...] = shot.getpixel((round(at[0]), round(at[1])))
     return max(abs(a - b) for a, b in zip(seen, plain.getpixel(there), strict=True))
 
 
