@@ -8,7 +8,6 @@ from html import escape
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from control_plane.identity.access import RULES
 from yolopool import __version__
 
 KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -16,25 +15,22 @@ KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`name` is its path under /console/, and that of its script; the first one is the start.
-    `needs`: the method without which there is nothing to show.
-    """
+    """`name` is its path under /console/, and that of its script; the first one is the start."""
 
     name: str
     title: str
     is_in_menu: bool = True
-    needs: str = ""
 
 
-ALL_PAGES = (
+PAGES = (
     Page("fleet", "Fleet"),
     Page("models", "Models"),
     Page("model", "Model", is_in_menu=False),
+    Page("try", "Try"),
     Page("events", "Events"),
     Page("doctor", "Doctor"),
-    Page("alerts", "Alerts", needs="/yolopool.v1.AlertService/ListAlerts"),
+    Page("alerts", "Alerts"),
 )
-PAGES = tuple(page for page in ALL_PAGES if not page.needs or page.needs in RULES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from control_plane.caller import Principal
 from control_plane.console.assets import PAGES, Asset, pages, static_files
-from control_plane.console.recent_findings import diagnosed
+from control_plane.console.recent_findings import RecentFindings
 from control_plane.console.session_seal import MAX_KEY_CHARS, SessionSeal
 from control_plane.console.sessions import Sessions
 from control_plane.console.snapshots import Snapshots
@@ -76,7 +76,7 @@ class Console:
         self._clock = clock
         self._snapshots = Snapshots(dispatch, clock.monotonic)
         log = settings.request_log
-        self._log = Path(log).expanduser() if log else None
+        self._findings = RecentFindings(Path(log).expanduser()) if log else None
         self._looking = asyncio.Lock()
 
     def routes(self) -> APIRouter:
@@ -99,7 +99,7 @@ class Console:
         router.add_api_route(SESSION, self._sign_in, methods=["POST"], response_model=None)
         router.add_api_route(SESSION, self._sign_out, methods=["DELETE"], response_model=None)
         router.add_api_route(STREAM, self._stream, methods=["GET"], response_model=None)
-        router.add_api_route(FINDINGS, self._findings, methods=["GET"], response_model=None)
+        router.add_api_route(FINDINGS, self._found_lately, methods=["GET"], response_model=None)
 
         @router.get(f"{CONSOLE}/{{name}}")
         async def page(name: str, request: Request) -> Response:
@@ -163,13 +163,13 @@ class Console:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return StreamingResponse(lines, headers=headers, media_type="text/event-stream")
 
-    async def _findings(self, request: Request) -> Response:
+    async def _found_lately(self, request: Request) -> Response:
         await self._guard.visitor(FINDINGS, caller_of(request.scope, "rest"))
-        if self._log is None:
+        if self._findings is None:
             return _answer({"why": NO_LOG})
         async with self._looking:  # one log, however many look
             try:
-                told = await asyncio.to_thread(diagnosed, self._log, self._clock.unix())
+                told = await asyncio.to_thread(self._findings.look, self._clock.unix())
             except FileNotFoundError:
                 return _answer({"why": NO_LINE})
         return _answer(told)

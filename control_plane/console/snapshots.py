@@ -15,6 +15,8 @@ from yolopool.v1 import fleet_pb2
 PERIOD_S = 1.0
 # Proxies end a connection that is silent for a minute.
 HEARTBEAT_S = 15.0
+# How soon a key that was revoked sees no more.
+ASKED_EVERY_S = 5.0
 RETRY_MS = 2000
 _FLEET = "/yolopool.v1.FleetService/"
 
@@ -72,19 +74,21 @@ class Snapshots:
         yield f"retry: {RETRY_MS}\n\n"
         sent = dict.fromkeys(self.parts, 0)
         said_s = self._now()
+        asked_s = float("-inf")
         while not self._dispatch.is_stopping:
             try:
-                await ask()
+                if self._now() - asked_s >= ASKED_EVERY_S:
+                    asked_s = self._now()
+                    await ask()
                 parts = await self.look(caller)
             except YolopoolError as error:
                 yield f"event: problem\ndata: {told(error)}\n\n"
                 return
             changed = [name for name, part in parts.items() if part.turn != sent[name]]
-            for name in changed:
-                sent[name] = parts[name].turn
-                yield f"event: {name}\ndata: {parts[name].text}\n\n"
             if changed:
+                sent |= {name: parts[name].turn for name in changed}
                 said_s = self._now()
+                yield "".join(f"event: {name}\ndata: {parts[name].text}\n\n" for name in changed)
             elif self._now() - said_s > HEARTBEAT_S:
                 said_s = self._now()
                 yield ": nothing new\n\n"

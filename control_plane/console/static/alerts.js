@@ -7,9 +7,11 @@ import { ago, bytes, moment, percent, plural, word } from "./format.js";
 import { Rows } from "./rows.js";
 import { refusal, signedIn } from "./session.js";
 
-const EVERY_MS = 5000;
+const EVERY_MS = 10000, RULES_EVERY = 6;
 const KINDS = { critical: "bad", warning: "warn" };
 let due = 0;
+let looks = 0;
+let known = [];
 
 await signedIn();
 const ended = new Rows(find("ended"), "Alerts that ended", ["Rule", "About", "Fired", "Ended", "By"]);
@@ -26,14 +28,15 @@ else {
 async function look() {
   clearTimeout(due);
   try {
-    const [{ alerts }, quiet, known] = await Promise.all([get("/v1/alerts"), get("/v1/alerts/silences"), get("/v1/alerts/rules")]);
-    show(alerts, quiet.silences, known.rules);
+    if (looks++ % RULES_EVERY === 0) known = (await get("/v1/alerts/rules")).rules; // they hardly change
+    const [{ alerts }, quiet] = await Promise.all([get("/v1/alerts"), get("/v1/alerts/silences")]);
+    show(alerts, quiet.silences);
     showProblem(find("problem"), null);
   } catch (error) { showProblem(find("problem"), error); }
   due = setTimeout(() => { if (!document.hidden) look(); }, EVERY_MS);
 }
 
-function show(alerts, quiet, known) {
+function show(alerts, quiet) {
   const units = new Map(known.map((one) => [one.name, one.unit]));
   const firing = alerts.filter((one) => one.stage === "ALERT_STAGE_FIRING");
   write(find("sum"), `${firing.length} firing, ${alerts.filter((one) => one.stage === "ALERT_STAGE_PENDING").length} pending`);

@@ -4,7 +4,7 @@ import { badge, el, empty, find, write } from "./dom.js";
 import { count, ms, percent, plural } from "./format.js";
 import { refusal, signedIn } from "./session.js";
 
-const EVERY_MS = 5000;
+const EVERY_MS = 10000;
 let due = 0;
 const KINDS = { critical: "bad", warning: "warn", note: "note" };
 

@@ -15,10 +15,11 @@ import { refusal, signedIn } from "./session.js";
 import { standings, tierText } from "./standings.js";
 import { follow } from "./stream.js";
 
-const REFRESH_MS = 10000, SOON_MS = 1500, KEPT = 900;
+const REFRESH_MS = 20000, SOON_MS = 1500, KEPT = 900;
 const name = new URLSearchParams(location.search).get("name") || "";
 document.title = `${name || "Model"} - yolopool`;
 find("title").textContent = name || "Model";
+if (name) find("try").href = `/console/try?model=${encodeURIComponent(name)}`;
 
 await signedIn();
 let model = null, aliases = [], live = {}, due = 0;

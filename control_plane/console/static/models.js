@@ -11,7 +11,7 @@ import { sorted, standings, tierText } from "./standings.js";
 import { follow } from "./stream.js";
 import { SortableRows } from "./sortable_rows.js";
 
-const REFRESH_MS = 30000, SOON_MS = 1500;
+const REFRESH_MS = 60000, SOON_MS = 1500;
 const COLUMNS = [["name", "Model"], ["tier", "Tier"], ["hot", "Replicas", "n"], ["rate", "Rate", "n"], ["errors", "Failing", "n"], ["p50", "p50", "n"], ["p99", "p99", "n"],
   ["hits", "Hits", "n"], ["bytes", "Weights", "n"], ["steps", "Last minute"]];
 const TIER_KINDS = { hot: "good", warm: "note", loading: "note", failed: "bad", waiting: "warn" };

@@ -95,7 +95,7 @@ export function register(name = "", done = () => {}, dropped = null) {
   take(dropped);
 }
 
-/** Files that are dropped on an element. */
+/** Files that are dropped on an element: `take` gets the first one, and all. */
 export function catchDrops(place, take) {
   place.addEventListener("dragover", (event) => { event.preventDefault(); place.classList.add("over"); });
   place.addEventListener("dragleave", () => place.classList.remove("over"));
@@ -103,6 +103,6 @@ export function catchDrops(place, take) {
     event.preventDefault();
     event.stopPropagation();
     place.classList.remove("over");
-    take(event.dataTransfer.files[0]);
+    take(event.dataTransfer.files[0], event.dataTransfer.files);
   });
 }

@@ -3,103 +3,30 @@
 No page writes an error to the browser's console, and none asks another host for anything.
 """
 
-import json
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 
 from control_plane.gateway.proto_json import dumps
-from tests.models import ROOT
+from tests.e2e.console.opened import HOSTILE, IMAGES, MARKS, SHAPES, WIDTHS, Opened, key_of, serious
 from yolopool.client.client import Client
-from yolopool.local.pool import LocalPool, PoolOptions
+from yolopool.local.pool import LocalPool
 from yolopool.v1 import detection_pb2, rollouts_pb2, types_pb2
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.timeout(240),
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
-]
-
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-AXE = (ROOT / "tests/vendor/axe-core/axe.min.js").read_text()
-SHAPES = ROOT / "examples/shapes/models/shapes.pt"
-HOSTILE = "<img src=x onerror=window.pwned=1>"
-PAGES = ("", "models", "model?name=shapes", "events", "doctor")
-WIDTHS = {"desktop": (1280, 800), "phone": (390, 844)}
-
-
-class Opened:
-    """A page, with what its browser complained of."""
-
-    def __init__(self, context: Any, http: str) -> None:
-        self.complaints: list[str] = []
-        self.http = http
-        self.page = context.new_page()
-        self.page.set_default_timeout(20_000)
-        self.page.on("console", self._said)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", self._asked)
-
-    def _said(self, message: Any) -> None:
-        if message.type in ("error", "warning"):
-            self.complaints.append(message.text)
-
-    def _asked(self, request: Any) -> None:
-        if not request.url.startswith((f"http://{self.http}/", "blob:", "data:")):
-            self.complaints.append(f"it asks {request.url}")
-
-    def go(self, path: str) -> Any:
-        self.page.goto(f"http://{self.http}/console/{path}")
-        return self.page
-
-    def sign_in(self, key: str) -> None:
-        self.page.fill("dialog input[name=key]", key)
-        self.page.click("dialog button[type=submit]")
-        self.page.wait_for_selector("dialog", state="detached")
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPool]:
-    folder = tmp_path_factory.mktemp("pool")
-    options = PoolOptions(folder, port=0, http_port=0, devices="sim:2", auth=True)
-    with LocalPool(options, lambda _: None) as pool:
-        with Client(pool.address, pool.api_key) as admin:
-            admin.register("shapes", SHAPES)
-        yield pool
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def opened(browser: Any, pool: LocalPool) -> Iterator[Opened]:
-    context = browser.new_context(viewport=dict(zip(("width", "height"), (1280, 800), strict=True)))
-    yield Opened(context, pool.http)
-    context.close()
-
-
-def key_of(pool: LocalPool, role: str, *models: str) -> dict[str, Any]:
-    """A new key: its id and secret."""
-    body = json.dumps({"role": f"ROLE_{role}", "models": models or ["*"]}).encode()
-    headers = {"authorization": f"Bearer {pool.api_key}", "content-type": "application/json"}
-    with urlopen(Request(f"http://{pool.http}/v1/keys", body, headers), timeout=20) as answer:
-        told: dict[str, Any] = json.load(answer)
-    return told
+pytestmark = MARKS
+# With what is there once the page is.
+PAGES = {
+    "": "#devices article",
+    "models": "table[aria-label=Models] tbody a",
+    "model?name=shapes": "#versions article",
+    "try?model=shapes": "#picked li",
+    "events": "#events time",
+    "doctor": "#findings > :not(:text('Looking'))",
+}
+PICTURE = IMAGES / "00003.png"
 
 
 def test_a_load_from_the_page_changes_the_bar(pool: LocalPool, opened: Opened) -> None:
@@ -246,7 +173,7 @@ def test_pictures_show_what_two_versions_found(pool: LocalPool, opened: Opened) 
         running=True,
         plan=rollouts_pb2.RolloutPlan(keep_images=True),
     )
-    image = (ROOT / "examples/shapes/images/00003.png").read_bytes()
+    image = PICTURE.read_bytes()
     pair = rollouts_pb2.Disagreement(encoded=image, stable=found)
     answers = {
         "**/v1/rollouts?**": rollouts_pb2.ListRolloutsResponse(rollouts=[told]),
@@ -275,39 +202,37 @@ def test_pictures_show_what_two_versions_found(pool: LocalPool, opened: Opened) 
     assert seen[4] not in seen[:4]
 
 
-@pytest.mark.matrix(sample=2)
-@pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_everyone_can_use_the_pages(pool: LocalPool, browser: Any, theme: str, width: str) -> None:
-    """axe-core finds nothing serious, and nothing is wider than the window."""
+def test_everyone_can_use_the_pages(pool: LocalPool, browser: Any, width: str) -> None:
+    """axe-core finds nothing serious in light or dark, and nothing is wider than the window."""
     size = dict(zip(("width", "height"), WIDTHS[width], strict=True))
-    context = browser.new_context(viewport=size, color_scheme=theme, reduced_motion="reduce")
+    context = browser.new_context(viewport=size, reduced_motion="reduce")
     opened = Opened(context, pool.http)
-    opened.go("")
-    opened.page.wait_for_selector("dialog")
-    found = serious(opened.page)
+    page = opened.go("")
+    page.wait_for_selector("dialog")
+    found = by_theme(page, "sign in")
     opened.sign_in(pool.api_key)
-    for path in PAGES:
-        page = opened.go(path)
-        page.wait_for_selector("main a, #events time, #findings .empty, #findings article")
-        page.wait_for_timeout(300)
-        found += [f"{path}: {one}" for one in serious(page)]
+    for path, there in PAGES.items():
+        opened.go(path)
+        page.wait_for_selector(there)
+        if path.startswith("try"):
+            page.set_input_files("#files", PICTURE)
+            page.wait_for_selector(".pane .waterfall")
+            page.click(".pane summary")
+        found += by_theme(page, path)
         wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         found += [f"{path}: {wide} pixels too wide"] if wide > 0 else []
     page.click("nav >> text=Models")
     page.click("#register")
-    found += [f"dialog: {one}" for one in serious(page)]
+    found += by_theme(page, "dialog")
     context.close()
     assert not found
     assert not opened.complaints
 
 
-def serious(page: Any) -> list[str]:
-    page.evaluate(AXE)
-    run = "axe.run().then(({violations}) => violations)"
-    return [
-        f"{one['id']}: {node['target']} {node['failureSummary']}"
-        for one in page.evaluate(run)
-        if one["impact"] in ("serious", "critical")
-        for node in one["nodes"][:3]
-    ]
+def by_theme(page: Any, name: str) -> list[str]:
+    found = []
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        found += [f"{name}, {theme}: {one}" for one in serious(page)]
+    return found
