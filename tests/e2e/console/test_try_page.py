@@ -259,7 +259,8 @@ def test_what_other_tasks_answer_is_drawn(page: Any) -> None:
 
 def difference(shot: Any, at: tuple[float, float], plain: Any, there: tuple[int, int]) -> int:
     seen: tuple[int, ...] = shot.getpixel((round(at[0]), round(at[1])))
-    return max(abs(a - b) for a, b in zip(seen, plain.getpixel(there), strict=True))
+    under: tuple[int, ...] = plain.getpixel(there)
+    return max(abs(a - b) for a, b in zip(seen, under, strict=True))
 
 
 def test_a_picture_that_is_none_and_a_model_that_is_none(page: Any, opened: Opened) -> None:
