@@ -200,6 +200,10 @@ def check_batching(batching: types_pb2.Batching) -> types_pb2.Batching:
         raise InvalidOption(
             f"max_delay_ms is {batching.max_delay_ms:g}: give 0 (no delay) to {MAX_DELAY_MS:g}"
         )
+    if not 0.0 <= batching.p99_goal_ms <= MAX_DELAY_MS:
+        raise InvalidOption(
+            f"p99_goal_ms is {batching.p99_goal_ms:g}: give 0 (no goal) to {MAX_DELAY_MS:g}"
+        )
     if batching.queue_capacity > MAX_QUEUE:
         raise InvalidOption(
             f"queue_capacity is {batching.queue_capacity}: give 1 to {MAX_QUEUE}, 0 for the "

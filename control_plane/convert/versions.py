@@ -177,6 +177,7 @@ def batching_in(batching: types_pb2.Batching) -> BatchingConfig:
         batching.max_delay_ms,
         batching.queue_capacity,
         batching.fixed,
+        batching.p99_goal_ms,
     )
 
 
@@ -187,6 +188,7 @@ def batching_out(batching: BatchingConfig) -> types_pb2.Batching:
         max_delay_ms=batching.max_delay_ms,
         queue_capacity=batching.queue_capacity,
         fixed=batching.fixed,
+        p99_goal_ms=batching.p99_goal_ms,
     )
 
 

@@ -15,6 +15,7 @@ from control_plane.convert.versions import (
 )
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import (
+    Adaption,
     Ledger,
     LoadReport,
     Replica,
@@ -98,6 +99,22 @@ def replica_in(
         hits_total=replica.hits_total,
         batching=batching_in(replica.batching) if replica.HasField("batching") else None,
         self_test=replica.self_test,
+        adaption=_adaption_in(replica.adaption) if replica.HasField("adaption") else None,
+    )
+
+
+def _adaption_in(adaption: types_pb2.Adaption) -> Adaption:
+    return Adaption(
+        adaption.max_batch, adaption.max_delay_ms, adaption.p99_ms, adaption.is_out_of_reach
+    )
+
+
+def _adaption_out(adaption: Adaption) -> types_pb2.Adaption:
+    return types_pb2.Adaption(
+        max_batch=adaption.max_batch,
+        max_delay_ms=adaption.max_delay_ms,
+        p99_ms=adaption.p99_ms,
+        is_out_of_reach=adaption.is_out_of_reach,
     )
 
 
@@ -181,6 +198,7 @@ def replica_out(replica: Replica) -> types_pb2.Replica:
         hits_total=replica.hits_total,
         batching=batching_out(replica.batching) if replica.batching is not None else None,
         self_test=replica.self_test,
+        adaption=_adaption_out(replica.adaption) if replica.adaption is not None else None,
     )
 
 

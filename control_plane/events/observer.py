@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import structlog
 
+from control_plane.events import adaptions
+from control_plane.events.adaptions import Adaptions
 from control_plane.events.discrepancies import Subject, discrepancies, other_answers
 from control_plane.events.recorder import EventRecorder
 from control_plane.events.transitions import Notice, Observation, Reported, diff
@@ -48,6 +50,7 @@ class FleetObserver:
         self._clock = clock
         self._gather_s = gather_s
         self._known: Reported | None = None
+        self._adaptions: Adaptions = {}
         self._since: dict[Subject, float] = {}
         self._recorded: set[Subject] = set()
         self._discrepancies_due_s = 0.0
@@ -82,7 +85,8 @@ class FleetObserver:
         wanted = {key for key in before.failed if view.desired.want(key) is not None}
         observation = Observation(token, view.workers, view.waits, wanted, self._clock.monotonic())
         self._known, notices = diff(before, observation, self._gather_s)
-        for notice in notices:
+        self._adaptions, adapted = adaptions.diff(self._adaptions, view.workers)
+        for notice in [*notices, *adapted]:
             self._record(notice)
         self._record_discrepancies()
         for notice in notices:

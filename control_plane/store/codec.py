@@ -375,6 +375,7 @@ def _replica(raw: Mapping[str, Any]) -> Replica:
         "footprint": made(Footprint, footprint) if footprint is not None else None,
         "rates": made(ArrivalRates, raw.get("rates", {})),
         "batching": batching_of(batching) if batching is not None else None,
+        "adaption": None,  # its worker tells it again
     }
     return made(Replica, {**raw, **parts})
 

@@ -45,6 +45,9 @@ class EventKind(StrEnum):
     ALERT_RESOLVED = "ALERT_RESOLVED"
     WEBHOOK_FAILED = "WEBHOOK_FAILED"  # a receiver of alerts could not be told for a while
     PROBE_FAILED = "PROBE_FAILED"  # a version answered its picture otherwise, and was loaded again
+    BATCHING_ADAPTED = "BATCHING_ADAPTED"  # a worker adapted it to a version's p99 goal
+    GOAL_OUT_OF_REACH = "GOAL_OUT_OF_REACH"  # by nothing that the policy allows
+    GOAL_REACHED = "GOAL_REACHED"
     VERSION_QUARANTINED = "VERSION_QUARANTINED"  # several of its images did, and none was answered
 
 

@@ -75,6 +75,7 @@ class BatchingConfig:
     max_delay_ms: float = 0.0
     queue_capacity: int = 0
     fixed: bool = False
+    p99_goal_ms: float = 0.0
 
 
 def batching_of(raw: Mapping[str, Any]) -> BatchingConfig:

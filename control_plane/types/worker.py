@@ -59,6 +59,16 @@ class Ledger:
 
 
 @frozen
+class Adaption:
+    """What a worker runs a version with for its p99 goal; see types.proto."""
+
+    max_batch: int = 0
+    max_delay_ms: float = 0.0
+    p99_ms: float = 0.0
+    is_out_of_reach: bool = False
+
+
+@frozen
 class Replica:
     """A version on a worker, as the worker reports it."""
 
@@ -86,6 +96,7 @@ class Replica:
     hits_total: int = 0
     batching: BatchingConfig | None = None
     self_test: str = ""
+    adaption: Adaption | None = None
 
     @property
     def precision(self) -> str:

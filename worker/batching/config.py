@@ -30,7 +30,7 @@ class BatchingConfig:
     """How the images of a version share passes: Batching of types.proto, in seconds.
 
     `max_batch` is at least 1, and `preferred_sizes` ascend up to it. A `queue_capacity` of 0 means
-    that the worker's alone bounds the queue.
+    that the worker's alone bounds the queue. A `p99_goal_s` of 0 is no goal.
     """
 
     max_batch: int = 1
@@ -38,6 +38,7 @@ class BatchingConfig:
     max_delay_s: float = 0.0
     queue_capacity: int = 0
     fixed: bool = False
+    p99_goal_s: float = 0.0
 
     @property
     def full(self) -> int:

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 
 from worker.batching.config import BatchingConfig
+from worker.batching.goal_control import GoalControl, Took
 from worker.packs.manifest import GRAPHS
 from worker.packs.pack import Pack
 from worker.replicas.ledger import Claim
@@ -105,6 +106,8 @@ class Replica:
     # Written by the service, behind each request, and by all that run a pass.
     usage: ReplicaUsage = field(default_factory=ReplicaUsage)
     last_pass: float = 0.0
+    # Only where its order has a p99 goal.
+    control: GoalControl | None = None
 
     @property
     def key(self) -> str:
@@ -124,6 +127,21 @@ class Replica:
         """As ordered, within what fits the device now."""
         asked = self.order.batching or BatchingConfig()
         return replace(asked, max_batch=self.batch_limit).within(self.max_batch)
+
+    def batching_at(self, now: float) -> BatchingConfig:
+        """What requests are queued with: `batching`, adapted to its p99 goal if it has one."""
+        allowed = self.batching
+        if not allowed.p99_goal_s or allowed.fixed:
+            self.control = None
+            return allowed
+        if self.control is None:
+            self.control = GoalControl(allowed, now)
+        return self.control.batching(allowed)
+
+    def took(self, took: Took, now: float) -> None:
+        """Notes what a request took, for the p99 goal."""
+        if self.control is not None:
+            self.control.answered(took, self.batching, now)
 
     def limit_batch(self, own: int) -> None:
         """Sets the largest batch to the ordered one; `own` is the worker's largest."""

@@ -107,6 +107,7 @@ class ReplicaTable:
         if replica.order.batching == order.batching:
             return
         replica.order = replace(replica.order, batching=order.batching)
+        replica.control = None
         await self._swapper.rebatch(replica, self._max_batch)
         self._changed()
 

@@ -2,6 +2,7 @@
 
 from worker.backends.base import Backend
 from worker.batching.config import BULK, INTERACTIVE, NORMAL, BatchingConfig
+from worker.batching.goal_control import GoalControl, Took
 from worker.engine.engine import Engine
 from worker.engine.runner import Outcome
 from worker.packs.manifest import channels_of
@@ -62,6 +63,7 @@ def _batching_of(batching: types_pb2.Batching) -> BatchingConfig:
         max_delay_s=batching.max_delay_ms / 1000,
         queue_capacity=batching.queue_capacity,
         fixed=batching.fixed,
+        p99_goal_s=batching.p99_goal_ms / 1000,
     )
 
 
@@ -72,6 +74,7 @@ def _batching_to(batching: BatchingConfig) -> types_pb2.Batching:
         max_delay_ms=batching.max_delay_s * 1000,
         queue_capacity=batching.queue_capacity,
         fixed=batching.fixed,
+        p99_goal_ms=batching.p99_goal_s * 1000,
     )
 
 
@@ -179,6 +182,7 @@ def replica_to(replica: Replica, backend: Backend, engine: Engine, now: float) -
         hits_total=replica.hits_total,
         batching=_batching_to(asked) if asked is not None else None,
         self_test=replica.self_test,
+        adaption=_adaption_to(replica.control) if replica.control is not None else None,
     )
 
 
@@ -208,6 +212,21 @@ def ledger_to(
         foreign_bytes=foreign_bytes,
         drift_bytes=drift_bytes,
         max_hot=ledger.max_replicas,
+    )
+
+
+def took_of(outcome: Outcome, total_s: float) -> Took:
+    pass_s = outcome.transfer_s + outcome.inference_s + outcome.postprocess_s
+    return Took(total_s, outcome.queue_s, pass_s, outcome.batch_size)
+
+
+def _adaption_to(control: GoalControl) -> types_pb2.Adaption:
+    now = control.adapted
+    return types_pb2.Adaption(
+        max_batch=now.max_batch,
+        max_delay_ms=now.max_delay_s * 1000,
+        p99_ms=now.p99_s * 1000,
+        is_out_of_reach=now.is_out_of_reach,
     )
 
 

@@ -12,7 +12,7 @@ import structlog
 
 from worker.backends.base import Backend
 from worker.batching.admission import AdmissionRequest
-from worker.batching.config import SUSPECT
+from worker.batching.config import BULK, SUSPECT
 from worker.engine.engine import Engine
 from worker.engine.request import Request
 from worker.postprocess.postprocessor import Postprocessor
@@ -25,6 +25,7 @@ from worker.service.identity import Identity
 from worker.service.inference import infer
 from yolopool.errors import DeadlineExceeded, Draining, QueueFull, YolopoolError
 from yolopool.v1 import fleet_pb2, worker_pb2
+from yolopool.vocabulary import ReplicaState
 
 log = structlog.get_logger()
 # For a caller that set no deadline.
@@ -137,8 +138,9 @@ class InferHandler:
         with self._replicas.ticket(key) as replica, self._recorder.recording(request.request_id):
             # No other request has this priority, so a suspect goes first and shares no batch.
             priority = SUSPECT if request.suspect else convert.priority_of(request)
-            batching, tenant, weight = replica.batching, request.tenant, weight_of(request)
-            tier = replica.state
+            began, tier = self._clock(), replica.state
+            batching, tenant = replica.batching_at(began), request.tenant
+            weight = weight_of(request)
             try:
                 # Admission comes before any work: under a flood most requests are refused.
                 place = self._engine.reserve(
@@ -180,6 +182,10 @@ class InferHandler:
             result = response.detect_response(
                 request, replica, self._backend, self._identity(), inference, output_options
             )
+            if tier is ReplicaState.HOT and priority < BULK and not inference.tiles:
+                replica.took(
+                    convert.took_of(inference.outcome, self._clock() - began), self._clock()
+                )
             found = bool(result.detections) or result.HasField("classification")
             replica.sight = replica.sight.answered(found)
             return worker_pb2.InferResponse(

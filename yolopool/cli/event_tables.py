@@ -22,6 +22,7 @@ _EVENT_COLOURS = {
     "IMAGE_QUARANTINED": "red",
     "VERSION_QUARANTINED": "red",
     "ALERT_FIRING": "red", "ALERT_RESOLVED": "green",
+    "GOAL_OUT_OF_REACH": "red", "GOAL_REACHED": "green",
     "PROBE_FAILED": "red", "WEBHOOK_FAILED": "red",
 }  # fmt: skip
 _KIND_WIDTH = len("WORKER_CORDONED")

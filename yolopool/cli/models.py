@@ -336,6 +336,10 @@ def models_batching(
     fixed: Annotated[
         bool | None, typer.Option(help="Run exactly --max-batch images, padded with grey ones.")
     ] = None,
+    p99_ms: Annotated[
+        float | None,
+        typer.Option("--p99-ms", help="Adapt batch and delay to this p99, in ms; 0: do not."),
+    ] = None,
     reset: Annotated[
         bool, typer.Option("--reset", help="Return to the workers' own settings.")
     ] = False,
@@ -346,7 +350,7 @@ def models_batching(
 
     Options that are not given keep their value.
     """
-    given = (max_batch, prefer, max_delay_ms, queue, fixed)
+    given = (max_batch, prefer, max_delay_ms, queue, fixed, p99_ms)
     if reset == any(value is not None for value in given):
         raise InvalidOption("give the options to change, or --reset alone")
     with Client(address) as client:
@@ -357,6 +361,7 @@ def models_batching(
             now.max_delay_ms if max_delay_ms is None else max_delay_ms,
             now.queue_capacity if queue is None else queue,
             now.fixed if fixed is None else fixed,
+            now.p99_goal_ms if p99_ms is None else p99_ms,
         )
         version = client.set_batching(model, device, None if reset else asked)
     print_json(plain(version)) if as_json else out.print(tables.version(version))

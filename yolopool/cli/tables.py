@@ -7,6 +7,7 @@ from rich.table import Table
 
 from yolopool.client.fleet_records import Fleet, Ledger, UnusedFile, Worker
 from yolopool.client.model_records import (
+    Adaption,
     Batching,
     Changeover,
     Drift,
@@ -93,10 +94,22 @@ def _progress(version: ModelVersion) -> str:
 
 
 def _where(version: ModelVersion) -> str:
-    places = [f"{replica.worker} {state(replica.state)}" for replica in version.replicas]
+    places = [
+        f"{replica.worker} {state(replica.state)}{_adapted(replica.adaption)}"
+        for replica in version.replicas
+    ]
     return "\n".join(places) or (
         f"waiting: {version.waiting_reason}" if version.waiting_reason else "-"
     )
+
+
+def _adapted(one: Adaption | None) -> str:
+    if one is None:
+        return ""
+    words = [f"up to {one.max_batch} images a pass, delay {one.max_delay_ms:.3g} ms for its goal"]
+    if one.p99_ms:
+        words.append(f"p99 {one.p99_ms:.3g} ms")
+    return ", ".join(["", *words, *(["[red]out of reach[/]"] if one.is_out_of_reach else [])])
 
 
 def _place(placement: Placement) -> str:
@@ -116,6 +129,8 @@ def _batched(kind: str, batching: Batching) -> str:
         words.append(f"waits at most {batching.max_delay_ms:g} ms")
     if batching.queue_capacity:
         words.append(f"at most {batching.queue_capacity} queued")
+    if batching.p99_goal_ms:
+        words.append(f"adapted to a p99 of {batching.p99_goal_ms:g} ms")
     return ", ".join(words)
 
 

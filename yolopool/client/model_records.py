@@ -23,6 +23,18 @@ def enum_word(enum: type, value: int, prefix: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Adaption:
+    """How a worker runs a version that has a p99 goal: the largest batch and the delay that it
+    adapted, and the p99 that it measured when it decided last (0: not yet).
+    """
+
+    max_batch: int
+    max_delay_ms: float
+    p99_ms: float
+    is_out_of_reach: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Replica:
     """A version that is assigned to a worker."""
 
@@ -43,6 +55,7 @@ class Replica:
     swap_ms: float
     reason: str
     message: str
+    adaption: Adaption | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +86,8 @@ class Batching:
     `max_batch` is the most images in a pass (0: as the worker was started). A batch is cut to the
     largest of `preferred_sizes` that the queue fills. The first image of a batch that is not full
     waits at most `max_delay_ms`. `queue_capacity` is the most requests queued at one worker (0: its
-    own limit). `fixed` runs exactly `max_batch` images, padded with grey ones.
+    own limit). `fixed` runs exactly `max_batch` images, padded with grey ones. `p99_goal_ms` is
+    what 99 of 100 requests shall take at their worker (0: no goal): it adapts batch and delay.
     """
 
     max_batch: int = 0
@@ -81,6 +95,7 @@ class Batching:
     max_delay_ms: float = 0.0
     queue_capacity: int = 0
     fixed: bool = False
+    p99_goal_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +249,13 @@ def replica_of(message: types_pb2.Replica, worker: str, device: str) -> Replica:
         swap_ms=message.footprint.swap_ms,
         reason=message.reason,
         message=message.message,
+        adaption=_adaption_of(message.adaption) if message.HasField("adaption") else None,
+    )
+
+
+def _adaption_of(message: types_pb2.Adaption) -> Adaption:
+    return Adaption(
+        message.max_batch, message.max_delay_ms, message.p99_ms, message.is_out_of_reach
     )
 
 
@@ -260,6 +282,7 @@ def batching_of(message: types_pb2.Batching) -> Batching:
         message.max_delay_ms,
         message.queue_capacity,
         message.fixed,
+        message.p99_goal_ms,
     )
 
 

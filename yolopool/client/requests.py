@@ -293,6 +293,7 @@ def batching(model: str, device_kind: str, asked: Batching | None) -> model_pb2.
         request.batching.max_delay_ms = asked.max_delay_ms
         request.batching.queue_capacity = _unsigned("queue_capacity", asked.queue_capacity)
         request.batching.fixed = asked.fixed
+        request.batching.p99_goal_ms = asked.p99_goal_ms
         request.batching.SetInParent()
     return request
 

@@ -115,6 +115,9 @@ class Batching:
         "Most requests queued at a worker; 0: its own.", 0, least=0, most=100_000
     )
     fixed: bool = key("Run exactly max_batch images, padded with grey ones.", False)
+    p99_goal_ms: float = key(
+        "What 99 of 100 requests shall take at a worker; 0: no goal.", 0.0, least=0, most=60_000
+    )
     at: Mapping[str, int] = places()
 
 

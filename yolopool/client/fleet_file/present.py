@@ -190,6 +190,7 @@ def batching_of(message: types_pb2.Batching) -> Batching:
         max_delay_ms=shortest(message.max_delay_ms),
         queue_capacity=message.queue_capacity,
         fixed=message.fixed,
+        p99_goal_ms=shortest(message.p99_goal_ms),
     )
 
 

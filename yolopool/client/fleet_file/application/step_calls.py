@@ -152,6 +152,7 @@ def _batching(asked: Batching | None) -> model_records.Batching | None:
         asked.max_delay_ms,
         asked.queue_capacity,
         asked.fixed,
+        asked.p99_goal_ms,
     )
 
 
