@@ -75,6 +75,13 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """A version answered the picture that is kept with it otherwise than at its import, or when it was
     loaded first, and was loaded again.
     """
+    EVENT_KIND_BATCHING_ADAPTED: _EventKind.ValueType  # 43
+    """A worker adapted the largest batch or the delay of a version to its p99 goal."""
+    EVENT_KIND_GOAL_OUT_OF_REACH: _EventKind.ValueType  # 44
+    """By no batch and delay that are allowed does a version reach its p99 goal on a worker; and that it
+    reaches it again.
+    """
+    EVENT_KIND_GOAL_REACHED: _EventKind.ValueType  # 45
     EVENT_KIND_FETCH_FAILED: _EventKind.ValueType  # 40
     """The file of a version that was registered by a URI could not be fetched: the version is FAILED."""
     EVENT_KIND_WATCH_FAILED: _EventKind.ValueType  # 41
@@ -135,6 +142,13 @@ EVENT_KIND_PROBE_FAILED: EventKind.ValueType  # 50
 """A version answered the picture that is kept with it otherwise than at its import, or when it was
 loaded first, and was loaded again.
 """
+EVENT_KIND_BATCHING_ADAPTED: EventKind.ValueType  # 43
+"""A worker adapted the largest batch or the delay of a version to its p99 goal."""
+EVENT_KIND_GOAL_OUT_OF_REACH: EventKind.ValueType  # 44
+"""By no batch and delay that are allowed does a version reach its p99 goal on a worker; and that it
+reaches it again.
+"""
+EVENT_KIND_GOAL_REACHED: EventKind.ValueType  # 45
 EVENT_KIND_FETCH_FAILED: EventKind.ValueType  # 40
 """The file of a version that was registered by a URI could not be fetched: the version is FAILED."""
 EVENT_KIND_WATCH_FAILED: EventKind.ValueType  # 41

@@ -691,6 +691,7 @@ class Batching(_message.Message):
     MAX_DELAY_MS_FIELD_NUMBER: _builtins.int
     QUEUE_CAPACITY_FIELD_NUMBER: _builtins.int
     FIXED_FIELD_NUMBER: _builtins.int
+    P99_GOAL_MS_FIELD_NUMBER: _builtins.int
     max_batch: _builtins.int
     """Images a pass at most, 1..256; 0: what the worker was started with."""
     max_delay_ms: _builtins.float
@@ -704,6 +705,11 @@ class Batching(_message.Message):
     fixed: _builtins.bool
     """Every pass has exactly max_batch images, filled up with grey ones after max_delay_ms: for
     offline work and for builds of one batch size.
+    """
+    p99_goal_ms: _builtins.float
+    """What 99 of 100 requests shall take at their worker at most, from arrival to answer,
+    milliseconds. Where it is set, each worker adapts the largest batch and the delay to what it
+    measures, within max_batch and max_delay_ms; a fixed batch stays as it is. 0: no goal.
     """
     @_builtins.property
     def preferred_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -719,14 +725,49 @@ class Batching(_message.Message):
         max_delay_ms: _builtins.float = ...,
         queue_capacity: _builtins.int = ...,
         fixed: _builtins.bool = ...,
+        p99_goal_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fixed", b"fixed", "max_batch", b"max_batch", "max_delay_ms", b"max_delay_ms", "preferred_sizes", b"preferred_sizes", "queue_capacity", b"queue_capacity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fixed", b"fixed", "max_batch", b"max_batch", "max_delay_ms", b"max_delay_ms", "p99_goal_ms", b"p99_goal_ms", "preferred_sizes", b"preferred_sizes", "queue_capacity", b"queue_capacity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Batching: _TypeAlias = Batching  # noqa: Y015
+
+@_typing.final
+class Adaption(_message.Message):
+    """How a worker runs a version that has a p99 goal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_BATCH_FIELD_NUMBER: _builtins.int
+    MAX_DELAY_MS_FIELD_NUMBER: _builtins.int
+    P99_MS_FIELD_NUMBER: _builtins.int
+    IS_OUT_OF_REACH_FIELD_NUMBER: _builtins.int
+    max_batch: _builtins.int
+    """Images a pass at most, at most those of Batching."""
+    max_delay_ms: _builtins.float
+    """At most that of Batching."""
+    p99_ms: _builtins.float
+    """Of the last requests at this worker, when it decided last; 0: not yet."""
+    is_out_of_reach: _builtins.bool
+    """The goal can't be reached here by any batch and delay that are allowed."""
+    def __init__(
+        self,
+        *,
+        max_batch: _builtins.int = ...,
+        max_delay_ms: _builtins.float = ...,
+        p99_ms: _builtins.float = ...,
+        is_out_of_reach: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_out_of_reach", b"is_out_of_reach", "max_batch", b"max_batch", "max_delay_ms", b"max_delay_ms", "p99_ms", b"p99_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Adaption: _TypeAlias = Adaption  # noqa: Y015
 
 @_typing.final
 class Replica(_message.Message):
@@ -758,6 +799,7 @@ class Replica(_message.Message):
     HITS_TOTAL_FIELD_NUMBER: _builtins.int
     BATCHING_FIELD_NUMBER: _builtins.int
     SELF_TEST_FIELD_NUMBER: _builtins.int
+    ADAPTION_FIELD_NUMBER: _builtins.int
     state: Global___ReplicaState.ValueType
     pinned: _builtins.bool
     weights_bytes: _builtins.int
@@ -810,6 +852,12 @@ class Replica(_message.Message):
     def batching(self) -> Global___Batching:
         """As the last Assign had it; unset: the worker's own."""
 
+    @_builtins.property
+    def adaption(self) -> Global___Adaption:
+        """Of a version with a p99 goal: what its worker runs it with now, and the p99 at this worker that
+        it decided by last, milliseconds (0: too few requests so far).
+        """
+
     def __init__(
         self,
         *,
@@ -837,10 +885,11 @@ class Replica(_message.Message):
         hits_total: _builtins.int = ...,
         batching: Global___Batching | None = ...,
         self_test: _builtins.str = ...,
+        adaption: Global___Adaption | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "footprint", b"footprint", "rates", b"rates", "variant", b"variant", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adaption", b"adaption", "batching", b"batching", "footprint", b"footprint", "rates", b"rates", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "busy", b"busy", "footprint", b"footprint", "hits_total", b"hits_total", "hot_since_unix_s", b"hot_since_unix_s", "inference_ms", b"inference_ms", "last_used_unix_s", b"last_used_unix_s", "load_ms", b"load_ms", "loads_total", b"loads_total", "message", b"message", "outstanding", b"outstanding", "pack", b"pack", "pinned", b"pinned", "queue_ms", b"queue_ms", "rates", b"rates", "reason", b"reason", "requests_total", b"requests_total", "self_test", b"self_test", "state", b"state", "swaps_total", b"swaps_total", "variant", b"variant", "version", b"version", "weights_bytes", b"weights_bytes", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaption", b"adaption", "batching", b"batching", "busy", b"busy", "footprint", b"footprint", "hits_total", b"hits_total", "hot_since_unix_s", b"hot_since_unix_s", "inference_ms", b"inference_ms", "last_used_unix_s", b"last_used_unix_s", "load_ms", b"load_ms", "loads_total", b"loads_total", "message", b"message", "outstanding", b"outstanding", "pack", b"pack", "pinned", b"pinned", "queue_ms", b"queue_ms", "rates", b"rates", "reason", b"reason", "requests_total", b"requests_total", "self_test", b"self_test", "state", b"state", "swaps_total", b"swaps_total", "variant", b"variant", "version", b"version", "weights_bytes", b"weights_bytes", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
