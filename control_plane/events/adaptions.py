@@ -1,7 +1,7 @@
 """What workers adapted since the last look: the batching of versions to their p99 goals. Pure.
 
-A replica that is seen for the first time says nothing: what it was adapted to before, another leader
-has recorded.
+A replica that is seen for the first time says nothing: what it was adapted to before, another
+leader has recorded.
 """
 
 from collections.abc import Mapping

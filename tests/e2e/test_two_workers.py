@@ -1,5 +1,8 @@
-"""One of two workers is drained or stopped (SIGSTOP): the other answers, no request is lost."""
+"""One of two workers is drained or stopped (SIGSTOP): the other answers, no request is lost. And
+both are tuned to a goal, and adapt to it.
+"""
 
+import json
 import os
 import signal
 import tempfile
@@ -10,8 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.contract.cli.command_line import yolopool
 from tests.waiting import until
 from yolopool import Client, errors
+from yolopool.client.model_records import Batching
 from yolopool.local import demo
 from yolopool.local.pool import LocalPool, PoolOptions
 
@@ -94,3 +99,52 @@ def test_nobody_waits_for_one_that_is_stopped(client: Client) -> None:
             break
     else:
         raise AssertionError("the worker that goes on gets no requests")
+
+
+def test_tune_reaches_a_goal_and_says_so_where_it_can_not(client: Client) -> None:
+    at = ("--address", client.address, "--batch", "1,4", "--seconds", "0.05", "--json")
+    goal = ("tune", "shapes", "--p99", "2s", "--rate", "40", "--store", "--check", "1")
+    done = yolopool(None, *goal, *at)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["is_reached"]
+    assert found["trial"]["p99_s"] <= 2.0
+    assert (found["trial"]["failed"], found["trial"]["requests"] > 10) == (0, True)
+    (version,) = client.model("shapes").versions
+    proposed = found["proposal"]
+    assert version.batching["sim"] == Batching(
+        proposed["max_batch"],
+        tuple(proposed["preferred_sizes"]),
+        0.0,  # the device is hardly busy at that rate
+        p99_goal_ms=2000,
+    )
+    assert version.wanted_replicas == proposed["replicas"]
+    # A pass alone takes longer: nothing reaches it, and nothing is set.
+    done = yolopool(None, "tune", "shapes", "--p99", "0.5ms", "--rate", "40", "--store", *at)
+    assert done.returncode == 9, done.stderr
+    short = json.loads(done.stdout)
+    assert (short["is_reached"], short["proposal"], short["stored"]) == (False, None, False)
+    assert short["shortfall"]["nearest"]["p99_s"] > 0.0005
+    assert client.model("shapes").versions[0].batching == version.batching
+
+
+def test_a_worker_adapts_to_the_goal_and_says_so(client: Client) -> None:
+    client.load("shapes", replicas=1)
+    client.set_batching("shapes", "sim", Batching(8, max_delay_ms=30.0, p99_goal_ms=5.0))
+    until("it gives up delay", lambda: _adapted(client) < 30.0, 20)
+    client.set_batching("shapes", "sim", None)
+    until("it is recorded", lambda: [*client.events(kinds=["BATCHING_ADAPTED"])], 5)
+    event = next(iter(client.events(kinds=["BATCHING_ADAPTED"])))
+    assert event.model == "shapes@1"
+    assert "batch 8, delay 30 ms -> batch 8, delay 15 ms" in event.message
+    assert "its goal is 5 ms" in event.message
+
+
+def _adapted(client: Client) -> float:
+    """The longest delay now, after some requests at once."""
+    for answer in client.detect_many([IMAGE] * 120, model="shapes"):
+        assert answer.error is None
+    held = [one for one in client.model("shapes").versions[0].replicas if one.adaption is not None]
+    return min(
+        (one.adaption.max_delay_ms for one in held if one.adaption is not None), default=30.0
+    )

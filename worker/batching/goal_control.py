@@ -22,8 +22,8 @@ KEPT = 4000
 # Between these shares of the goal nothing changes. Above ABOVE it acts after two windows, or one if
 # p99 is beyond FAR; below BELOW after three.
 BELOW, ABOVE, FAR = 0.7, 1.0, 1.5
-# A smaller batch must be able to answer this much more than comes; a larger one is needed where this
-# one can't answer TIGHT as much.
+# A smaller batch must be able to answer SPARE times what comes; a larger one is needed where this
+# one can't answer TIGHT times as much.
 SPARE, TIGHT = 1.2, 1.05
 # A goal that was out of reach is reached again below this share.
 REACHED = 0.9
@@ -133,7 +133,8 @@ class GoalControl:
         # From here on it does not go up by itself for a while: it was above, with all of this.
         self._raises_at = max(self._raises_at, now + self._pause_s)
         sizes = _sizes(allowed)
-        smaller = max((size for size in sizes if size < here.max_batch), default=0)
+        largest = min(here.max_batch, max(took.images for took in window))
+        smaller = max((size for size in sizes if size < largest), default=0)
         if smaller and self._speed(smaller) >= rate * SPARE:
             return replace(here, max_batch=smaller)
         larger = min((size for size in sizes if size > here.max_batch), default=0)

@@ -1,7 +1,8 @@
 """The command line: every command is one or two calls of the client and one table.
 
 Exit codes: 0 done, 1 other errors, 2 wrong usage, 3 not found, 4 invalid input, 5 unavailable,
-6 deadline exceeded, 7 no room (queue or memory), 8 not possible in this state.
+6 deadline exceeded, 7 no room (queue or memory), 8 not possible in this state, 9 tune: the goal is
+out of reach.
 """
 
 import os
@@ -26,6 +27,7 @@ class _Commands(SectionedGroup):
             "detect",
             "models",
             "bench",
+            "tune",
             "watches",
             "changeover",
             "schedules",
@@ -60,6 +62,9 @@ class _Commands(SectionedGroup):
         ),
         "models": Later("yolopool.cli.models:app", "Register, load and configure models."),
         "bench": Later("yolopool.cli.curves.bench:bench", "Measure a model's speed by batch size."),
+        "tune": Later(
+            "yolopool.cli.curves.tune:tune", "Find batching and replicas that reach a p99 goal."
+        ),
         "watches": Later(
             "yolopool.cli.sources.watches:watches_app",
             "Register new files of a folder or bucket as they come.",
@@ -145,7 +150,7 @@ worker for every GPU or CPU. Commands talk to the control plane at --address
 
 Exit codes: 0 done, 1 other errors, 2 wrong usage, 3 not found, 4 invalid
 input, 5 unavailable, 6 deadline exceeded, 7 no room (queue or memory), 8 not
-possible in this state.
+possible in this state, 9 tune: the goal is out of reach.
 """
 app = typer.Typer(
     cls=_Commands,

@@ -63,7 +63,7 @@ def bench(
     It runs beside the model's traffic and names the knee: the batch size beyond which a larger one
     costs more latency than it gains throughput.
     """
-    asked = list(dict.fromkeys(_shape(word) for word in _words(shape)))
+    asked = shapes_of(shape)
     if svg is not None and len(asked) > len(COLOURS):
         raise InvalidOption(f"--svg has colours for {len(COLOURS)} shapes: give that many at most")
     with Client(address) as client:
@@ -72,12 +72,12 @@ def bench(
             worker=worker,
             device_kind=device,
             shapes=asked,
-            batch_sizes=[_batch(word) for word in _words(batch)],
+            batch_sizes=numbers(batch),
             seconds=seconds,
             image=image,
             timeout_s=timeout_s,
         )
-        points = _newest(coming) if as_json else _shown(coming)
+        points = newest(coming) if as_json else shown(coming)
         shapes = bench_curves.by_shape(points)
         if not shapes:
             raise ResourceExhausted(f"no point could be measured: {points[0].message}")
@@ -108,7 +108,7 @@ def bench(
             )
 
 
-def _newest(
+def newest(
     coming: Iterable[BenchPoint], each: Callable[[list[BenchPoint]], None] = lambda points: None
 ) -> list[BenchPoint]:
     """The last measurement of each point; `each` is called with all of them after every one."""
@@ -119,10 +119,10 @@ def _newest(
     return list(points.values())
 
 
-def _shown(coming: Iterable[BenchPoint]) -> list[BenchPoint]:
+def shown(coming: Iterable[BenchPoint]) -> list[BenchPoint]:
     """The points; on a terminal, in a table that grows with them."""
     with Live(console=out, auto_refresh=False) as live:
-        points = _newest(
+        points = newest(
             coming, lambda known: live.update(bench_curves.table(known), refresh=out.is_terminal)
         )
     for point in points:
@@ -143,6 +143,16 @@ def _store(client: Client, measured: list[BenchPoint], found: Knee, quiet: bool)
     if not quiet:
         words = ", ".join(map(str, sizes))
         say(f"stored for {point.device_kind}: max batch {found.batch}, preferred {words}")
+
+
+def shapes_of(text: str) -> list[tuple[int, int]]:
+    """(height, width) of each, once."""
+    return list(dict.fromkeys(_shape(word) for word in _words(text)))
+
+
+def numbers(text: str) -> list[int]:
+    """Batch sizes."""
+    return [_batch(word) for word in _words(text)]
 
 
 def _words(text: str) -> list[str]:
