@@ -55,11 +55,13 @@ class Adapted:
 
 class GoalControl:
     """Of one version at one worker. `allowed` is what its policy allows and what fits the device:
-    it may change between calls, and bounds what is run at once.
+    it may change between calls of `batching`, and bounds what is run at once.
     """
 
     def __init__(self, allowed: BatchingConfig, now: float) -> None:
         self.adapted = Adapted(allowed.full, allowed.max_delay_s)
+        # What was asked for last, and its answer: every request asks.
+        self._allowed, self._answer, self._answer_of = allowed, allowed, self.adapted
         self._window: list[Took] = []
         self._since = now
         # Requests that arrived before the last change say nothing about it.
@@ -72,10 +74,14 @@ class GoalControl:
 
     def batching(self, allowed: BatchingConfig) -> BatchingConfig:
         """What tickets are queued with now."""
+        if self._answer_of is self.adapted and allowed == self._allowed:
+            return self._answer
         delay_s = min(allowed.max_delay_s, self.adapted.max_delay_s)
-        return replace(allowed.within(self.adapted.max_batch), max_delay_s=delay_s)
+        self._allowed, self._answer_of = allowed, self.adapted
+        self._answer = replace(allowed.within(self.adapted.max_batch), max_delay_s=delay_s)
+        return self._answer
 
-    def answered(self, took: Took, allowed: BatchingConfig, now: float) -> None:
+    def answered(self, took: Took, now: float) -> None:
         """Notes an answered request, and decides where enough were."""
         if now - took.total_s < self._counts_from:
             return
@@ -85,7 +91,7 @@ class GoalControl:
             return
         window, self._window, self._since = self._window[-KEPT:], [], now
         if count >= FEWEST:
-            self._decide(window, count / age_s, allowed, now)
+            self._decide(window, count / age_s, self._allowed, now)
 
     def _decide(
         self, window: Sequence[Took], rate: float, allowed: BatchingConfig, now: float

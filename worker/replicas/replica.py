@@ -141,7 +141,7 @@ class Replica:
     def took(self, took: Took, now: float) -> None:
         """Notes what a request took, for the p99 goal."""
         if self.control is not None:
-            self.control.answered(took, self.batching, now)
+            self.control.answered(took, now)
 
     def limit_batch(self, own: int) -> None:
         """Sets the largest batch to the ordered one; `own` is the worker's largest."""

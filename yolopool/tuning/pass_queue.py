@@ -159,10 +159,8 @@ def _of_arrivals(
 
 
 def _poisson(expected: float, length: int) -> Floats:
-    """How likely 0, 1, ... length - 1 are."""
+    """How likely 0, 1, ... length - 1 are, where more than 0 are expected."""
     counts = np.arange(length)
-    if expected <= 0:
-        return (counts == 0).astype(np.float64)
     logs = counts * np.log(expected) - expected - np.cumsum(np.log(np.maximum(counts, 1)))
     likely: Floats = np.exp(logs)
     return likely

@@ -511,10 +511,22 @@ def test_wrong_usage_is_2(pool: ScriptedPool) -> None:
 
 def test_batching_is_set_where_it_is_said_and_shown(pool: ScriptedPool) -> None:
     command = ("models", "batching", "shapes", "--device", "cpu")
-    done = yolopool(pool, *command, "--max-batch", "8", "--prefer", "4,8", "--max-delay-ms", "5")
+    done = yolopool(
+        pool,
+        *command,
+        "--max-batch",
+        "8",
+        "--prefer",
+        "4,8",
+        "--max-delay-ms",
+        "5",
+        "--p99-ms",
+        "50",
+    )
     assert done.returncode == 0, done.stderr
     told = " ".join(done.stdout.split())
     assert "cpu: up to 8 images a pass, preferably 4, 8, waits at most 5 ms" in told
+    assert "adapted to a p99 of 50 ms" in told
     assert yolopool(pool, *command, "--reset").returncode == 0
     assert not pool.script.last("SetBatching").HasField("batching")
     for wrong in ((), ("--reset", "--fixed"), ("--prefer", "many")):

@@ -97,9 +97,11 @@ async def test_policies_builds_and_variants(rig: Rig, http: httpx.AsyncClient) -
         "priority": "PRIORITY_BULK",
     }
     assert fits(await http.put("/v1/models/a/placement", json=placed), 200)["placement"] == placed
-    batching = {"max_batch": 4, "preferred_sizes": [2, 4], "max_delay_ms": 1.5}
+    batching = {"max_batch": 4, "preferred_sizes": [2, 4], "max_delay_ms": 1.5, "p99_goal_ms": 50.0}
     version = fits(await http.put("/v1/models/a/batching/cpu", json=batching), 200)
     assert version["batching"]["cpu"] == {**batching, "queue_capacity": 0, "fixed": False}
+    wrong = {"p99_goal_ms": 60_001}
+    problem(await http.put("/v1/models/a/batching/cpu", json=wrong), 400, "INVALID_OPTION")
     assert fits(await http.delete("/v1/models/a/batching/cpu"), 200)["batching"] == {}
 
     build = {"backend": "torch", "precision": "bf16", "device_kind": "cpu"}

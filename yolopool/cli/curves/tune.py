@@ -91,18 +91,16 @@ def tune(
         (version,) = client.model(points[0].model).versions
         if store and version.batching.get(points[0].device_kind, Batching()).fixed:
             raise InvalidOption("its passes have one fixed size: models batching --no-fixed first")
-        size = shapes[curve.shape][0]
+        size, seen = shapes[curve.shape][0], _rate(client, points[0].model)
         goal = Goal(
             goal_s,
-            rate
-            or _rate(client, points[0].model)
-            or ASSUMED * max(map(curve.images_per_s, curve.batches)),
+            rate or seen or ASSUMED * max(map(curve.images_per_s, curve.batches)),
             devices or max(1, _devices(client, version, points[0].device_kind)),
             beside_s(client, points[0].model, image, (size.height, size.width), curve),
         )
         found = Found(goal, propose(curve, goal), None)
         if store:
-            found = _stored(client, version, points[0], curve, found, check_s, image, as_json)
+            found = _stored(client, points[0], curve, found, seen, check_s, image, as_json)
     short = None if found.proposal is not None else shortfall(curves, curve, found.goal)
     if as_json:
         print_json(_as_json(points, curve, found, short, store))
@@ -115,26 +113,27 @@ def tune(
 
 def _stored(
     client: Client,
-    version: ModelVersion,
     point: BenchPoint,
     curve: PassCurve,
     found: Found,
+    seen: float,
     check_s: float,
     image: Path | None,
     quiet: bool,
 ) -> Found:
-    """Sets what is proposed and tries it out, if asked. What a trial takes longer than predicted
-    counts as `beside_s` of the next proposal; where nothing reaches the goal then, the same is
-    tried again: a neighbour on the machine may have disturbed it.
+    """Sets what is proposed and tries it out, if asked, beside the `seen` requests a second.
+
+    What a trial takes longer than predicted counts as `beside_s` of the next proposal; where
+    nothing reaches the goal then, the same is tried again: another program may have disturbed it.
     """
     goal, proposal = found.goal, found.proposal
     if proposal is None:
         return found
-    _set(client, version, point, proposal, goal, quiet)
+    _set(client, point, proposal, goal, quiet)
     if not check_s:
         return found
     for _ in range(TRIALS):
-        trial = try_out(client.address, point, goal.rate, check_s, image)
+        trial = try_out(client.address, point, max(goal.rate - seen, 1.0), check_s, image)
         if not quiet:
             say(trial.says())
         if trial.p99_s <= goal.p99_s and not trial.failed:
@@ -143,18 +142,18 @@ def _stored(
         slower = replace(goal, beside_s=goal.beside_s + more_s)
         if (other := propose(curve, slower)) is not None and other != proposal:
             goal, proposal = slower, other
-            _set(client, version, point, proposal, goal, quiet)
+            _set(client, point, proposal, goal, quiet)
     return Found(slower, None, trial)
 
 
 def _set(
     client: Client,
-    version: ModelVersion,
     point: BenchPoint,
     proposal: Proposal,
     goal: Goal,
     quiet: bool,
 ) -> None:
+    (version,) = client.model(point.model).versions
     before = version.batching.get(point.device_kind, Batching())
     settings = replace(
         before,

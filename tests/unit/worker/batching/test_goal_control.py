@@ -56,7 +56,7 @@ class Device:
 
     def _tell(self, took: Took) -> None:
         before = self.control.adapted
-        self.control.answered(took, self.allowed, self.now)
+        self.control.answered(took, self.now)
         after = self.control.adapted
         if (before.max_batch, before.max_delay_s) != (after.max_batch, after.max_delay_s):
             self.changes.append((self.now, after.max_batch, after.max_delay_s))
@@ -128,13 +128,13 @@ def test_nothing_is_decided_by_few_requests_or_by_those_from_before_a_change() -
     allowed = BatchingConfig(8, p99_goal_s=0.01)
     control = GoalControl(allowed, 0.0)
     for number in range(15):
-        control.answered(Took(1.0, 0.5, 0.5, 8), allowed, 2.0 * number)
+        control.answered(Took(1.0, 0.5, 0.5, 8), 2.0 * number)
     assert control.adapted.max_batch == 8
     for number in range(300):
-        control.answered(Took(0.05, 0.0, 0.05, 8), allowed, 40.0 + number / 100)
+        control.answered(Took(0.05, 0.0, 0.05, 8), 40.0 + number / 100)
     changed = control.adapted
     assert changed.p99_s == pytest.approx(0.05)
-    control.answered(Took(1e3, 0.0, 0.05, 8), allowed, 44.0)
+    control.answered(Took(1e3, 0.0, 0.05, 8), 44.0)
     assert control.adapted is changed
 
 
@@ -143,3 +143,6 @@ def test_what_is_allowed_bounds_it_at_once() -> None:
     control = GoalControl(allowed, 0.0)
     assert control.batching(allowed) == allowed
     assert control.batching(allowed.within(8)) == allowed.within(8)
+    assert control.batching(allowed) == allowed
+    fewer = BatchingConfig(16, (4, 8, 16), 0.002, p99_goal_s=0.1)
+    assert control.batching(fewer) == fewer

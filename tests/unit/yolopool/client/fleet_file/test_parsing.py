@@ -49,7 +49,7 @@ models:
     residency: {mode: on-demand, idle_release_s: 5}
     placement: {pool: day, labels: {gpu: l4}, max_replicas: 3, priority: bulk}
     batching:
-      cuda: {max_batch: 16, preferred_sizes: [4, 16], max_delay_ms: 1.5}
+      cuda: {max_batch: 16, preferred_sizes: [4, 16], max_delay_ms: 1.5, p99_goal_ms: 50}
     load: {replicas: 2, pin: true}
     builds:
       - {backend: openvino, precision: int8, device: cpu, calibration: images, serve: true}
@@ -102,7 +102,11 @@ def test_what_a_file_says() -> None:
         labels={"line": "7", "site": "no", "empty": ""},
         residency=Residency(mode="on-demand", idle_release_s=5.0),
         placement=Placement(pool="day", labels={"gpu": "l4"}, max_replicas=3, priority="bulk"),
-        batching={"cuda": Batching(max_batch=16, preferred_sizes=(4, 16), max_delay_ms=1.5)},
+        batching={
+            "cuda": Batching(
+                max_batch=16, preferred_sizes=(4, 16), max_delay_ms=1.5, p99_goal_ms=50
+            )
+        },
         load=Load(replicas=2, pin=True),
         builds=(
             Build(
