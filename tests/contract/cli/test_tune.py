@@ -1,4 +1,4 @@
-"""`yolopool tune` against a pool that answers bench and Detect: what it prints, and what it refuses."""
+"""`yolopool tune` against a pool that answers: what it prints, stores and refuses."""
 
 import json
 
