@@ -25,6 +25,8 @@ BELOW, ABOVE, FAR = 0.7, 1.0, 1.5
 # A smaller batch must be able to answer SPARE times what comes; a larger one is needed where this
 # one can't answer TIGHT times as much.
 SPARE, TIGHT = 1.2, 1.05
+# So many windows in a row above it, with nothing left to try: one may be a neighbour's doing.
+UNREACHED = 3
 # A goal that was out of reach is reached again below this share.
 REACHED = 0.9
 # A delay this short is none.
@@ -104,7 +106,7 @@ class GoalControl:
         here = replace(self.adapted, p99_s=p99_s)
         if self._above >= (1 if share > FAR else 2):
             there = self._lower(here, window, rate, allowed, now)
-            if there is None:
+            if there is None and self._above >= UNREACHED:
                 here = replace(here, is_out_of_reach=True)
         elif self._below >= 3 and now >= self._raises_at:
             there = self._higher(here, window, allowed)
