@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,16 @@ class Pooled:
         """Callers from now on."""
         task = asyncio.create_task(self._call(model, every_s, more))
         self._callers.add(task)
+
+    def turns(self, *models: str) -> None:
+        """Callers who ask all for one model, then all for the next, from now on."""
+        self._callers.add(asyncio.create_task(self._take_turns(models)))
+
+    async def _take_turns(self, models: Sequence[str]) -> None:
+        while True:
+            for model in models:
+                asked = (self.rig.detect(model) for _ in range(8))
+                await asyncio.gather(*asked, return_exceptions=True)
 
     async def leave(self) -> None:
         for task in self._callers:
@@ -271,8 +281,7 @@ async def failing_loads(pool: Pooled) -> Any:
 async def more_than_fit(pool: Pooled) -> Any:
     pool.worker.budget = 100
     await pool.rig.ready("rings")
-    pool.calls("rings", 0.0)
-    pool.calls("shapes", 0.0)
+    pool.turns("rings", "shapes")
 
     async def mend() -> None:
         await pool.leave()
