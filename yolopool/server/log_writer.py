@@ -5,6 +5,7 @@ that is gone) are dropped and counted, and the next line that can be written is 
 says how many were lost.
 """
 
+import fcntl
 import io
 import os
 import re
@@ -154,8 +155,24 @@ class RotatedFile(LogOutput):
             held = os.fstat(self._descriptor).st_size
             is_old = self._now() - self._began_s > self._max_age_s
             if held and (is_old or held + size_bytes > self._max_bytes):
+                self._turn()
+
+    def _turn(self) -> None:
+        """Renames the file, unless another process that found it due did so. Raises OSError."""
+        turned = self._descriptor
+        try:
+            fcntl.flock(turned, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        except OSError:  # a file system without locks
+            pass
+        try:
+            if self._is_in_place():
                 rotate(self._path, 0, self._kept)
-                self._open_again()
+        finally:
+            with suppress(OSError):
+                fcntl.flock(turned, fcntl.LOCK_UN)
+        self._open_again()
 
     def _is_in_place(self) -> bool:
         """False: somebody moved or removed the file, or another process turned it."""

@@ -238,6 +238,42 @@ def test_two_that_write_to_one_file_turn_it_together(tmp_path: Path) -> None:
     assert first.read() == {"r.jsonl": "b" * 60 + "\nc\n", "r.jsonl.1": "a" * 60 + "\n"}
 
 
+def test_of_two_that_find_it_due_at_once_one_turns_it(tmp_path: Path) -> None:
+    first = Turning(tmp_path / "r.jsonl")
+    first.put("a" * 60)
+
+    def meanwhile() -> float:
+        """Asked between the look at the file and its renaming."""
+        if due:
+            first.put(due.pop())
+        return first.now
+
+    due: list[str] = []
+    second = RotatedFile(first.path, 100, 60.0, 2, meanwhile)
+    due.append("b" * 60)
+    second.put(b"c" * 39 + b"\n")
+    assert first.read() == {
+        "r.jsonl": "b" * 60 + "\n" + "c" * 39 + "\n",
+        "r.jsonl.1": "a" * 60 + "\n",
+    }
+
+
+def test_who_can_not_turn_it_leaves_that_to_others(tmp_path: Path) -> None:
+    log, other = Turning(tmp_path / "logs" / "r.jsonl"), Turning(tmp_path / "logs" / "r.jsonl")
+    log.put("a" * 60)
+    (tmp_path / "logs" / "r.jsonl.1").mkdir()
+    (tmp_path / "logs" / "r.jsonl.1" / "in the way").touch()
+    (tmp_path / "logs" / "r.jsonl.2").mkdir()
+    (tmp_path / "logs" / "r.jsonl.2" / "in the way").touch()
+    log.put("b" * 60)  # it goes on where it is
+    assert log.path.read_text() == "a" * 60 + "\n" + "b" * 60 + "\n"
+    for number in (1, 2):
+        (tmp_path / "logs" / f"r.jsonl.{number}" / "in the way").unlink()
+        (tmp_path / "logs" / f"r.jsonl.{number}").rmdir()
+    other.put("c")
+    assert list(log.read()) == ["r.jsonl", "r.jsonl.1"]
+
+
 def test_it_is_made_anew_where_somebody_took_it_away(tmp_path: Path) -> None:
     log = Turning(tmp_path / "r.jsonl")
     log.put("a")
