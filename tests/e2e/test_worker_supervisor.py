@@ -1,6 +1,7 @@
 """The supervisor with real child processes: bound, restarted, and none left behind."""
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -206,6 +207,78 @@ async def test_it_ends_once_each_device_is_lost(
     assert why == "; ".join(
         f"sim:{n}: 5 starts in a row failed, its device can't be taken" for n in range(2)
     )
+
+
+async def test_a_device_that_came_back_is_not_lost_when_the_other_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(restart_policy, "MAX_DELAY_S", 0.01)
+    back, gone = tmp_path / "back", tmp_path / "gone"
+    child = (
+        "import pathlib, signal, sys, time; back, gone = map(pathlib.Path, sys.argv[1:3])\n"
+        "while sys.argv[3] == 'sim:1' and not gone.exists(): time.sleep(0.01)\n"
+        "if sys.argv[3] == 'sim:0' and back.exists(): back.with_name('serves').touch(), "
+        "signal.pause()\n"
+        "sys.exit(73)"
+    )
+    now = 0.0
+    reports: asyncio.Queue[ProcessExit] = asyncio.Queue()
+    supervisor = Supervisor(
+        discover("sim:2", {}),
+        lambda device: [sys.executable, "-c", child, str(back), str(gone), device.id],
+        environ=os.environ,
+        drain_grace_s=0.2,
+        clock=lambda: now,
+        report=reports.put,
+    )
+    stop = asyncio.Event()
+    running = asyncio.create_task(supervisor.run(stop.wait))
+    for _ in range(restart_policy.STARTS):
+        assert (await reports.get()).device.id == "sim:0"
+    back.touch()
+    await becomes((tmp_path / "serves").exists)
+    while not reports.empty():
+        reports.get_nowait()
+    now += restart_policy.STEADY_S
+    gone.touch()
+    for _ in range(restart_policy.STARTS + 1):
+        assert (await asyncio.wait_for(reports.get(), 10)).device.id == "sim:1"
+    assert not running.done()
+    stop.set()
+    assert await running == ""
+
+
+# A worker that serves, and whose device fails then.
+FAILING = """
+import os, sys
+from worker.process.flight_recorder import FlightRecorder
+FlightRecorder(int(os.environ["YOLOPOOL_WORKER_BLACK_BOX"]), "incarnation")
+sys.exit(72)
+"""
+
+
+async def test_a_device_that_fails_now_and_then_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.01)
+    seconds = itertools.count(0, restart_policy.STEADY_S)
+    reports: asyncio.Queue[ProcessExit] = asyncio.Queue()
+    supervisor = Supervisor(
+        discover("sim:1", {}),
+        lambda device: [sys.executable, "-c", FAILING],
+        environ=os.environ,
+        drain_grace_s=0.2,
+        clock=lambda: next(seconds),
+        report=reports.put,
+    )
+    stop = asyncio.Event()
+    running = asyncio.create_task(supervisor.run(stop.wait))
+    for _ in range(restart_policy.STARTS + 1):
+        assert (await asyncio.wait_for(reports.get(), 10)).ended == "its device failed"
+    assert not running.done()
+    stop.set()
+    assert await running == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

@@ -21,7 +21,7 @@ from worker.process import hot_restart
 from worker.process.child_process import WorkerProcess
 from worker.process.exit_report import exit_report
 from worker.process.exit_status import tells_of_device
-from worker.process.restart_policy import STARTS, Restart, after_exit
+from worker.process.restart_policy import STARTS, STEADY_S, Restart, after_exit
 from worker.settings import Settings
 from yolopool.errors import InvalidOption
 from yolopool.server import parent_death
@@ -99,6 +99,8 @@ class Supervisor:
         self._reporting: set[asyncio.Future[None]] = set()
         # By device: why it is of no use, of which its processes told STARTS times in a row.
         self._lost: dict[str, str] = {}
+        # By device: when its process was started last.
+        self._began: dict[str, float] = {}
         self._all_lost = asyncio.Event()
         self._clock = clock
 
@@ -123,7 +125,7 @@ class Supervisor:
             hot_restart.clear(note)  # left by an earlier run
         child: WorkerProcess | None = None
         while True:
-            began = self._clock()
+            began = self._began[device.id] = self._clock()
             last, child = await self._run_once(device, child)
             if child is not None:
                 attempt = useless = 0
@@ -139,17 +141,24 @@ class Supervisor:
             restart = after_exit(attempt, ran_s)
             attempt = restart.attempt
             self._note_exit(device, last, ran_s, restart)
-            useless = useless + 1 if _tells_of_device(last) else 0
+            served = ran_s >= STEADY_S and isinstance(last, WorkerProcess) and last.in_flight[0]
+            useless = (0 if served else useless) + 1 if _tells_of_device(last) else 0
             self._note_loss(device, useless, last)
             await asyncio.sleep(restart.delay_s)
 
     def _note_loss(self, device: Device, useless: int, last: "WorkerProcess | OSError") -> None:
-        """Notes a device whose processes can't use it; one that comes back is not lost."""
+        """Notes a device whose processes can't use it. One that comes back is not lost: its last
+        process runs on.
+        """
         if useless < STARTS:
             self._lost.pop(device.id, None)
             return
         self._lost[device.id] = f"{device.id}: {STARTS} starts in a row failed, {_ended(last)}"
         log.error("a device is lost", device=device.id, starts=useless)
+        now = self._clock()
+        for other in self._lost.keys() - {device.id}:
+            if now - self._began[other] >= STEADY_S:
+                del self._lost[other]
         if len(self._lost) == len(self._devices):
             self._all_lost.set()
 
