@@ -3,6 +3,7 @@ Pure.
 """
 
 from collections.abc import Iterator
+from shlex import quote
 
 import numpy as np
 
@@ -101,7 +102,7 @@ def plane_busy(looked: Looked) -> Iterator[Finding]:
     if share < 0.5 or cost_ms < 5:
         return
     span_s = max(0.001, float(np.ptp(looked.all.times)))
-    rate = len(looked.all) / span_s
+    rate = looked.all.requests.sum() / span_s
     yield Finding(
         Cause.CONTROL_PLANE_BUSY,
         "the control plane",
@@ -121,31 +122,32 @@ def plane_busy(looked: Looked) -> Iterator[Finding]:
 
 def client_retries(looked: Looked) -> Iterator[Finding]:
     """One caller who sends what it sent before."""
-    rows = looked.all
+    rows, requests = looked.all, looked.all.requests
     again = np.nan_to_num(rows["client_retry"]) > 0
-    if again.mean() < RETRIED:
+    if requests[again].sum() < RETRIED * requests.sum():
         return
-    counts = np.bincount(rows.codes["principal"][again])
+    counts = np.bincount(rows.codes["principal"][again], requests[again])
     code = int(counts.argmax())
     if counts[code] < OF_ONE * counts.sum():
         return
     who = rows.text("principal", code) or "one caller"
     index = np.flatnonzero(again & (rows.codes["principal"] == code))
     of_who = rows.codes["principal"] == code
-    cut = (of_who & rows.is_text("outcome", "CANCELLED")).sum()
-    first = of_who & ~again
-    share = len(index) / len(rows)
+    cut = requests[of_who & rows.is_text("outcome", "CANCELLED")].sum()
+    first = requests[of_who & ~again].sum()
+    share = counts[code] / requests.sum()
     cost_ms = share * mean(rows["total_ms"])
     limit = 2 * float(np.nanquantile(rows["total_ms"][rows.ok], 0.99)) if rows.ok.any() else 1000.0
     yield Finding(
         Cause.CLIENT_RETRIES,
         who,
         f"{who} sends requests again before they are answered",
-        f"{len(index)} of {len(rows)} requests were sent before ({first.sum()} first ones of "
-        f"{who}, {cut} given up), {100 * share:.0f} % of all work",
+        f"{counts[code]:.0f} of {requests.sum():.0f} requests were sent before ({first:.0f} first "
+        f"ones of {who}, {cut:.0f} given up), {100 * share:.0f} % of all work",
         (
             f"have {who} wait longer, at least {limit:.0f} ms, and retry with a growing pause",
-            f"yolopool tenants set {_word(who)} --concurrent 4, and give its key to that tenant",
+            f"yolopool tenants set {quote(_word(who))} --concurrent 4: and give its key to that "
+            "tenant",
         ),
         cost_ms,
         min(1.0, 2 * share),

@@ -3,13 +3,14 @@ Pure.
 """
 
 from collections.abc import Iterator
+from shlex import quote
 
 import numpy as np
 
 from yolopool.doctor.finding import Cause, Finding
 from yolopool.doctor.looked import BUSY_LOAD, LOW_CLOCK, NEAR, Looked
-from yolopool.doctor.passes import groups, keyed, kinds, mean, median, worst
-from yolopool.doctor.rows import I64, Mask, Numbers
+from yolopool.doctor.passes import groups, keyed, kind_of, kinds, mean, median, worst
+from yolopool.doctor.rows import I64, THROTTLED, Mask, Numbers
 
 # Of a device's memory: below, passes have room.
 ROOMY = 0.85
@@ -52,8 +53,9 @@ def memory_pressure(looked: Looked) -> Iterator[Finding]:
             f"{median(ok['inference_ms'][roomy if len(roomy) else near]):.0f}"
             + (f"; {tries} passes ran out of memory and were run again" if tries else ""),
             (
-                f"yolopool worker --device {device} --memory-budget {LESS_ROOM}",
-                f"yolopool workers drain {looked.worker(index)}: a fresh process for what leaked",
+                f"yolopool worker --device {quote(device)} --memory-budget {LESS_ROOM}",
+                f"yolopool workers drain {quote(looked.worker(index))}: a fresh process for what "
+                "leaked",
             ),
         )
 
@@ -73,6 +75,9 @@ def throttled(looked: Looked) -> Iterator[Finding]:
         times = slower(looked, busy, high)
         if times < max(1.15, 0.6 * expected) and len(high):
             continue
+        # One that never has its highest clock may be as it should: unless it says why.
+        if not len(high) and not (ok[THROTTLED][busy] > 0).any():
+            continue
         device = looked.device(index)
         cost = looked.ok["inference_ms"] * (1 - np.nan_to_num(clock, nan=1.0))
         yield _finding(
@@ -83,7 +88,8 @@ def throttled(looked: Looked) -> Iterator[Finding]:
             cost,
             f"the clock of {device} is low",
             f"at {100 * median(clock[busy]):.0f} % of its highest clock a pass takes "
-            f"{median(ok['inference_ms'][busy]):.1f} ms, {times:.1f} x as long as before",
+            f"{median(ok['inference_ms'][busy]):.1f} ms"
+            + (f", {times:.1f} x as long as at a high one" if len(high) else ""),
             (
                 "nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER",
                 "cool the machine or raise its power limit: nvidia-smi -pl WATTS",
@@ -104,7 +110,8 @@ def noisy_host(looked: Looked) -> Iterator[Finding]:
         # Its own passes load the host too: then passes are not slower for it.
         prepared = median(looked.prepared[busy]) / max(0.01, median(looked.prepared[quiet]))
         passes = slower(looked, busy, quiet)
-        if prepared < SLOW or (bool(_of_cpu(looked)[index[0]]) and passes < SLOW):
+        of_cpu = bool(_of_cpu(looked)[index[0]])
+        if prepared < SLOW or (of_cpu and passes < SLOW):
             continue
         worker = looked.worker(index)
         cost = np.maximum(0.0, work - median(work[quiet]))
@@ -120,7 +127,8 @@ def noisy_host(looked: Looked) -> Iterator[Finding]:
             f"{passes:.1f} x as long",
             (
                 f"find them with top on the host of {worker}, and move them or give the worker "
-                "cores of its own: yolopool worker --devices cpu:0-7",
+                "cores of its own: "
+                + ("yolopool worker --devices cpu:0-7" if of_cpu else "taskset -c 0-7"),
             ),
         )
 
@@ -156,8 +164,10 @@ def slow_device(looked: Looked) -> Iterator[Finding]:
                 f"{looked.device(others)}: {median(ok['inference_ms'][index]):.1f} ms against "
                 f"{median(ok['inference_ms'][others]):.1f}",
                 (
-                    f"yolopool workers drain {looked.worker(index)}",
-                    "nvidia-smi -q: look for ECC errors, PCIe width, another process",
+                    f"yolopool workers drain {quote(looked.worker(index))}",
+                    "nvidia-smi -q: look for ECC errors, PCIe width, another process"
+                    if kind_of(device) == "cuda"
+                    else "look for others on its host with top, and for fewer or older cores",
                 ),
             )
 

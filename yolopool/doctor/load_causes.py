@@ -1,6 +1,7 @@
 """Requests that wait for a model, or are its first. Pure."""
 
 from collections.abc import Iterator
+from shlex import quote
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def reload_thrash(looked: Looked) -> Iterator[Finding]:
         f"{100 * len(index) / len(ok):.0f} % of the requests waited {mean(waited[index]):.0f} ms "
         f"for one, on {workers} worker{'s' if workers > 1 else ''}",
         (
-            f"yolopool models load {worst_model} --pin",
+            f"yolopool models load {quote(worst_model)} --pin",
             "yolopool workers list: raise --memory-budget, or add a worker; yolopool models build "
             "makes smaller builds",
         ),
@@ -87,9 +88,9 @@ def cold_first(looked: Looked) -> Iterator[Finding]:
             f"{len(cold)} of {len(index)} requests were the first of their kind and took "
             f"{mean(cost[cold]):.0f} ms more than later ones",
             (
-                f"yolopool models load {model} --pin",
-                f"yolopool models batching {model.partition('@')[0]} --device "
-                f"{looked.device(index).partition(':')[0]} --prefer 1,4,8",
+                f"yolopool models load {quote(model)} --pin",
+                f"yolopool models batching {quote(model.partition('@')[0])} --device "
+                f"{quote(looked.device(index).partition(':')[0])} --prefer 1,4,8",
             ),
             cost_ms,
             min(1.0, share),

@@ -82,7 +82,7 @@ class Looked:
         busy = np.zeros(len(self.ok))
         for index in groups(self.ok.codes["worker"]):
             span_ms = max(1.0, 1000 * float(np.ptp(self.ok.times[index])))
-            busy[index] = float(self.prepared[index].sum()) / span_ms
+            busy[index] = float((self.prepared * self.ok.requests)[index].sum()) / span_ms
         return busy
 
     @cached_property

@@ -1,6 +1,7 @@
 """Requests that wait for the device, and passes that are too large or too small. Pure."""
 
 from collections.abc import Iterator
+from shlex import quote
 
 import numpy as np
 
@@ -49,7 +50,10 @@ def queues(looked: Looked) -> Iterator[Finding]:
                 f"{model} on {device}",
                 f"passes on {device} are small beside a deep queue",
                 said,
-                (f"yolopool models batching {model} --device {kind} --max-batch {larger}",),
+                (
+                    f"yolopool models batching {quote(model)} --device {quote(kind)} "
+                    f"--max-batch {larger}",
+                ),
                 *_cost(looked, index, queued),
             )
             continue
@@ -59,8 +63,8 @@ def queues(looked: Looked) -> Iterator[Finding]:
             f"{device} is asked for more than it can",
             said,
             (
-                f"yolopool models load {model} --replicas {_replicas(looked, index)}",
-                f"yolopool models build {model} --images FOLDER: a quicker build",
+                f"yolopool models load {quote(model)} --replicas {_replicas(looked, index)}",
+                f"yolopool models build {quote(model)} --images FOLDER: a quicker build",
             ),
             *_cost(looked, index, queued),
         )
@@ -69,6 +73,7 @@ def queues(looked: Looked) -> Iterator[Finding]:
 def large_batches(looked: Looked) -> Iterator[Finding]:
     """Passes so large that requests run out of time in them."""
     rows, ok = looked.all, looked.ok
+    requests = rows.requests
     late_rows = np.zeros(len(rows), bool)
     for reason in LATE:
         late_rows |= rows.is_text("outcome", reason)
@@ -77,8 +82,8 @@ def large_batches(looked: Looked) -> Iterator[Finding]:
         deadline = median(ok["deadline_ms"][index])
         inference, batch = ok["inference_ms"][index], ok["batch_size"][index]
         large = index[batch >= max(4.0, float(np.nanquantile(batch, 0.75)))]
-        late = int((late_rows & (rows.codes["model"] == code)).sum())
-        is_late = late >= 0.005 * len(index) or bool(
+        late = int(requests[late_rows & (rows.codes["model"] == code)].sum())
+        is_late = late >= 0.005 * ok.requests[index].sum() or bool(
             (ok["total_ms"][index] > 0.9 * deadline).mean() > 0.02
         )
         if not len(large) or not deadline or not is_late:
@@ -98,7 +103,7 @@ def large_batches(looked: Looked) -> Iterator[Finding]:
             f"passes of {model} are too large for its deadlines",
             f"passes of {median(ok['batch_size'][large]):.0f} images take {took:.0f} ms of the "
             f"{deadline:.0f} ms that callers allow; {late} requests were late",
-            (f"yolopool models batching {model} --device {kind} --max-batch {best}",),
+            (f"yolopool models batching {quote(model)} --device {quote(kind)} --max-batch {best}",),
             *_cost(looked, index, cost),
         )
 
@@ -131,7 +136,7 @@ def _replicas(looked: Looked, index: I64) -> int:
     ok = looked.ok
     span_s = max(0.001, float(ok.times[index].max() - ok.times[index].min()))
     devices = len(np.unique(ok.codes["device"]))
-    asked = len(looked.all) / devices / span_s
+    asked = looked.all.requests.sum() / devices / span_s
     can = 1000 * mean(ok["batch_size"][index]) / max(0.01, mean(ok["inference_ms"][index]))
     return max(devices + 1, int(np.ceil(devices * 1.3 * asked / max(0.01, can))))
 

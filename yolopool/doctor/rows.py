@@ -23,16 +23,21 @@ NUMBERS = (
     "letterbox_height", "batch_size", "cold", "memory_retries", "queue_length",
     "route_ms", "load_wait_ms", "queue_ms", "decode_ms", "preprocess_ms", "transfer_ms",
     "inference_ms", "postprocess_ms", "total_ms", "device_used_bytes", "device_free_bytes",
-    "device_utilisation", "device_clock_ratio", "host_load", "hit",
+    "device_utilisation", "device_clock_ratio", "host_load", "hit", "sampled",
 )  # fmt: skip
+# Another: 1 where the device says why its clock is low. It may not know.
+THROTTLED = "throttled"
 # Columns of texts, each a number in `texts`; an absent one is the empty text.
 TEXTS = ("outcome", "model", "device", "worker", "principal")
 UNKNOWN = float("nan")
+# What a line that can't be read raises, as JSON or as a request.
+BROKEN = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 class Rows:
     """`numbers` and `codes` by the name of the column, all of one length; `texts` by column what a
-    code means. `times`: Unix seconds; `places`: which line of all that were read, from 1.
+    code means. `times`: Unix seconds; `places`: which line of all that were read, from 1. `each`:
+    how many lines each row stands for.
     """
 
     def __init__(
@@ -42,9 +47,11 @@ class Rows:
         texts: Mapping[str, Sequence[str]],
         times: Numbers,
         places: I64,
+        each: int = 1,
     ) -> None:
         self.numbers, self.codes, self.texts = numbers, codes, texts
         self.times, self.places = times, places
+        self._each = each
 
     def __len__(self) -> int:
         return len(self.times)
@@ -60,7 +67,14 @@ class Rows:
             self.texts,
             self.times[mask],
             self.places[mask],
+            self._each,
         )
+
+    @property
+    def requests(self) -> Numbers:
+        """How many requests each row stands for: some were not logged, or are left out here."""
+        share = self.numbers["sampled"].astype(np.float64)
+        return np.asarray(self._each / np.where(share > 0, share, 1.0))
 
     def is_text(self, name: str, text: str) -> Mask:
         """Where a column has a text."""
@@ -82,7 +96,7 @@ class RowsBuilder:
 
     def __init__(self, max_rows: int = MAX_ROWS) -> None:
         self._max_rows = max_rows
-        self._numbers = {name: array("f") for name in NUMBERS}
+        self._numbers = {name: array("f") for name in (*NUMBERS, THROTTLED)}
         self._codes = {name: array("i") for name in TEXTS}
         self._texts: dict[str, dict[str, int]] = {name: {"": 0} for name in TEXTS}
         self._times, self._places = array("d"), array("q")
@@ -90,9 +104,7 @@ class RowsBuilder:
         self.dropped = 0
 
     def add(self, line: Mapping[str, Any], time_s: float, place: int) -> None:
-        """One line of a request, written at that Unix time. Raises KeyError, ValueError or
-        TypeError if it is none.
-        """
+        """One line of a request, written at that Unix time. Raises one of BROKEN if it is none."""
         self._seen += 1
         if self._seen % self._stride:
             self.dropped += 1
@@ -101,6 +113,7 @@ class RowsBuilder:
         version = line.get("version", 0)
         model = f"{line['model']}@{version}" if version else str(line["model"])
         numbers = [float(line.get(name, UNKNOWN)) for name in NUMBERS]
+        numbers.append(float(bool(line.get(THROTTLED))))
         words = (line["outcome"], model, *(line.get(name, "") for name in TEXTS[2:]))
         if not all(isinstance(word, str) for word in words):
             raise TypeError("a text is none")
@@ -108,7 +121,7 @@ class RowsBuilder:
             column.append(number)
         for name, word in zip(TEXTS, words, strict=True):
             known = self._texts[name]
-            self._codes[name].append(known.setdefault(word, len(known)))
+            self._codes[name].append(known.setdefault(printable(word), len(known)))
         self._times.append(time_s)
         self._places.append(place)
         if len(self._times) >= self._max_rows:
@@ -131,7 +144,17 @@ class RowsBuilder:
             {name: tuple(known) for name, known in self._texts.items()},
             np.frombuffer(self._times, np.float64),
             np.frombuffer(self._places, np.int64),
+            self._stride,
         )
+
+
+def printable(text: str) -> str:
+    """A text without what moves a terminal's cursor, or is half of a character: callers choose some
+    of them.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else "\ufffd" for one in text)
 
 
 def rows_of(lines: Iterable[tuple[float, Mapping[str, Any]]]) -> Rows:

@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from tests.unit.yolopool.doctor.test_diagnosis import CLASSIC, ROOT
+from yolopool.cli.doctor import following
 from yolopool.cli.doctor.following import Followed
+from yolopool.cli.doctor.log_files import MAX_LINE_BYTES
 from yolopool.cli.main import app
 from yolopool.doctor.diagnosis import findings
 
@@ -88,6 +91,42 @@ def test_a_person_reads_cause_cost_lines_and_change(tmp_path: Path) -> None:
     assert "Nothing stands out" in asked(log)
 
 
+def test_what_callers_choose_is_shown_and_does_nothing(tmp_path: Path) -> None:
+    """Escapes of a terminal, half a character, what rich takes for its markup, and numbers without
+    end; and no command has it but in quotes.
+    """
+    log = tmp_path / "log"
+    lines = [
+        {**CLASSIC[0], "model": "a\x1b]0;owned\x07[/b]", "version": 0},
+        {**CLASSIC[1], "model": "b\ud800", "version": 0},
+        {**CLASSIC[0], "version": 10**400},
+        {
+            **CLASSIC[2],
+            "principal": "token:x; touch owned",
+            "client_retry": 1,
+            "outcome": "CANCELLED",
+        },
+    ]
+    log.write_text("".join(texts(lines)))
+    told = asked(log)
+    assert "\x1b" not in told
+    assert "\x07" not in told
+    assert "[/b]" in told
+    assert "1 lines can't be read" in told
+    assert "yolopool tenants set 'x; touch owned'" in told
+    asked(log, "--html", tmp_path / "page.html")
+    followed = Followed(str(log))
+    followed.read_on()
+    rows, window = followed.rows(60)
+    assert len(rows) == 3
+    assert followed.broken == 1
+    log.write_text(json.dumps({**json.loads(texts()[0]), "request_id": "a\x1b[2J"}) + "\n")
+    followed.read_on()  # it was emptied
+    rows, window = followed.rows(60)
+    assert [window.place(number + 1) for number in range(4)] == ["r0", "r1", "r3", "a\ufffd[2J"]
+    followed.close()
+
+
 def test_the_page_needs_nothing_else_and_runs_nothing(tmp_path: Path) -> None:
     log, page = tmp_path / "log", tmp_path / "report.html"
     hostile = [{**line, "model": "<script>alert(1)</script>"} for line in CLASSIC]
@@ -124,6 +163,54 @@ def test_a_damaged_archive_says_so(tmp_path: Path) -> None:
     log.write_bytes(gzip.compress("".join(texts() * 500).encode())[:-20])
     failed = CliRunner().invoke(app, ["doctor", str(log)])
     assert "is damaged" in str(failed.exception)
+    packed = bytearray(gzip.compress("".join(texts() * 500).encode()))
+    packed[40:60] = b"\xff" * 20
+    log.write_bytes(packed)
+    failed = CliRunner().invoke(app, ["doctor", str(log)])
+    assert "is damaged" in str(failed.exception)
+
+
+def test_a_line_that_is_too_long_is_one_line(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("x" * 3 * MAX_LINE_BYTES + "\n" + "".join(texts()))
+    told = json.loads(asked(log, "--json"))
+    assert (told["requests"], told["lines"]) == (3, 4)
+    assert told["findings"][0]["lines"] == [f"{log}:4"]
+
+
+def test_a_log_is_followed_from_a_whole_line_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    log.write_text("".join(texts()))
+    size_bytes = log.stat().st_size
+    ends = [len(texts()[2]), len("".join(texts()[1:]))]
+    for tail_bytes, count in ((ends[0], 1), (ends[1] - 1, 1), (ends[1], 2), (size_bytes, 3)):
+        monkeypatch.setattr(following, "TAIL_BYTES", tail_bytes)
+        followed = Followed(str(log))
+        followed.read_on()
+        assert (len(followed.rows(60)[0]), followed.broken) == (count, 0)
+        followed.close()
+
+
+def test_what_is_written_until_the_renaming_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(texts()[0])
+    followed = Followed(str(log))
+
+    class Log(type(log)):  # type: ignore[misc]
+        def stat(self, **options: Any) -> Any:
+            """Renamed between the reading and the look."""
+            with log.open("a") as stream:
+                stream.write(texts()[1])
+            log.rename(tmp_path / "log.1")
+            log.write_text(texts()[2])
+            return log.stat(**options)
+
+    followed._path = Log(log)
+    followed.read_on()
+    assert len(followed.rows(60)[0]) == 3
+    followed.close()
 
 
 def test_a_log_that_grows_is_followed_through_its_renaming(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from yolopool.cli.doctor.log_files import MAX_LINE_BYTES, STDIN, Read, time_of
-from yolopool.doctor.rows import Rows, rows_of
+from yolopool.doctor.rows import BROKEN, Rows, printable, rows_of
 from yolopool.request_log.fields import EVENT
 
 # Of a log that is there already, the end.
@@ -54,8 +54,10 @@ class Followed:
 
     def _opened(self, tail_bytes: int) -> IO[bytes]:
         file = self._path.open("rb")
-        size_bytes = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size_bytes - tail_bytes))
+        begin = file.seek(0, os.SEEK_END) - tail_bytes
+        file.seek(max(0, begin - 1))
+        if begin > 0:
+            file.readline()  # the rest of a line, or the end of the one before
         return file
 
     def _read_stdin(self) -> None:
@@ -68,11 +70,17 @@ class Followed:
         if self._file is None:
             return
         self._read_rest(self._file)
+        held = os.fstat(self._file.fileno())
+        if held.st_size < self._file.tell():  # somebody copied and emptied it
+            self._file.seek(0)
+            self._part = b""
+            self._read_rest(self._file)
         try:
-            is_other = self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
+            is_other = self._path.stat().st_ino != held.st_ino
         except FileNotFoundError:
             return  # it is being renamed
         if is_other:
+            self._read_rest(self._file)  # what was written until it was renamed
             self._file.close()
             self._file = self._path.open("rb")
             self._part = b""
@@ -84,6 +92,8 @@ class Followed:
             if self._part.endswith(b"\n"):
                 self._take(self._part)
                 self._part = b""
+            elif len(self._part) > MAX_LINE_BYTES:
+                self._part = self._part[:MAX_LINE_BYTES]  # none of a request
 
     def _take(self, line: bytes) -> None:
         self.lines += 1
@@ -93,7 +103,7 @@ class Followed:
                 one = (time_of(record), record)
                 rows_of([one])  # what is none of a request raises here
                 self._requests.append(one)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except BROKEN:
             self.broken += f'"{EVENT}"'.encode() in line
 
     def rows(self, window_s: float) -> tuple[Rows, Window]:
@@ -101,5 +111,5 @@ class Followed:
         taken = list(self._requests)
         newest = max((time_s for time_s, _ in taken), default=0.0)
         taken = [one for one in taken if one[0] >= newest - window_s]
-        ids = [str(record.get("request_id", "?")) for _, record in taken]
+        ids = [printable(str(record.get("request_id", "?"))) for _, record in taken]
         return rows_of(taken), Window(self.lines, self.broken, ids=ids)

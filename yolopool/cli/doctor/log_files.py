@@ -3,6 +3,7 @@
 import gzip
 import json
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, cast
 
-from yolopool.doctor.rows import RowsBuilder
+from yolopool.doctor.rows import BROKEN, RowsBuilder
 from yolopool.errors import InvalidOption
 from yolopool.request_log.fields import EVENT
 
@@ -79,13 +80,16 @@ def read_into(
         with _opened(name) as (raw, stream):
             before = 0
             try:
-                for line in _lines(stream):
-                    read.lines += 1
-                    add(builder, line, read)
+                is_whole = True
+                while line := stream.readline(MAX_LINE_BYTES):
+                    if is_whole:  # else it is the rest of one that is too long
+                        read.lines += 1
+                        add(builder, line, read)
+                    is_whole = line.endswith(b"\n")
                     if read.lines % TOLD_EVERY == 0 and raw is not None:
                         told(raw.tell() - before)
                         before = raw.tell()
-            except (EOFError, gzip.BadGzipFile) as error:
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise InvalidOption(f"{name} is damaged: {error}") from error
             if raw is not None:
                 told(raw.tell() - before)
@@ -100,18 +104,13 @@ def add(builder: RowsBuilder, line: bytes, read: Read) -> None:
         record = json.loads(line)
         if record.get("event") == EVENT:
             builder.add(record, time_of(record), read.lines)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except BROKEN:
         read.broken += 1
 
 
 def time_of(record: Mapping[str, Any]) -> float:
-    """When a line was written, Unix seconds. Raises KeyError, ValueError or TypeError."""
+    """When a line was written, Unix seconds. Raises one of BROKEN."""
     return datetime.fromisoformat(record["timestamp"]).timestamp()
-
-
-def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    while line := stream.readline(MAX_LINE_BYTES):
-        yield line
 
 
 @contextmanager

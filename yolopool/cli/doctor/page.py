@@ -41,7 +41,7 @@ def page(looked: Looked, found: Sequence[Finding], read: Read) -> str:
         f"{f'; {read.broken:,} lines could not be read' if read.broken else ''}.</p>",
         *(_finding(one, read) for one in found),
     ]
-    if not found:
+    if len(rows) and not found:
         parts.append("<p>Nothing stands out: no cause takes a tenth of the time.</p>")
     if len(looked.ok):
         parts += ["<h2>Stages by model and device</h2>", *_bars(looked)]

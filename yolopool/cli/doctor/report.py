@@ -62,7 +62,7 @@ def rendered(looked: Looked, found: Sequence[Finding], read: Read) -> Renderable
     parts: list[RenderableType] = [_heading(looked, read)]
     if len(looked.ok):
         parts.append(_table(looked))
-    if not found:
+    if len(looked.all) and not found:
         parts.append(Text("Nothing stands out: no cause takes a tenth of the time.", "green"))
     for number, one in enumerate(found, 1):
         parts.append(_finding(number, one, read))
@@ -89,8 +89,8 @@ def _table(looked: Looked) -> Table:
         table.add_column(head, justify="right")
     for one in stand(looked):
         table.add_row(
-            one["model"],
-            one["device"],
+            Text(one["model"]),
+            Text(one["device"]),
             f"{one['requests']:,}",
             *(
                 f"{one[name]:.0f}" if one[name] >= 10 else f"{one[name]:.1f}"

@@ -101,6 +101,47 @@ def test_three_lines_are_enough_where_memory_fills() -> None:
     assert first.cost_ms == pytest.approx(249, abs=1)
 
 
+def test_a_clock_that_is_never_high_is_no_cause_unless_the_device_says_so() -> None:
+    lines = [
+        {**line(second, 50.0 + second % 3, 1.2, 2.0), "device_clock_ratio": 0.8}
+        for second in range(60)
+    ]
+    assert diagnosis(lines) == ()
+    (first,) = diagnosis([{**one, "throttled": ["power"]} for one in lines])
+    assert first.cause is Cause.THROTTLED
+    assert first.evidence == "at 80 % of its highest clock a pass takes 51.0 ms"
+
+
+def test_a_slow_worker_without_a_gpu_is_not_looked_for_with_nvidia_smi() -> None:
+    slow = [{**line(second, 100.0, 1.2, 2.0), "device": "cpu:0"} for second in range(20)]
+    quick = [{**line(second, 50.0, 1.2, 2.0), "device": "cpu:1"} for second in range(80)]
+    (first,) = diagnosis(slow + quick)
+    assert (first.cause, first.about) == (Cause.SLOW_DEVICE, "cpu:0")
+    assert "nvidia" not in " ".join(first.change)
+
+
+def test_requests_without_a_line_are_counted_where_others_stand_for_them() -> None:
+    """Two threads decode all the time, which one line in ten tells."""
+    lines = [
+        {**line(second, 5.0, 1.2, 1.0), "decode_ms": 200.0, "total_ms": 500.0, "sampled": 0.1}
+        for second in range(40)
+    ]
+    assert diagnosis(lines)[0].cause is Cause.DECODE_BOUND
+    builder = RowsBuilder(max_rows=40)
+    for number in range(400):
+        one = {**lines[0], "sampled": 1.0}
+        builder.add(one, number / 10, number + 1)
+    rows = builder.rows()
+    assert rows.requests.sum() == pytest.approx(400, rel=0.1)
+    assert findings(rows)[0].cause is Cause.DECODE_BOUND
+    again = [
+        {**line(second, 50.0, 1.2, 1.0), "sampled": 0.01, "principal": "key:a"}
+        for second in range(50)
+    ]
+    retry = {**again[0], "sampled": 1.0, "client_retry": 1, "outcome": "CANCELLED"}
+    assert diagnosis([*again, *[retry] * 20]) == ()
+
+
 def without(lines: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
     return [{name: value for name, value in one.items() if name not in names} for one in lines]
 
