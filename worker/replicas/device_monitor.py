@@ -5,8 +5,10 @@ The decisions are pure; `DeviceMonitor` measures and carries them out.
 """
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -23,6 +25,8 @@ TICK_S = 1.0
 LOOKS = 10
 # Looks in a row that fail before the device counts as lost.
 MAX_FAILURES = 5
+# Figures of the device that are older than this are not known any more: its driver hangs.
+STALE_S = 10.0
 # The budget stays as it is for a change smaller than this fraction of it.
 _STEADY = 0.01
 
@@ -103,7 +107,8 @@ class DeviceMonitor:
         self._drift_limit_bytes = drift_limit_bytes
         self._recycle = recycle
         self._observer = observer
-        self._observing: asyncio.Task[None] | None = None
+        self._observing: threading.Thread | None = None
+        self._observed_s = clock()  # when it was asked last
         self._clock = clock
         self._leaks = LeakDetector()
         self._recycling = self._reclaimed = self._made_room = False
@@ -128,9 +133,7 @@ class DeviceMonitor:
     async def look(self) -> None:
         """One look at the device and at what is on it."""
         memory = self._backend.memory()
-        if self._observing is None or self._observing.done():
-            # Nobody waits for it: a driver that hangs must not hold up the rest.
-            self._observing = asyncio.create_task(self._observe(memory), name="device figures")
+        self._ask(memory)
         self._adjust_budget(memory)
         if self._has_verdict(memory):
             await self._judge_leak()
@@ -141,9 +144,23 @@ class DeviceMonitor:
         await self._probes.look(self._replicas())
         await self._swapper.warmup.warm_batch()
 
-    async def _observe(self, memory: DeviceMemory) -> None:
-        used, available = memory.used_bytes, memory.available_bytes
-        self.stand = await asyncio.to_thread(self._observer.look, used, available)
+    def _ask(self, memory: DeviceMemory) -> None:
+        """Asks for the figures of the device. Nobody waits for them: a driver that hangs must hold
+        up neither other looks nor the end of the process.
+        """
+        if self._observing is None or not self._observing.is_alive():
+            with suppress(RuntimeError):  # no more threads: the next look tries again
+                self._observed_s = self._clock()
+                thread = threading.Thread(
+                    target=self._observe, args=(memory,), name="device figures", daemon=True
+                )
+                thread.start()
+                self._observing = thread
+        elif self._clock() - self._observed_s > STALE_S:
+            self.stand = None
+
+    def _observe(self, memory: DeviceMemory) -> None:
+        self.stand = self._observer.look(memory.used_bytes, memory.available_bytes)
 
     def _adjust_budget(self, memory: DeviceMemory) -> None:
         current = self._swapper.ledger.budget_bytes

@@ -3,6 +3,7 @@ ends, over real gRPC.
 """
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,9 @@ from worker.app import App
 from worker.backends.fault_injection import Faults
 from worker.backends.simulated import SimulatedBackend
 from worker.engine.device_health import FAILURES_IN_A_ROW
+from worker.hardware.device_stand import DeviceStand
 from worker.process.exit_status import DEVICE_FAILED
+from worker.replicas import device_monitor
 from worker.settings import read_settings
 from yolopool import errors
 from yolopool.v1 import fleet_pb2
@@ -93,3 +96,29 @@ async def test_passes_that_all_fail_end_it_at_last(breaking: tuple[Breaking, Wat
         with pytest.raises(errors.YolopoolError):
             await worker.infer()
     await becomes(lambda: worker.died == [DEVICE_FAILED])
+
+
+async def test_a_driver_that_hangs_holds_up_neither_looks_nor_the_end_of_the_process(
+    breaking: tuple[Breaking, Watched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor = breaking[1].app.device_monitor
+    await becomes(lambda: monitor.stand is not None)
+    answer, asked = threading.Event(), []
+
+    def hang(used_bytes: int, free_bytes: int) -> DeviceStand:
+        asked.append(threading.current_thread().daemon)
+        answer.wait()
+        return DeviceStand(used_bytes, free_bytes)
+
+    monkeypatch.setattr(monitor._observer, "look", hang)
+    try:
+        await becomes(lambda: bool(asked))
+        await monitor.look()
+        assert monitor.stand is not None
+        monkeypatch.setattr(device_monitor, "STALE_S", -1.0)
+        await monitor.look()
+        assert monitor.stand is None
+        assert asked == [True]
+    finally:
+        answer.set()
+    await becomes(lambda: monitor.stand is not None)
